@@ -1,0 +1,82 @@
+//! Neighbours and groups, per scan shape: `cargo bench --bench groups`.
+//!
+//! The rivals (`SciPy`, pykdtree) and the checks of the answers stand in
+//! `benches/groups.py`; this follows the core from change to change.
+
+use divan::{Bencher, black_box};
+use ptycho_fast_core::groups::{centers, nearest};
+use ptycho_fast_core::index::{KdTree, neighbors};
+use ptycho_fast_core::philox::{Key, Stage, philox4x64};
+
+const N: usize = 100_000;
+const KEY: Key = Key([42, 43]);
+
+fn main() {
+    divan::main();
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Raster,
+    Jittered,
+    Uniform,
+    Line,
+    Copies,
+}
+
+const SHAPES: [Shape; 5] = [
+    Shape::Raster,
+    Shape::Jittered,
+    Shape::Uniform,
+    Shape::Line,
+    Shape::Copies,
+];
+
+/// A scan of `N` positions, x and y in turn.
+fn scan(shape: Shape) -> Vec<f64> {
+    let side = (N as f64).sqrt().ceil() as usize;
+    let random =
+        |i: usize| philox4x64([i as u64, 0, 0, 0], [0, 0]).map(|word| word as f64 / 2_f64.powi(64));
+    let position = |i: usize| {
+        let [u, v, ..] = random(i);
+        let (column, row) = ((i % side) as f64, (i / side) as f64);
+        match shape {
+            Shape::Raster => [column, row],
+            Shape::Jittered => [column + 0.4 * u, row + 0.4 * v],
+            Shape::Uniform => [u * side as f64, v * side as f64],
+            Shape::Line => [5.0, i as f64],
+            Shape::Copies => [(i % 100) as f64, 0.0],
+        }
+    };
+    (0..N).flat_map(position).collect()
+}
+
+#[divan::bench(args = SHAPES, sample_count = 10)]
+fn build_index(bencher: Bencher, shape: Shape) {
+    let positions = scan(shape);
+    bencher.bench(|| KdTree::build(black_box(&positions), 2));
+}
+
+#[divan::bench(args = SHAPES, sample_count = 10)]
+fn find_neighbors(bencher: Bencher, shape: Shape) {
+    let index = KdTree::build(&scan(shape), 2).unwrap();
+    let all: Vec<i32> = (0..N as i32).collect();
+    bencher.bench(|| neighbors(&index, black_box(&all), 7, 2));
+}
+
+#[divan::bench(args = SHAPES, sample_count = 10)]
+fn draw_groups(bencher: Bencher, shape: Shape) {
+    let index = KdTree::build(&scan(shape), 2).unwrap();
+    let chosen = centers(N, N, KEY, 2).unwrap();
+    bencher.bench(|| nearest::draw(&index, black_box(&chosen), 7, 4, false, KEY, 2));
+}
+
+#[divan::bench(args = [1, 2])]
+fn draw_centers(threads: usize) -> ptycho_fast_core::Result<Vec<i32>> {
+    centers(black_box(N), N, KEY, threads)
+}
+
+#[divan::bench]
+fn philox_block() -> [u64; 4] {
+    black_box(KEY).block(Stage::Choice, 0, black_box(1))
+}

@@ -1,0 +1,33 @@
+"""From a ptychography scan to the batches a network trains on.
+
+Groups of overlapping scan positions, their diffraction patterns, coordinates and object patches,
+by a Rust core. Importing this imports NumPy and nothing heavier.
+
+Examples
+--------
+>>> import ptycho_fast as pf
+>>> scan = pf.simulate_scan(n_positions=100, N=32, seed=0)
+>>> groups = pf.group_positions(scan.positions, n_groups=10, gridsize=2, seed=42)
+>>> positions = scan.positions[groups.indices].transpose(0, 2, 1)
+>>> pf.extract_patches(scan.object, positions, N=32).shape
+(10, 32, 32, 4)
+"""
+
+from ptycho_fast._core import __version__
+from ptycho_fast.grouping import Groups, ScanIndex, group_positions
+from ptycho_fast.io import read_scan, write_scan
+from ptycho_fast.patches.cpu import extract_patches
+from ptycho_fast.scan import Scan
+from ptycho_fast.simulate import simulate_scan
+
+__all__ = [
+    "Groups",
+    "Scan",
+    "ScanIndex",
+    "__version__",
+    "extract_patches",
+    "group_positions",
+    "read_scan",
+    "simulate_scan",
+    "write_scan",
+]

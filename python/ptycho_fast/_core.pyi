@@ -1,0 +1,60 @@
+"""The Rust core; `ptycho_fast`'s Python modules are what people call."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class ScanIndex:
+    def __new__(cls, positions: NDArray[np.float64], num_threads: int | None) -> ScanIndex: ...
+    def __len__(self) -> int: ...
+    def neighbors(
+        self, centers: NDArray[np.int32], n_neighbors: int, num_threads: int | None
+    ) -> NDArray[np.int32]: ...
+    def draw_nearest(
+        self,
+        centers: NDArray[np.int32],
+        n_neighbors: int,
+        group_size: int,
+        include_center: bool,
+        key: tuple[int, int],
+        num_threads: int | None,
+    ) -> NDArray[np.int32]: ...
+    def draw_legacy(
+        self,
+        centers: NDArray[np.int32] | None,
+        n_groups: int,
+        n_neighbors: int,
+        group_size: int,
+        twister_words: NDArray[np.uint32],
+        twister_place: int,
+        num_threads: int | None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[NDArray[np.uint32], int]]: ...
+
+def check_positions(positions: NDArray[np.float64]) -> int: ...
+def check_group(n_positions: int, n_neighbors: int, group_size: int) -> None: ...
+def draw_centers(
+    n_positions: int, n_groups: int, key: tuple[int, int], num_threads: int | None
+) -> NDArray[np.int32]: ...
+def extract_patches(
+    object: NDArray[np.complex64],
+    positions: NDArray[np.float64],
+    out: NDArray[np.complex64],
+    num_threads: int | None,
+) -> None: ...
+def add_patches(
+    patches: NDArray[np.complex64],
+    positions: NDArray[np.float64],
+    object: NDArray[np.complex64],
+    num_threads: int | None,
+) -> None: ...
+def gather_patterns(
+    stack: NDArray[Any],
+    indices: NDArray[np.int32],
+    out: NDArray[Any],
+    scale: float | None,
+    num_threads: int | None,
+) -> None: ...
+def pattern_energies(stack: NDArray[Any], num_threads: int | None) -> NDArray[np.float64]: ...

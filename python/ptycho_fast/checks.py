@@ -1,0 +1,157 @@
+"""What is accepted at the door: it becomes the arrays that the core takes, or a sentence.
+
+What needs a look at every value (finite, in range, enough of them) is checked by the core.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast import _core
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+MOST = 2**31 - 1
+"""Indices are int32, so nothing can be counted beyond this."""
+
+STACK_DTYPES = (np.float32, np.float64, np.uint16)
+
+
+def as_count(name: str, value: object, *, least: int = 1, most: int = MOST) -> int:
+    """Return a whole number in ``least..most``, or say what is wrong with it."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool | np.bool_) or not least <= count <= most:
+        msg = f"{name} must be a whole number in {least}..{most}, got {value!r}."
+        raise ValueError(msg)
+    return count
+
+
+def as_threads(num_threads: object) -> int | None:
+    """Return the number of threads asked for; None leaves it to the core."""
+    return None if num_threads is None else as_count("num_threads", num_threads, most=4096)
+
+
+def _as_float64(what: str, values: ArrayLike) -> NDArray[np.float64]:
+    array = _as_array(what, values)
+    if array.dtype.kind not in "fiu":
+        msg = f"{what} must be real numbers, got dtype {array.dtype}."
+        raise ValueError(msg)
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def _as_array(what: str, values: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        msg = f"{what} must be an array: {error}"
+        raise ValueError(msg) from None
+
+
+def as_positions(positions: ArrayLike) -> NDArray[np.float64]:
+    """Return scan positions as C-contiguous float64 ``(n, 2)``, columns x and y."""
+    array = _as_array("positions", positions)
+    if array.size == 0:
+        array = np.empty((0, 2))
+    if array.ndim != 2 or array.shape[1] != 2:
+        hint = " Transpose it." if array.ndim == 2 and array.shape[0] == 2 else ""
+        msg = f"positions must be (n, 2) with columns x and y, got shape {array.shape}.{hint}"
+        raise ValueError(msg)
+    return _as_float64("positions", array)
+
+
+def join_coordinates(xcoords: ArrayLike, ycoords: ArrayLike) -> NDArray[np.float64]:
+    """Return ``(n,)`` and ``(n,)`` as positions ``(n, 2)``."""
+    x, y = _as_float64("xcoords", xcoords), _as_float64("ycoords", ycoords)
+    if x.shape != y.shape or x.ndim != 1:
+        msg = (
+            "Coordinate arrays must have matching shapes. "
+            f"xcoords is {x.shape} and ycoords is {y.shape}; both must be (n,)."
+        )
+        raise ValueError(msg)
+    return np.stack([x, y], axis=1)
+
+
+def as_valid_positions(positions: ArrayLike) -> NDArray[np.float64]:
+    """Return positions that are at least one, finite and within 1e150."""
+    array = as_positions(positions)
+    _core.check_positions(array)
+    return array
+
+
+def as_patch_positions(positions: ArrayLike) -> NDArray[np.float64]:
+    """Return positions of patches as C-contiguous float64 ``(B, 2, C)``."""
+    array = _as_float64("positions", positions)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 3 or array.shape[1] != 2 or array.shape[2] == 0:
+        msg = (
+            "positions of patches must be (B, 2, C) or (B, 1, 2, C), x then y on the axis of 2, "
+            f"got shape {np.shape(positions)}."
+        )
+        raise ValueError(msg)
+    return array
+
+
+def as_object(object: ArrayLike) -> NDArray[np.complex64]:  # noqa: A002
+    """Return an object as C-contiguous complex64 ``(H, W)``."""
+    array = _as_array("object", object)
+    if array.ndim != 2 or array.dtype.kind not in "fiuc":
+        msg = f"object must be (H, W) complex, got shape {array.shape} of {array.dtype}."
+        raise ValueError(msg)
+    return np.ascontiguousarray(array, dtype=np.complex64)
+
+
+def as_stack(diffraction: ArrayLike) -> NDArray[Any]:
+    """Return patterns as C-contiguous ``(n, N, N)`` of float32, float64 or uint16."""
+    array = _as_array("diffraction", diffraction)
+    if array.ndim != 3 or array.shape[1] != array.shape[2] or array.shape[1] == 0:
+        msg = f"diffraction must be (n, N, N), got shape {array.shape}."
+        raise ValueError(msg)
+    if array.dtype not in STACK_DTYPES:
+        msg = f"diffraction must be float32, float64 or uint16 amplitudes, got {array.dtype}."
+        raise ValueError(msg)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def as_indices(name: str, indices: ArrayLike, ndim: int, n: int) -> NDArray[np.int32]:
+    """Return integers in ``0..n-1`` as C-contiguous int32."""
+    array = _as_array(name, indices)
+    if array.ndim != ndim or array.dtype.kind not in "iu":
+        msg = (
+            f"{name} must be integers in 0..{n - 1} with {ndim} "
+            f"ax{'i' if ndim == 1 else 'e'}s, got shape {array.shape} of {array.dtype}."
+        )
+        raise ValueError(msg)
+    outside = (array < 0) | (array >= n)
+    if outside.any():
+        msg = (
+            f"{name} must be integers in 0..{n - 1}: {array[outside][0]} is the first of "
+            f"{np.count_nonzero(outside)} outside."
+        )
+        raise ValueError(msg)
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def as_output(out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> NDArray[Any]:
+    """Return a buffer to fill: a new one for None, else ``out`` if it fits."""
+    if out is None:
+        # NumPy allocates, so that too large a result is a MemoryError.
+        return np.empty(shape, dtype)
+    if (
+        not isinstance(out, np.ndarray)
+        or out.shape != shape
+        or out.dtype != dtype
+        or not out.flags.c_contiguous
+        or not out.flags.writeable
+    ):
+        found = f"{out.shape} of {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
+        msg = f"out must be a writeable C-contiguous {shape} of {np.dtype(dtype)}, got {found}."
+        raise ValueError(msg)
+    return out

@@ -1,0 +1,148 @@
+"""Diffraction patterns of groups: gathered, and scaled to the mean energy of the data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast import _core
+from ptycho_fast.checks import as_count, as_indices, as_output, as_stack, as_threads
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+def gather_patterns(
+    diffraction: ArrayLike,
+    indices: ArrayLike,
+    *,
+    scale: float | None = None,
+    out: NDArray[Any] | None = None,
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    """Gather the patterns of groups, channels last, in one threaded pass.
+
+    Parameters
+    ----------
+    diffraction : array_like, (n, N, N), float32, float64 or uint16
+        The patterns of the scan.
+    indices : array_like, (B, C), integers in 0..n-1
+        The groups.
+    scale : float, optional
+        Multiply by it in the same pass, as float32 (`normalisation_scale` computes it).
+    out : ndarray, (B, N, N, C), optional
+        Filled and returned; of the dtype of `diffraction`, or float32 with `scale`.
+    num_threads : int, optional
+        Threads to use. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray, (B, N, N, C)
+        ``[b, :, :, c] = diffraction[indices[b, c]]``.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit, or an index is out of range.
+    MemoryError
+        If the result does not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.patterns import gather_patterns
+    >>> stack = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    >>> gather_patterns(stack, [[2, 0]])[0, 0]
+    array([[8., 0.],
+           [9., 1.]], dtype=float32)
+    """
+    stack = as_stack(diffraction)
+    indices = as_indices("indices", indices, 2, len(stack))
+    B, C = indices.shape
+    N = stack.shape[1]
+    dtype = stack.dtype if scale is None else np.dtype(np.float32)
+    gathered = as_output(out, (B, N, N, C), dtype)
+    scale = None if scale is None else float(np.float32(scale))
+    if gathered.size:
+        _core.gather_patterns(stack, indices, gathered, scale, as_threads(num_threads))
+    return gathered
+
+
+def pattern_energies(
+    diffraction: ArrayLike, *, num_threads: int | None = None
+) -> NDArray[np.float64]:
+    """Sum the squares of each pattern in float64.
+
+    Parameters
+    ----------
+    diffraction : array_like, (n, N, N), float32, float64 or uint16
+        The patterns of the scan.
+    num_threads : int, optional
+        Threads to use. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray, (n,), float64
+
+    Raises
+    ------
+    ValueError
+        If `diffraction` is of another shape or dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.patterns import pattern_energies
+    >>> pattern_energies(np.full((2, 3, 3), 2.0))
+    array([36., 36.])
+    """
+    return _core.pattern_energies(as_stack(diffraction), as_threads(num_threads))
+
+
+def normalisation_scale(
+    energies: NDArray[np.float64], indices: NDArray[np.integer], N: int
+) -> np.float32:
+    """Compute the factor that brings the mean energy of grouped patterns to ``(N/2)**2``.
+
+    ``sqrt((N/2)**2 / mean(energies[indices]))``: the mean over all channels of all groups, from
+    one energy a pattern, so nothing needs to be gathered for it.
+
+    Parameters
+    ----------
+    energies : ndarray, (n,), float64
+        From `pattern_energies`.
+    indices : ndarray, (B, C), int
+        The groups.
+    N : int
+        Pixels per side of a pattern.
+
+    Returns
+    -------
+    numpy.float32
+
+    Raises
+    ------
+    ValueError
+        If the patterns are all zero, or hold NaN or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.patterns import normalisation_scale
+    >>> normalisation_scale(np.array([16.0, 16.0]), np.array([[0, 1]]), N=4)
+    np.float32(0.5)
+    """
+    N = as_count("N", N)
+    mean = float(np.mean(energies[indices]))
+    if not np.isfinite(mean):
+        bad = np.flatnonzero(~np.isfinite(energies))
+        msg = (
+            f"Patterns must be finite: pattern {bad[0]} is the first of {len(bad)} (of "
+            f"{len(energies)}) that hold NaN, infinity or values beyond 1e154."
+        )
+        raise ValueError(msg)
+    if mean == 0:
+        msg = f"All {indices.size} grouped patterns are zero, so there is no scale to normalise to."
+        raise ValueError(msg)
+    return np.float32(np.sqrt((N / 2) ** 2 / mean))

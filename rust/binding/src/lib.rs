@@ -1,0 +1,330 @@
+//! `ptycho_fast._core`: the core crate for Python, and nothing else.
+//!
+//! Each function guards its arrays, takes views of them, releases the GIL,
+//! calls the core, and hands over the core's memory without copying it. Large
+//! outputs come in as arrays to fill: `NumPy` allocates them, so a failed
+//! allocation is a `MemoryError`. What people type stands in the Python layer.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "PyO3 hands arguments over by value"
+)]
+
+use num_complex::Complex32;
+use numpy::{
+    Element, IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
+    PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray2, PyReadwriteArray4,
+    PyUntypedArrayMethods,
+};
+use ptycho_fast_core::groups::legacy_rng::MersenneTwister;
+use ptycho_fast_core::groups::{self, nearest};
+use ptycho_fast_core::index::{self, KdTree, NeighborIndex};
+use ptycho_fast_core::philox::Key;
+use ptycho_fast_core::{Error, check, energy, gather, parallel, patches};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+type Indices<'py> = Bound<'py, PyArray2<i32>>;
+type TwisterState<'py> = (Bound<'py, PyArray1<u32>>, usize);
+
+/// The one place where refusals become exceptions.
+fn refuse(error: &Error) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// Runs the core without the GIL.
+fn run<T: Send>(
+    py: Python<'_>,
+    threads: Option<usize>,
+    work: impl FnOnce(usize) -> ptycho_fast_core::Result<T> + Send,
+) -> PyResult<T> {
+    py.detach(|| work(parallel::threads(threads)?))
+        .map_err(|error| refuse(&error))
+}
+
+/// Hands the core's memory to `NumPy`, as rows.
+fn rows<T: Element>(
+    py: Python<'_>,
+    values: Vec<T>,
+    rows: usize,
+    width: usize,
+) -> PyResult<Bound<'_, PyArray2<T>>> {
+    values.into_pyarray(py).reshape([rows, width])
+}
+
+/// The index of a scan: shared between threads, never changed.
+#[pyclass(frozen, module = "ptycho_fast._core")]
+struct ScanIndex(KdTree);
+
+#[pymethods]
+impl ScanIndex {
+    #[new]
+    #[pyo3(signature = (positions, num_threads))]
+    fn new(
+        py: Python<'_>,
+        positions: PyReadonlyArray2<'_, f64>,
+        num_threads: Option<usize>,
+    ) -> PyResult<Self> {
+        let positions = positions.as_slice()?;
+        run(py, num_threads, |threads| KdTree::build(positions, threads)).map(Self)
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.positions()
+    }
+
+    fn neighbors<'py>(
+        &self,
+        py: Python<'py>,
+        centers: PyReadonlyArray1<'py, i32>,
+        n_neighbors: usize,
+        num_threads: Option<usize>,
+    ) -> PyResult<Indices<'py>> {
+        let centers = centers.as_slice()?;
+        let (values, width) = run(py, num_threads, |threads| {
+            check::within("n_neighbors", n_neighbors, 1, i32::MAX as usize)?;
+            index::neighbors(&self.0, centers, n_neighbors, threads)
+        })?;
+        rows(py, values, centers.len(), width)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one each for what a draw depends on"
+    )]
+    fn draw_nearest<'py>(
+        &self,
+        py: Python<'py>,
+        centers: PyReadonlyArray1<'py, i32>,
+        n_neighbors: usize,
+        group_size: usize,
+        include_center: bool,
+        key: [u64; 2],
+        num_threads: Option<usize>,
+    ) -> PyResult<Indices<'py>> {
+        let centers = centers.as_slice()?;
+        let values = run(py, num_threads, |threads| {
+            nearest::draw(
+                &self.0,
+                centers,
+                n_neighbors,
+                group_size,
+                include_center,
+                Key(key),
+                threads,
+            )
+        })?;
+        rows(py, values, centers.len(), group_size)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one each for what a draw depends on"
+    )]
+    fn draw_legacy<'py>(
+        &self,
+        py: Python<'py>,
+        centers: Option<PyReadonlyArray1<'py, i32>>,
+        n_groups: usize,
+        n_neighbors: usize,
+        group_size: usize,
+        twister_words: PyReadonlyArray1<'py, u32>,
+        twister_place: usize,
+        num_threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyArray1<i32>>, Indices<'py>, TwisterState<'py>)> {
+        let words = twister_words.as_slice()?;
+        let centers = centers
+            .map(|centers| centers.as_slice().map(<[i32]>::to_vec))
+            .transpose()?;
+        let (centers, values, twister) = run(py, num_threads, |threads| {
+            let mut twister = MersenneTwister::from_state(words, twister_place)?;
+            let (centers, values) = nearest::draw_legacy(
+                &self.0,
+                centers,
+                n_groups,
+                n_neighbors,
+                group_size,
+                &mut twister,
+                threads,
+            )?;
+            Ok((centers, values, twister))
+        })?;
+        let count = centers.len();
+        let (words, place) = twister.state();
+        Ok((
+            centers.into_pyarray(py),
+            rows(py, values, count, group_size)?,
+            (PyArray1::from_slice(py, words), place),
+        ))
+    }
+}
+
+#[pyfunction]
+fn draw_centers(
+    py: Python<'_>,
+    n_positions: usize,
+    n_groups: usize,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'_, PyArray1<i32>>> {
+    let centers = run(py, num_threads, |threads| {
+        groups::centers(n_positions, n_groups, Key(key), threads)
+    })?;
+    Ok(centers.into_pyarray(py))
+}
+
+#[pyfunction]
+fn check_positions(py: Python<'_>, positions: PyReadonlyArray2<'_, f64>) -> PyResult<usize> {
+    let positions = positions.as_slice()?;
+    run(py, Some(1), |_| check::scan(positions))
+}
+
+#[pyfunction]
+fn check_group(
+    py: Python<'_>,
+    n_positions: usize,
+    n_neighbors: usize,
+    group_size: usize,
+) -> PyResult<()> {
+    run(py, Some(1), |_| {
+        check::group(n_positions, n_neighbors, group_size)
+    })
+}
+
+#[pyfunction]
+fn extract_patches(
+    py: Python<'_>,
+    object: PyReadonlyArray2<'_, Complex32>,
+    positions: PyReadonlyArray3<'_, f64>,
+    mut out: PyReadwriteArray4<'_, Complex32>,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    let (height, width) = (object.shape()[0], object.shape()[1]);
+    let (n, channels) = (out.shape()[1], out.shape()[3]);
+    let (object, positions, out) = (
+        object.as_slice()?,
+        positions.as_slice()?,
+        out.as_slice_mut()?,
+    );
+    run(py, num_threads, |threads| {
+        let object = patches::Object::new(object, height, width)?;
+        patches::extract(object, positions, n, channels, out, threads)
+    })
+}
+
+#[pyfunction]
+fn add_patches(
+    py: Python<'_>,
+    patches: PyReadonlyArray4<'_, Complex32>,
+    positions: PyReadonlyArray3<'_, f64>,
+    mut object: PyReadwriteArray2<'_, Complex32>,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    let (n, channels, width) = (patches.shape()[1], patches.shape()[3], object.shape()[1]);
+    let (patches, positions, object) = (
+        patches.as_slice()?,
+        positions.as_slice()?,
+        object.as_slice_mut()?,
+    );
+    run(py, num_threads, |threads| {
+        patches::add(patches, positions, n, channels, object, width, threads)
+    })
+}
+
+/// Fills `out` with a stack's patterns, each value through `convert`.
+fn fill<T: Element + Copy + Sync, U: Element>(
+    stack: &Bound<'_, PyAny>,
+    indices: &PyReadonlyArray2<'_, i32>,
+    out: &Bound<'_, PyAny>,
+    num_threads: Option<usize>,
+    convert: impl Fn(T) -> U + Sync + Send,
+) -> PyResult<()> {
+    let py = stack.py();
+    let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
+    let mut out: PyReadwriteArray4<'_, U> = out.extract()?;
+    let pixels = stack.shape()[1] * stack.shape()[2];
+    let channels = indices.shape()[1];
+    let (stack, indices, out) = (stack.as_slice()?, indices.as_slice()?, out.as_slice_mut()?);
+    run(py, num_threads, |threads| {
+        gather::gather(stack, pixels, indices, channels, out, convert, threads)
+    })
+}
+
+fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
+    array.extract::<PyReadonlyArray3<'_, T>>().is_ok()
+}
+
+fn unknown_dtype() -> PyErr {
+    PyValueError::new_err("diffraction must be (n, N, N) of float32, float64 or uint16.")
+}
+
+#[pyfunction]
+fn gather_patterns(
+    stack: &Bound<'_, PyAny>,
+    indices: PyReadonlyArray2<'_, i32>,
+    out: &Bound<'_, PyAny>,
+    scale: Option<f32>,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    // CONTRACT 6: the scale times the value as float32.
+    match (scale, is::<f32>(stack), is::<f64>(stack), is::<u16>(stack)) {
+        (None, true, _, _) => fill(stack, &indices, out, num_threads, |v: f32| v),
+        (None, _, true, _) => fill(stack, &indices, out, num_threads, |v: f64| v),
+        (None, _, _, true) => fill(stack, &indices, out, num_threads, |v: u16| v),
+        (Some(scale), true, _, _) => {
+            fill(stack, &indices, out, num_threads, move |v: f32| scale * v)
+        }
+        (Some(scale), _, true, _) => fill(stack, &indices, out, num_threads, move |v: f64| {
+            scale * v as f32
+        }),
+        (Some(scale), _, _, true) => fill(stack, &indices, out, num_threads, move |v: u16| {
+            scale * f32::from(v)
+        }),
+        _ => Err(unknown_dtype()),
+    }
+}
+
+/// The energies of a stack of one type.
+fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
+    stack: &Bound<'_, PyAny>,
+    num_threads: Option<usize>,
+) -> PyResult<Vec<f64>> {
+    let py = stack.py();
+    let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
+    let pixels = stack.shape()[1] * stack.shape()[2];
+    let stack = stack.as_slice()?;
+    run(py, num_threads, |threads| {
+        energy::energies(stack, pixels, threads)
+    })
+}
+
+#[pyfunction]
+fn pattern_energies<'py>(
+    py: Python<'py>,
+    stack: &Bound<'py, PyAny>,
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let energies = if is::<f32>(stack) {
+        sum_squares::<f32>(stack, num_threads)?
+    } else if is::<f64>(stack) {
+        sum_squares::<f64>(stack, num_threads)?
+    } else if is::<u16>(stack) {
+        sum_squares::<u16>(stack, num_threads)?
+    } else {
+        return Err(unknown_dtype());
+    };
+    Ok(energies.into_pyarray(py))
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<ScanIndex>()?;
+    module.add_function(wrap_pyfunction!(draw_centers, module)?)?;
+    module.add_function(wrap_pyfunction!(check_positions, module)?)?;
+    module.add_function(wrap_pyfunction!(check_group, module)?)?;
+    module.add_function(wrap_pyfunction!(extract_patches, module)?)?;
+    module.add_function(wrap_pyfunction!(add_patches, module)?)?;
+    module.add_function(wrap_pyfunction!(gather_patterns, module)?)?;
+    module.add_function(wrap_pyfunction!(pattern_energies, module)?)?;
+    Ok(())
+}

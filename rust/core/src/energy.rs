@@ -1,0 +1,51 @@
+//! The energy of each pattern: what normalisation needs of a stack, without
+//! gathering anything.
+
+use crate::{Result, check, parallel};
+
+/// The sum of squares in float64 of each pattern of `pixels` values.
+pub fn energies<T: Copy + Into<f64> + Sync>(
+    stack: &[T],
+    pixels: usize,
+    threads: usize,
+) -> Result<Vec<f64>> {
+    /// Independent sums let the processor overlap the additions.
+    const SUMS: usize = 8;
+    check::within("pixels", pixels, 1, usize::MAX)?;
+    let n = stack.len() / pixels;
+    check::length("diffraction", stack.len(), n * pixels, "whole patterns")?;
+    let mut energies = vec![0.0; n];
+    parallel::for_each_chunk(&mut energies, 16, threads, |chunk, energies| {
+        let patterns = stack[chunk * 16 * pixels..].chunks_exact(pixels);
+        for (energy, pattern) in energies.iter_mut().zip(patterns) {
+            let mut sums = [0.0; SUMS];
+            for values in pattern.chunks(SUMS) {
+                for (sum, &value) in sums.iter_mut().zip(values) {
+                    let value: f64 = value.into();
+                    *sum += value * value;
+                }
+            }
+            *energy = sums.iter().sum();
+        }
+    })?;
+    Ok(energies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_squares() {
+        let stack: Vec<u16> = (0..37 * 11).map(|i| i * 100).collect();
+        for threads in [1, 3] {
+            let energies = energies(&stack, 11, threads).unwrap();
+            for (energy, pattern) in energies.iter().zip(stack.chunks_exact(11)) {
+                let expected: u64 = pattern.iter().map(|&v| u64::from(v) * u64::from(v)).sum();
+                assert_eq!(*energy, expected as f64); // whole numbers: exact
+            }
+        }
+        assert!(energies(&stack, 0, 1).is_err());
+        assert!(energies(&stack, 10, 1).is_err());
+    }
+}

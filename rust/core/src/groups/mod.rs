@@ -1,0 +1,58 @@
+//! Groups: a centre and the overlapping positions that go with it. One file a
+//! rule.
+
+pub mod legacy_rng;
+pub mod nearest;
+
+use crate::philox::{Key, Stage};
+use crate::{Result, check, parallel};
+
+/// The `m` centres of a scan of `n` positions: those with the smallest
+/// (word, position), in that order.
+///
+/// So the order is random, a prefix of a sample is a sample, and a larger `m`
+/// only appends.
+pub fn centers(n: usize, m: usize, key: Key, threads: usize) -> Result<Vec<i32>> {
+    const BLOCKS_A_CHUNK: usize = 1 << 12;
+    check::scan_length(n)?;
+    check::within("n_groups", m, 1, n)?;
+    let mut ranked: Vec<(u64, i32)> = vec![(0, 0); n];
+    parallel::for_each_chunk(&mut ranked, 4 * BLOCKS_A_CHUNK, threads, |chunk, ranked| {
+        let first = chunk * BLOCKS_A_CHUNK;
+        for (block, points) in (first..).zip(ranked.chunks_mut(4)) {
+            let words = key.block(Stage::Centers, 0, 1 + block as u64);
+            for ((point, rank), word) in (4 * block..).zip(points).zip(words) {
+                *rank = (word, point as i32);
+            }
+        }
+    })?;
+    if m < n {
+        ranked.select_nth_unstable(m - 1);
+        ranked.truncate(m);
+    }
+    parallel::sort(&mut ranked, threads)?;
+    Ok(ranked.into_iter().map(|(_, point)| point).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_of_a_sample_is_a_sample_and_all_is_a_permutation() {
+        let key = Key([3, 4]);
+        for n in [1_usize, 3, 4, 1001] {
+            let all = centers(n, n, key, 1).unwrap();
+            let mut sorted = all.clone();
+            sorted.sort_unstable();
+            assert!(sorted.iter().copied().eq(0..n as i32));
+            for m in [1, n / 2 + 1, n] {
+                for threads in [1, 2, 8] {
+                    assert_eq!(centers(n, m, key, threads).unwrap(), all[..m]);
+                }
+            }
+        }
+        assert!(centers(5, 6, key, 1).is_err());
+        assert!(centers(5, 0, key, 1).is_err());
+    }
+}

@@ -1,0 +1,372 @@
+//! The k-d tree: the only file that names kiddo.
+//!
+//! kiddo answers with float64 distances of its own rounding, in no particular
+//! order among ties, and its leaves grow with the number of positions that
+//! share a coordinate. Three things make an exact index of it:
+//!
+//! - **Places.** Positions that coincide share one place, and the tree holds
+//!   places. A thousand copies of one position then cost what one costs. The
+//!   places lie along a Z-order curve, so near places are near in memory.
+//! - **A turned frame.** The tree sees the scan turned by an angle that no
+//!   raster has, so rows and columns of equal coordinates fall apart, and
+//!   lines split like any other scan.
+//! - **Certainty.** Distances are recomputed from the positions themselves.
+//!   The nearest K are certain once the K-th is nearer than anything the tree
+//!   has not returned can be, rounding included; until then the tree is asked
+//!   for more.
+
+use std::num::NonZero;
+
+use kiddo::{ImmutableKdTree, SquaredEuclidean};
+
+use super::NeighborIndex;
+use crate::{Error, Result, check, parallel};
+
+/// Cosine and sine of 0.6 rad.
+const TURN: [f64; 2] = [0.825_335_614_909_678_3, 0.564_642_473_395_035_4];
+
+/// kiddo adds up box distances level by level; this covers 64 levels of
+/// rounding with room to spare.
+const RELATIVE_SLACK: f64 = 1e-12;
+
+/// Squared distances below this may have lost bits to underflow.
+const SMALLEST_SAFE: f64 = 1e-280;
+
+/// An exact index of scan positions over kiddo's immutable tree.
+pub struct KdTree {
+    tree: ImmutableKdTree<f64, 2>,
+    /// The distinct positions along the Z-order curve, (x, y).
+    places: Vec<[f64; 2]>,
+    /// The positions at place p are `points[starts[p]..starts[p + 1]]`, by index.
+    points: Vec<i32>,
+    starts: Vec<u32>,
+    place_of_point: Vec<u32>,
+    frame: Frame,
+}
+
+/// The turned frame that the tree sees.
+#[derive(Clone, Copy)]
+struct Frame {
+    origin: [f64; 2],
+    /// How far a distance in this frame may lie from the true one.
+    slack: f64,
+}
+
+impl Frame {
+    fn around(low: [f64; 2], high: [f64; 2]) -> Self {
+        let origin = [0.5 * low[0] + 0.5 * high[0], 0.5 * low[1] + 0.5 * high[1]];
+        let reach = (high[0] - low[0]).max(high[1] - low[1]);
+        // With u = 2^-53 and coordinates up to reach/2 about the origin, the
+        // shift, the products and the sum leave each turned coordinate within
+        // 2.1 u reach, a difference of two within 4.2 u, its length within 6 u.
+        // EPSILON is 2 u: more than twice the bound.
+        Self {
+            origin,
+            slack: 8.0 * f64::EPSILON * reach,
+        }
+    }
+
+    fn turn(&self, place: [f64; 2]) -> [f64; 2] {
+        let [x, y] = [place[0] - self.origin[0], place[1] - self.origin[1]];
+        [TURN[0] * x - TURN[1] * y, TURN[1] * x + TURN[0] * y]
+    }
+}
+
+impl KdTree {
+    /// Builds the index of `positions`, x and y in turn.
+    pub fn build(positions: &[f64], threads: usize) -> Result<Self> {
+        let n = check::scan(positions)?;
+        let at = |point: usize| {
+            // Adding 0 makes -0 and 0 the same place.
+            [positions[2 * point] + 0.0, positions[2 * point + 1] + 0.0]
+        };
+        let (low, high) = bounds(positions);
+        let points = along_curve(n, at, low, high, threads)?;
+
+        let mut places: Vec<[f64; 2]> = Vec::with_capacity(n);
+        let mut starts = Vec::with_capacity(n + 1);
+        let mut place_of_point = vec![0; n];
+        for (i, &point) in points.iter().enumerate() {
+            let position = at(point as usize);
+            if places.last() != Some(&position) {
+                places.push(position);
+                starts.push(i as u32);
+            }
+            place_of_point[point as usize] = places.len() as u32 - 1;
+        }
+        starts.push(n as u32);
+
+        let frame = Frame::around(low, high);
+        let tree = build_tree(&places, frame, threads)?;
+        Ok(Self {
+            tree,
+            places,
+            points,
+            starts,
+            place_of_point,
+            frame,
+        })
+    }
+
+    fn points_at(&self, place: u32) -> &[i32] {
+        let place = place as usize;
+        &self.points[self.starts[place] as usize..self.starts[place + 1] as usize]
+    }
+
+    /// Fills `out` from the nearest `found` places; the squared distance of
+    /// the last, or None if these places hold too few positions.
+    fn fill(
+        &self,
+        center: i32,
+        found: &[(u64, u32)],
+        ties: &mut Vec<i32>,
+        out: &mut [i32],
+    ) -> Option<f64> {
+        let mut filled = 0;
+        for tied in found.chunk_by(|a, b| a.0 == b.0) {
+            ties.clear();
+            for &(_, place) in tied {
+                // More than this many at one place can't all be neighbours.
+                ties.extend(self.points_at(place).iter().take(out.len() + 1));
+            }
+            if tied.len() > 1 {
+                ties.sort_unstable();
+            }
+            for &neighbor in ties.iter().filter(|&&point| point != center) {
+                out[filled] = neighbor;
+                filled += 1;
+                if filled == out.len() {
+                    return Some(f64::from_bits(tied[0].0));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What one query leaves to the next.
+#[derive(Default)]
+pub struct Scratch {
+    /// (d² as bits, place): non-negative floats order like their bits.
+    found: Vec<(u64, u32)>,
+    ties: Vec<i32>,
+    /// How many places beyond the K asked for the ties of this scan need.
+    margin: usize,
+}
+
+impl NeighborIndex for KdTree {
+    type Scratch = Scratch;
+
+    fn positions(&self) -> usize {
+        self.place_of_point.len()
+    }
+
+    fn places(&self) -> &[u32] {
+        &self.place_of_point
+    }
+
+    fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) {
+        if out.is_empty() {
+            return;
+        }
+        let here = self.places[self.place_of_point[center] as usize];
+        let query = self.frame.turn(here);
+        let Scratch {
+            found,
+            ties,
+            margin,
+        } = scratch;
+        let mut extra = *margin;
+        loop {
+            // Its own place, one for each neighbour, and one to bound the rest.
+            let wanted = (out.len() + 2 + extra).min(self.places.len());
+            let nearest = self
+                .tree
+                .query(&query)
+                .nearest_n::<SquaredEuclidean<f64>>(
+                    NonZero::new(wanted).unwrap_or(NonZero::<usize>::MIN),
+                )
+                .execute();
+            let reached = nearest.last().map_or(0.0, |last| last.distance);
+            found.clear();
+            found.extend(nearest.iter().map(|place| {
+                let [x, y] = self.places[place.item as usize];
+                let [dx, dy] = [x - here[0], y - here[1]];
+                ((dx * dx + dy * dy).to_bits(), place.item)
+            }));
+            found.sort_unstable();
+            let last = self.fill(center as i32, found, ties, out);
+            let certain = wanted == self.places.len()
+                || last.is_some_and(|last| {
+                    reached > SMALLEST_SAFE
+                        && last.sqrt() + self.frame.slack < reached.sqrt() * (1.0 - RELATIVE_SLACK)
+                });
+            if certain {
+                *margin = extra.min(out.len() + 8);
+                return;
+            }
+            extra = 2 * extra + 2;
+        }
+    }
+}
+
+/// The smallest and largest x and y.
+fn bounds(positions: &[f64]) -> ([f64; 2], [f64; 2]) {
+    let mut low = [f64::INFINITY; 2];
+    let mut high = [f64::NEG_INFINITY; 2];
+    for position in positions.chunks_exact(2) {
+        for axis in 0..2 {
+            low[axis] = low[axis].min(position[axis]);
+            high[axis] = high[axis].max(position[axis]);
+        }
+    }
+    (low, high)
+}
+
+/// The points in Z-order of a grid of 2^16 x 2^16 cells, within a cell by
+/// (x, y, index), so that points at the same position follow one another.
+fn along_curve(
+    n: usize,
+    at: impl Fn(usize) -> [f64; 2] + Sync,
+    low: [f64; 2],
+    high: [f64; 2],
+    threads: usize,
+) -> Result<Vec<i32>> {
+    const POINTS_A_CHUNK: usize = 1 << 14;
+    const CELLS: f64 = 65_536.0;
+    // An axis without extent gives 0 * inf = NaN, which casts to cell 0.
+    let scale = [0, 1].map(|axis| CELLS / (high[axis] - low[axis]));
+    let cell =
+        |value: f64, axis: usize| ((value - low[axis]) * scale[axis]).min(CELLS - 1.0) as u32;
+    let mut keyed = vec![0_u64; n];
+    parallel::for_each_chunk(&mut keyed, POINTS_A_CHUNK, threads, |chunk, keys| {
+        for (point, key) in (chunk * POINTS_A_CHUNK..).zip(keys) {
+            let [x, y] = at(point);
+            let code = spread(cell(x, 0)) | spread(cell(y, 1)) << 1;
+            *key = u64::from(code) << 32 | point as u64;
+        }
+    })?;
+    parallel::sort(&mut keyed, threads)?;
+    for same_cell in keyed.chunk_by_mut(|a, b| a >> 32 == b >> 32) {
+        if same_cell.len() > 1 {
+            same_cell.sort_unstable_by(|&a, &b| {
+                let [[ax, ay], [bx, by]] = [a, b].map(|key| at(key as u32 as usize));
+                ax.total_cmp(&bx).then(ay.total_cmp(&by)).then(a.cmp(&b))
+            });
+        }
+    }
+    Ok(keyed.into_iter().map(|key| key as i32).collect())
+}
+
+/// Moves bit i of a 16-bit number to bit 2i.
+fn spread(cell: u32) -> u32 {
+    let cell = (cell | cell << 8) & 0x00ff_00ff;
+    let cell = (cell | cell << 4) & 0x0f0f_0f0f;
+    let cell = (cell | cell << 2) & 0x3333_3333;
+    (cell | cell << 1) & 0x5555_5555
+}
+
+fn build_tree(
+    places: &[[f64; 2]],
+    frame: Frame,
+    threads: usize,
+) -> Result<ImmutableKdTree<f64, 2>> {
+    let turned: Vec<[f64; 2]> = places.iter().map(|&place| frame.turn(place)).collect();
+    let builder = ImmutableKdTree::builder();
+    let tree = if threads == 1 || places.len() < kiddo::DEFAULT_PARALLEL_CONSTRUCTION_THRESHOLD {
+        builder.with_serial_construction().build_from_slice(&turned)
+    } else {
+        // kiddo splits the work over the current pool: that must be ours.
+        parallel::inside(threads, || builder.build_from_slice(&turned))?
+    };
+    tree.map_err(|_| Error::TooManyPositions {
+        n: places.len(),
+        most: u32::MAX as usize,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition: all points but the centre by (d², index).
+    fn by_definition(positions: &[f64], center: usize, k: usize) -> Vec<i32> {
+        let mut all: Vec<(f64, i32)> = (0..positions.len() / 2)
+            .filter(|&i| i != center)
+            .map(|i| {
+                let dx = positions[2 * i] - positions[2 * center];
+                let dy = positions[2 * i + 1] - positions[2 * center + 1];
+                (dx * dx + dy * dy, i as i32)
+            })
+            .collect();
+        all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        all.truncate(k);
+        all.into_iter().map(|(_, i)| i).collect()
+    }
+
+    fn assert_exact(positions: &[f64], k: usize) {
+        let n = positions.len() / 2;
+        let centers: Vec<i32> = (0..n as i32).collect();
+        for threads in [1, 3] {
+            let index = KdTree::build(positions, threads).unwrap();
+            let (rows, width) = super::super::neighbors(&index, &centers, k, threads).unwrap();
+            assert_eq!(width, k.min(n - 1));
+            for center in 0..n {
+                let expected = by_definition(positions, center, k);
+                assert_eq!(
+                    rows[center * width..][..width],
+                    expected,
+                    "center {center} of {n}"
+                );
+            }
+        }
+    }
+
+    fn coordinate() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            4 => (-4_i32..4).prop_map(f64::from),
+            2 => -10.0..10.0,
+            1 => (-4_i32..5).prop_map(|decade| 10_f64.powi(decade)),
+            1 => Just(-0.0),
+            1 => Just(1e8),
+            1 => Just(1e-170),
+            1 => Just(-1e150),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn exact_on_anything(
+            positions in prop::collection::vec(coordinate(), 1..60)
+                .prop_map(|mut v| { v.truncate(v.len() / 2 * 2); v })
+                .prop_filter("a scan", |v| !v.is_empty()),
+            k in 1..20_usize,
+        ) {
+            assert_exact(&positions, k);
+        }
+    }
+
+    #[test]
+    fn exact_where_all_is_tied() {
+        let raster: Vec<f64> = (0..400)
+            .flat_map(|i| [f64::from(i % 20), f64::from(i / 20)])
+            .collect();
+        assert_exact(&raster, 7);
+        let line: Vec<f64> = (0..300).flat_map(|i| [5.0, f64::from(i) * 0.3]).collect();
+        assert_exact(&line, 9);
+        let copies: Vec<f64> = (0..300).flat_map(|i| [f64::from(i % 3), 1.0]).collect();
+        assert_exact(&copies, 9);
+        let one_place = [2.5; 200];
+        assert_exact(&one_place, 12);
+        // 20 x 20 cells of one raster, eight decades of size.
+        let clusters: Vec<f64> = (0..400)
+            .flat_map(|i| {
+                let size = 10_f64.powi(i % 9 - 4);
+                [size * f64::from(i % 7), size * f64::from(i / 9 % 11)]
+            })
+            .collect();
+        assert_exact(&clusters, 7);
+    }
+}

@@ -1,0 +1,41 @@
+//! The engine of `ptycho_fast`, free of Python.
+//!
+//! Ptychography records a diffraction pattern at each position of a scan;
+//! neighbouring positions overlap. This crate
+//!
+//! - finds the neighbours of scan positions ([`index`]),
+//! - draws groups of overlapping positions from them ([`groups`]), by random
+//!   numbers that are a function of (key, point) alone ([`philox`]),
+//! - gathers the groups' patterns ([`gather`]), sums their energies
+//!   ([`energy`]), and cuts the patches of an object under them
+//!   ([`patches`]).
+//!
+//! Slices come in, vectors or the caller's buffers go out. Nothing that a
+//! caller passes makes it panic: every precondition stands in [`check`], every
+//! refusal in [`Error`]. The number of threads ([`parallel`]) never changes a
+//! bit of a result.
+//!
+//! ```
+//! use ptycho_fast_core::{groups, index::KdTree, philox::Key};
+//!
+//! // A raster of 6 x 6 positions, x then y.
+//! let positions: Vec<f64> = (0..36).flat_map(|i| [f64::from(i % 6), f64::from(i / 6)]).collect();
+//! let index = KdTree::build(&positions, 1)?;
+//! let key = Key([1, 2]);
+//! let centers = groups::centers(36, 10, key, 1)?;
+//! let groups = groups::nearest::draw(&index, &centers, 7, 4, false, key, 1)?;
+//! assert_eq!(groups.len(), 10 * 4);
+//! # Ok::<(), ptycho_fast_core::Error>(())
+//! ```
+
+pub mod check;
+pub mod energy;
+mod error;
+pub mod gather;
+pub mod groups;
+pub mod index;
+pub mod parallel;
+pub mod patches;
+pub mod philox;
+
+pub use error::{Error, Result};

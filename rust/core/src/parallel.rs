@@ -1,0 +1,194 @@
+//! Threads: the only file that names rayon.
+//!
+//! Work is cut into chunks whose contents do not depend on the number of
+//! threads, so no result does. The pools are our own and belong to one process:
+//! rayon's global pool hangs, silently, in a forked child (`PyTorch`'s
+//! `DataLoader` forks), so a child builds its own pool on first use.
+
+use std::env;
+use std::sync::OnceLock;
+use std::{process, thread};
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::{Error, Result, check};
+
+/// Below this many rows waking threads
+/// costs more than it saves.
+const SERIAL_BELOW: usize = if cfg!(test) { 2 } else { 512 };
+
+/// More threads than this are a mistake rather than a machine.
+const MOST_THREADS: usize = 4096;
+
+/// How many threads to use: what was asked for, else
+/// `PTYCHO_FAST_NUM_THREADS`, else what affinity and cgroup allow.
+pub fn threads(asked: Option<usize>) -> Result<usize> {
+    if let Some(threads) = asked {
+        check::within("num_threads", threads, 1, MOST_THREADS)?;
+        return Ok(threads);
+    }
+    match env::var("PTYCHO_FAST_NUM_THREADS") {
+        Ok(found) => match found.trim().parse() {
+            Ok(threads @ 1..=MOST_THREADS) => Ok(threads),
+            _ => Err(Error::ThreadsVariable { found }),
+        },
+        Err(_) => Ok(thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+/// A pool of this process. Pools live as long as the process: a forked child
+/// inherits the list, but none of the threads, and passes its parent's by.
+struct Pool {
+    process: u32,
+    threads: usize,
+    workers: ThreadPool,
+    next: OnceLock<Box<Pool>>,
+}
+
+// A chain of write-once cells instead of a locked map: a lock that another
+// thread held at the moment of the fork would stay locked in the child.
+static POOLS: OnceLock<Box<Pool>> = OnceLock::new();
+
+fn pool(threads: usize) -> Result<&'static ThreadPool> {
+    let process = process::id();
+    let mut cell = &POOLS;
+    loop {
+        if let Some(found) = cell.get() {
+            if found.process == process && found.threads == threads {
+                return Ok(&found.workers);
+            }
+            cell = &found.next;
+        } else {
+            let workers = ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|i| format!("ptycho_fast-{i}"))
+                .build()
+                .map_err(|reason| Error::NoThreads {
+                    threads,
+                    reason: reason.to_string(),
+                })?;
+            let fresh = Pool {
+                process,
+                threads,
+                workers,
+                next: OnceLock::new(),
+            };
+            // Another thread may have been first: then look at what it put there.
+            drop(cell.set(Box::new(fresh)));
+        }
+    }
+}
+
+/// Runs `work` inside a pool of `threads`, for a library that splits its own
+/// work over "the current pool".
+pub fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
+    Ok(pool(threads)?.install(work))
+}
+
+/// Cuts `out` into chunks of `length` and hands each, with its number, to
+/// `work`.
+pub fn for_each_chunk<T: Send>(
+    out: &mut [T],
+    length: usize,
+    threads: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) -> Result<()> {
+    let length = length.max(1);
+    if threads == 1 || out.len() <= length {
+        for (i, chunk) in out.chunks_mut(length).enumerate() {
+            work(i, chunk);
+        }
+    } else {
+        pool(threads)?.install(|| {
+            out.par_chunks_mut(length)
+                .enumerate()
+                .for_each(|(i, chunk)| work(i, chunk));
+        });
+    }
+    Ok(())
+}
+
+/// Computes rows of `width` in the order that `order` names them, and returns
+/// them in their own order, 0 first.
+///
+/// `order` visits the rows so that successive ones touch the same memory; each
+/// number in `0..order.len()` stands in it once. `scratch` makes what is
+/// reused from row to row.
+pub fn rows_in_order<S>(
+    order: &[u32],
+    width: usize,
+    threads: usize,
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(u32, &mut S, &mut [i32]) + Sync,
+) -> Result<Vec<i32>> {
+    const ROWS_A_CHUNK: usize = 256;
+    let mut visited = vec![0; order.len() * width];
+    let threads = if order.len() < SERIAL_BELOW {
+        1
+    } else {
+        threads
+    };
+    for_each_chunk(
+        &mut visited,
+        ROWS_A_CHUNK * width,
+        threads,
+        |chunk, rows| {
+            let mut scratch = scratch();
+            let order = &order[chunk * ROWS_A_CHUNK..];
+            for (&row, out) in order.iter().zip(rows.chunks_exact_mut(width.max(1))) {
+                work(row, &mut scratch, out);
+            }
+        },
+    )?;
+    let mut rows = vec![0; visited.len()];
+    for (&row, values) in order.iter().zip(visited.chunks_exact(width.max(1))) {
+        rows[row as usize * width..][..width].copy_from_slice(values);
+    }
+    Ok(rows)
+}
+
+/// Sorts, in parallel where that pays.
+pub fn sort<T: Ord + Send>(items: &mut [T], threads: usize) -> Result<()> {
+    if threads == 1 || items.len() < 64 * SERIAL_BELOW {
+        items.sort_unstable();
+    } else {
+        pool(threads)?.install(|| items.par_sort_unstable());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_the_threads_asked_for_and_is_reused() {
+        let three = pool(3).unwrap();
+        assert_eq!(three.current_num_threads(), 3);
+        assert!(std::ptr::eq(three, pool(3).unwrap()));
+        assert_eq!(pool(2).unwrap().current_num_threads(), 2);
+        assert!(threads(Some(0)).is_err());
+    }
+
+    #[test]
+    fn chunks_and_rows_are_the_same_for_any_number_of_threads() {
+        let order: Vec<u32> = (0..1000).rev().collect();
+        let rows = |threads| {
+            rows_in_order(
+                &order,
+                3,
+                threads,
+                || (),
+                |row, (), out| {
+                    out.copy_from_slice(&[row as i32, 2 * row as i32, 7]);
+                },
+            )
+            .unwrap()
+        };
+        let expected: Vec<i32> = (0..1000).flat_map(|row| [row, 2 * row, 7]).collect();
+        assert_eq!(rows(1), expected);
+        assert_eq!(rows(2), expected);
+        assert_eq!(rows(8), expected);
+    }
+}

@@ -1,0 +1,332 @@
+//! Patches of an object at sub-pixel positions, and the adjoint.
+//!
+//! ```text
+//! patch[b, r, k, c] = bilinear(object, row = r + y[b, c] - p, column = k + x[b, c] - p),  p = N / 2
+//! ```
+//!
+//! with the object 0 outside its bounds. The fraction of a position is the
+//! same for all pixels of its patch, so a patch is two shifted sums: of two
+//! rows, then of two columns.
+
+use num_complex::Complex32;
+
+use crate::{Result, check, parallel};
+
+/// An object, `(height, width)`, row by row.
+#[derive(Debug, Clone, Copy)]
+pub struct Object<'a> {
+    pixels: &'a [Complex32],
+    height: usize,
+    width: usize,
+}
+
+impl<'a> Object<'a> {
+    /// The object of that shape.
+    pub fn new(pixels: &'a [Complex32], height: usize, width: usize) -> Result<Self> {
+        check::length("object", pixels.len(), height * width, "height x width")?;
+        Ok(Self {
+            pixels,
+            height,
+            width,
+        })
+    }
+
+    fn row(&self, row: i64) -> Option<&'a [Complex32]> {
+        let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
+        Some(&self.pixels[row * self.width..][..self.width])
+    }
+}
+
+/// One coordinate as a whole pixel and a fraction in 0..1.
+///
+/// Both are taken in float64. Positions beyond any object saturate, far from
+/// where adding a pixel number could overflow.
+fn split(coordinate: f64, half: usize) -> (i64, f32) {
+    let whole = coordinate.floor();
+    let limit = (1_i64 << 40) as f64;
+    (
+        whole.clamp(-limit, limit) as i64 - half as i64,
+        (coordinate - whole) as f32,
+    )
+}
+
+/// The part of `0..length` whose shifted indices `i + shift` fall in `0..within`.
+fn overlap(length: usize, shift: i64, within: usize) -> std::ops::Range<usize> {
+    let clip = |i: i64| i.clamp(0, length as i64) as usize;
+    let first = clip(-shift);
+    first..clip(within as i64 - shift).max(first)
+}
+
+/// Cuts the patches under groups of positions.
+///
+/// `positions` is `(B, 2, C)`, x then y; `out` is `(B, N, N, C)`, channels last,
+/// `n` is N.
+pub fn extract(
+    object: Object<'_>,
+    positions: &[f64],
+    n: usize,
+    channels: usize,
+    out: &mut [Complex32],
+    threads: usize,
+) -> Result<()> {
+    let groups = layout(positions, n, channels, out.len())?;
+    if groups == 0 {
+        return Ok(());
+    }
+    let size = n * n * channels;
+    parallel::for_each_chunk(out, size, threads, |group, out| {
+        let mut blended = vec![Complex32::ZERO; n + 1];
+        let [xs, ys] = axes(positions, group, channels);
+        for channel in 0..channels {
+            let (left, fx) = split(xs[channel], n / 2);
+            let (top, fy) = split(ys[channel], n / 2);
+            let columns = overlap(n + 1, left, object.width);
+            for (row, out) in (top..).zip(out.chunks_exact_mut(n * channels)) {
+                blend(
+                    &mut blended,
+                    columns.clone(),
+                    left,
+                    [(object.row(row), 1.0 - fy), (object.row(row + 1), fy)],
+                );
+                for (pixel, pair) in out[channel..]
+                    .iter_mut()
+                    .step_by(channels)
+                    .zip(blended.windows(2))
+                {
+                    *pixel = pair[0] * (1.0 - fx) + pair[1] * fx;
+                }
+            }
+        }
+    })
+}
+
+/// The weighted sum of two rows of the object, 0 where they end.
+fn blend(
+    out: &mut [Complex32],
+    columns: std::ops::Range<usize>,
+    left: i64,
+    rows: [(Option<&[Complex32]>, f32); 2],
+) {
+    out[..columns.start].fill(Complex32::ZERO);
+    out[columns.end..].fill(Complex32::ZERO);
+    let from = (columns.start as i64 + left).max(0) as usize;
+    let length = columns.len();
+    let out = &mut out[columns];
+    if length == 0 {
+        return;
+    }
+    match rows {
+        [(Some(upper), wu), (Some(lower), wl)] => {
+            let (upper, lower) = (&upper[from..][..length], &lower[from..][..length]);
+            for ((out, u), l) in out.iter_mut().zip(upper).zip(lower) {
+                *out = u * wu + l * wl;
+            }
+        }
+        [(Some(only), weight), (None, _)] | [(None, _), (Some(only), weight)] => {
+            for (out, value) in out.iter_mut().zip(&only[from..][..length]) {
+                *out = value * weight;
+            }
+        }
+        [(None, _), (None, _)] => out.fill(Complex32::ZERO),
+    }
+}
+
+/// The adjoint of [`extract`]: adds each patch to `object` where it was cut.
+///
+/// `object` is `(height, width)` and is added to, not cleared. Each band of
+/// rows takes all patches in order, so every pixel sums in the same order
+/// whatever the number of threads.
+pub fn add(
+    patches: &[Complex32],
+    positions: &[f64],
+    n: usize,
+    channels: usize,
+    object: &mut [Complex32],
+    width: usize,
+    threads: usize,
+) -> Result<()> {
+    const ROWS_A_BAND: usize = 32;
+    let groups = layout(positions, n, channels, patches.len())?;
+    let height = object.len().checked_div(width).unwrap_or(0);
+    check::length("object", object.len(), height * width, "height x width")?;
+    parallel::for_each_chunk(object, ROWS_A_BAND * width, threads, |band, object| {
+        let band_top = (band * ROWS_A_BAND) as i64;
+        let band_rows = object.len() / width;
+        let mut spread = vec![Complex32::ZERO; n + 1];
+        for group in 0..groups {
+            let patch = &patches[group * n * n * channels..][..n * n * channels];
+            let [xs, ys] = axes(positions, group, channels);
+            for channel in 0..channels {
+                let (left, fx) = split(xs[channel], n / 2);
+                let (top, fy) = split(ys[channel], n / 2);
+                let columns = overlap(n + 1, left, width);
+                // Patch row r reaches object rows top + r and top + r + 1.
+                let rows = overlap(n, top - band_top + 1, band_rows + 1);
+                if columns.is_empty() {
+                    continue;
+                }
+                let from = (columns.start as i64 + left) as usize;
+                for r in rows {
+                    spread.fill(Complex32::ZERO);
+                    let row = patch[r * n * channels + channel..].iter().step_by(channels);
+                    for (k, value) in row.take(n).enumerate() {
+                        spread[k] += value * (1.0 - fx);
+                        spread[k + 1] += value * fx;
+                    }
+                    for (below, weight) in [(0, 1.0 - fy), (1, fy)] {
+                        let target = top - band_top + r as i64 + below;
+                        let Ok(target) = usize::try_from(target) else {
+                            continue;
+                        };
+                        if target >= band_rows {
+                            continue;
+                        }
+                        let target = &mut object[target * width + from..][..columns.len()];
+                        for (pixel, value) in target.iter_mut().zip(&spread[columns.clone()]) {
+                            *pixel += value * weight;
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// Checks that positions and patches belong together; the number of groups.
+fn layout(positions: &[f64], n: usize, channels: usize, patches: usize) -> Result<usize> {
+    check::within("N", n, 1, i32::MAX as usize)?;
+    check::within("channels", channels, 1, i32::MAX as usize)?;
+    let groups = positions.len() / (2 * channels);
+    check::length(
+        "positions",
+        positions.len(),
+        groups * 2 * channels,
+        "(B, 2, C)",
+    )?;
+    check::finite("Positions of patches", positions, 2 * channels)?;
+    let pixels = (n as u128) * (n as u128) * (channels as u128) * (groups as u128);
+    let expected = usize::try_from(pixels).unwrap_or(usize::MAX);
+    check::length("patches", patches, expected, "(B, N, N, C)")?;
+    Ok(groups)
+}
+
+/// x and y of one group's channels.
+fn axes(positions: &[f64], group: usize, channels: usize) -> [&[f64]; 2] {
+    let (xs, ys) = positions[group * 2 * channels..][..2 * channels].split_at(channels);
+    [xs, ys]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use num_complex::Complex64;
+    use proptest::prelude::*;
+
+    fn object(height: usize, width: usize) -> Vec<Complex32> {
+        (0..height * width)
+            .map(|i| Complex32::new((i as f32 * 0.7).sin(), (i as f32 * 0.3).cos()))
+            .collect()
+    }
+
+    /// The definition, tap by tap in float64.
+    fn by_definition(
+        pixels: &[Complex32],
+        width: usize,
+        positions: &[f64],
+        n: usize,
+        channels: usize,
+    ) -> Vec<Complex64> {
+        let height = pixels.len() / width;
+        let pixel = |row: f64, column: f64| {
+            if row < 0.0 || column < 0.0 || row >= height as f64 || column >= width as f64 {
+                return Complex64::ZERO;
+            }
+            let value = pixels[row as usize * width + column as usize];
+            Complex64::new(value.re.into(), value.im.into())
+        };
+        let mut out = vec![];
+        let half = (n / 2) as f64;
+        for group in positions.chunks_exact(2 * channels) {
+            for r in 0..n {
+                for k in 0..n {
+                    for c in 0..channels {
+                        let (x, y) = (group[c], group[channels + c]);
+                        let (fx, fy) = (x - x.floor(), y - y.floor());
+                        let (row, column) =
+                            (r as f64 + y.floor() - half, k as f64 + x.floor() - half);
+                        out.push(
+                            pixel(row, column) * (1.0 - fy) * (1.0 - fx)
+                                + pixel(row, column + 1.0) * (1.0 - fy) * fx
+                                + pixel(row + 1.0, column) * fy * (1.0 - fx)
+                                + pixel(row + 1.0, column + 1.0) * fy * fx,
+                        );
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn patches_follow_the_definition(
+            height in 1..20_usize, width in 1..20_usize, n in 1..12_usize, channels in 1..5_usize,
+            seed in prop::collection::vec(prop_oneof![-30.0..30.0, Just(3.0), Just(1e300), Just(-1e18)], 8..40),
+        ) {
+            let groups = seed.len() / (2 * channels);
+            let positions = &seed[..groups * 2 * channels];
+            let pixels = object(height, width);
+            let expected = by_definition(&pixels, width, positions, n, channels);
+            let mut serial = vec![Complex32::ZERO; expected.len()];
+            let view = Object::new(&pixels, height, width).unwrap();
+            extract(view, positions, n, channels, &mut serial, 1).unwrap();
+            for (found, expected) in serial.iter().zip(&expected) {
+                let found = Complex64::new(found.re.into(), found.im.into());
+                prop_assert!((found - expected).norm() < 1e-6, "{found} is not {expected}");
+            }
+            let mut threaded = vec![Complex32::ONE; expected.len()];
+            extract(view, positions, n, channels, &mut threaded, 3).unwrap();
+            prop_assert_eq!(serial, threaded);
+        }
+
+        /// `<extract(O), P> = <O, add(P)>` for every O and P.
+        #[test]
+        fn adding_is_the_adjoint_of_extracting(
+            height in 1..80_usize, width in 1..20_usize, n in 1..12_usize, channels in 1..5_usize,
+            seed in prop::collection::vec(prop_oneof![-10.0..90.0, Just(3.0), Just(-1e18)], 8..40),
+        ) {
+            let groups = seed.len() / (2 * channels);
+            let positions = &seed[..groups * 2 * channels];
+            let pixels = object(height, width);
+            let patches = object(groups * n, n * channels);
+            let mut cut = vec![Complex32::ZERO; patches.len()];
+            extract(Object::new(&pixels, height, width).unwrap(), positions, n, channels, &mut cut, 1).unwrap();
+            let mut sum = vec![Complex32::ZERO; pixels.len()];
+            add(&patches, positions, n, channels, &mut sum, width, 1).unwrap();
+            let inner = |a: &[Complex32], b: &[Complex32]| -> Complex64 {
+                a.iter().zip(b).map(|(a, b)| {
+                    Complex64::new(a.re.into(), a.im.into()) * Complex64::new(b.re.into(), -f64::from(b.im))
+                }).sum()
+            };
+            let (left, right) = (inner(&cut, &patches), inner(&pixels, &sum));
+            prop_assert!((left - right).norm() < 1e-3 * (1.0 + left.norm()), "{left} is not {right}");
+            let mut threaded = vec![Complex32::ZERO; pixels.len()];
+            add(&patches, positions, n, channels, &mut threaded, width, 3).unwrap();
+            prop_assert_eq!(sum, threaded);
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let pixels = object(4, 4);
+        assert!(Object::new(&pixels, 4, 5).is_err());
+        let view = Object::new(&pixels, 4, 4).unwrap();
+        let mut out = vec![Complex32::ZERO; 4];
+        assert!(extract(view, &[1.0, 1.0], 2, 1, &mut out, 1).is_ok());
+        assert!(extract(view, &[1.0, f64::NAN], 2, 1, &mut out, 1).is_err());
+        assert!(extract(view, &[1.0, 1.0, 1.0], 2, 1, &mut out, 1).is_err());
+        assert!(extract(view, &[1.0, 1.0], 3, 1, &mut out, 1).is_err());
+        assert!(extract(view, &[1.0, 1.0], 0, 1, &mut [], 1).is_err());
+        assert!(extract(view, &[1.0, 1.0], 1 << 30, 1, &mut out, 1).is_err());
+    }
+}
