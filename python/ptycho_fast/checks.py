@@ -99,7 +99,7 @@ def as_patch_positions(positions: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def as_object(object: ArrayLike) -> NDArray[np.complex64]:  # noqa: A002
+def as_object(object: ArrayLike) -> NDArray[np.complex64]:
     """Return an object as C-contiguous complex64 ``(H, W)``."""
     array = _as_array("object", object)
     if array.ndim != 2 or array.dtype.kind not in "fiuc":
@@ -114,10 +114,11 @@ def as_stack(diffraction: ArrayLike) -> NDArray[Any]:
     if array.ndim != 3 or array.shape[1] != array.shape[2] or array.shape[1] == 0:
         msg = f"diffraction must be (n, N, N), got shape {array.shape}."
         raise ValueError(msg)
-    if array.dtype not in STACK_DTYPES:
+    native = array.dtype.newbyteorder("=")
+    if native not in STACK_DTYPES:
         msg = f"diffraction must be float32, float64 or uint16 amplitudes, got {array.dtype}."
         raise ValueError(msg)
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return np.ascontiguousarray(array, dtype=native)
 
 
 def as_indices(name: str, indices: ArrayLike, ndim: int, n: int) -> NDArray[np.int32]:

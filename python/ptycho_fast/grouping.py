@@ -278,7 +278,8 @@ class Groups:
 
 def positions_checksum(positions: NDArray[np.float64]) -> str:
     """SHA-256 of positions as little-endian float64."""
-    return hashlib.sha256(np.ascontiguousarray(positions, dtype="<f8")).hexdigest()
+    little_endian = np.ascontiguousarray(positions, dtype="<f8")
+    return hashlib.sha256(little_endian.data).hexdigest()
 
 
 def relative_coordinates(
@@ -411,7 +412,7 @@ def group_positions(
         seed = _seed(seed, most=2**32 - 1)
         state = np.random.RandomState(seed).get_state(legacy=False)["state"]
         index = ScanIndex(points, num_threads=threads) if index is None else index
-        drawn = draw_from_twister(index, B, K, C, (state["key"], state["pos"]), threads)
+        drawn = draw_from_twister(index, B, K, C, (state["key"], state["pos"]), num_threads=threads)
         indices, drawn_centers = drawn.indices, drawn.centers
     else:
         seed = _seed(seed)
@@ -454,8 +455,8 @@ def draw_from_twister(
     n_neighbors: int,
     group_size: int,
     state: tuple[NDArray[np.uint32], int],
-    num_threads: int | None = None,
     *,
+    num_threads: int | None = None,
     centers: NDArray[np.int32] | None = None,
 ) -> LegacyDraw:
     """Draw by NumPy's legacy stream, from a Mersenne Twister in `state` (words, place).
@@ -502,7 +503,7 @@ def _group_count(n_groups: int | None, chosen: NDArray[np.int32] | None, n: int)
             raise ValueError(msg)
         return as_count("The number of centers", len(chosen))
     B = n if n_groups is None else as_count("n_groups", n_groups)
-    if B > n:
+    if n < B:
         warnings.warn(
             f"n_groups={B} exceeds the {n} positions of the scan: every position becomes a "
             "centre once.",
@@ -512,7 +513,7 @@ def _group_count(n_groups: int | None, chosen: NDArray[np.int32] | None, n: int)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         msg = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}."
         raise ValueError(msg)
 

@@ -17,7 +17,7 @@ def gather_patterns(
     diffraction: ArrayLike,
     indices: ArrayLike,
     *,
-    scale: float | None = None,
+    scale: float | np.float32 | None = None,
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> NDArray[Any]:
@@ -63,9 +63,9 @@ def gather_patterns(
     N = stack.shape[1]
     dtype = stack.dtype if scale is None else np.dtype(np.float32)
     gathered = as_output(out, (B, N, N, C), dtype)
-    scale = None if scale is None else float(np.float32(scale))
     if gathered.size:
-        _core.gather_patterns(stack, indices, gathered, scale, as_threads(num_threads))
+        factor = None if scale is None else float(scale)
+        _core.gather_patterns(stack, indices, gathered, factor, as_threads(num_threads))
     return gathered
 
 

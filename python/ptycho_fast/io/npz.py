@@ -150,7 +150,7 @@ def read(
     stacks = [
         _frames_first(key, arrays[key], len(positions)) for key in PATTERN_KEYS if key in arrays
     ]
-    if len(stacks) == 2 and not np.array_equal(*stacks):
+    if len(stacks) == 2 and not np.array_equal(stacks[0], stacks[1]):
         msg = (
             f"{os.fspath(path)} has both 'diff3d' and 'diffraction', and they differ. "
             "Remove the one that is not meant."
@@ -210,7 +210,8 @@ def _amplitude(stack: NDArray[Any], *, intensity: bool) -> NDArray[Any]:
         if lowest < 0:
             msg = f"Intensities can't be negative; the lowest is {lowest}. Subtract no background."
             raise ValueError(msg)
-        return np.sqrt(stack, dtype=np.float32)
+        amplitude: NDArray[np.float32] = np.sqrt(stack, dtype=np.float32)
+        return amplitude
     if stack.dtype.newbyteorder("=") in STACK_DTYPES:
         return np.ascontiguousarray(stack, dtype=stack.dtype.newbyteorder("="))
     return stack.astype(np.float32)

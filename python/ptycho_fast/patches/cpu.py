@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def extract_patches(
-    object: ArrayLike,  # noqa: A002
+    object: ArrayLike,
     positions: ArrayLike,
     N: int,
     *,

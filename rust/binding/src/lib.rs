@@ -11,9 +11,9 @@
 
 use num_complex::Complex32;
 use numpy::{
-    Element, IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
-    PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray2, PyReadwriteArray4,
-    PyUntypedArrayMethods,
+    Element, IntoPyArray, PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1,
+    PyReadonlyArray2, PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray, PyUntypedArrayMethods,
+    ndarray::Dimension,
 };
 use ptycho_fast_core::groups::legacy_rng::MersenneTwister;
 use ptycho_fast_core::groups::{self, nearest};
@@ -49,6 +49,17 @@ fn rows<T: Element>(
     width: usize,
 ) -> PyResult<Bound<'_, PyArray2<T>>> {
     values.into_pyarray(py).reshape([rows, width])
+}
+
+/// Borrows an array to fill. That fails where it overlaps one being read.
+fn writeable<'py, T: Element, D: Dimension>(
+    array: &Bound<'py, PyArray<T, D>>,
+) -> PyResult<PyReadwriteArray<'py, T, D>> {
+    array.try_readwrite().map_err(|_| {
+        PyValueError::new_err(
+            "The array to fill is read-only, or it shares memory with an input. Pass another one.",
+        )
+    })
 }
 
 /// The index of a scan: shared between threads, never changed.
@@ -195,10 +206,11 @@ fn extract_patches(
     py: Python<'_>,
     object: PyReadonlyArray2<'_, Complex32>,
     positions: PyReadonlyArray3<'_, f64>,
-    mut out: PyReadwriteArray4<'_, Complex32>,
+    out: &Bound<'_, PyArray4<Complex32>>,
     num_threads: Option<usize>,
 ) -> PyResult<()> {
     let (height, width) = (object.shape()[0], object.shape()[1]);
+    let mut out = writeable(out)?;
     let (n, channels) = (out.shape()[1], out.shape()[3]);
     let (object, positions, out) = (
         object.as_slice()?,
@@ -216,9 +228,10 @@ fn add_patches(
     py: Python<'_>,
     patches: PyReadonlyArray4<'_, Complex32>,
     positions: PyReadonlyArray3<'_, f64>,
-    mut object: PyReadwriteArray2<'_, Complex32>,
+    object: &Bound<'_, PyArray2<Complex32>>,
     num_threads: Option<usize>,
 ) -> PyResult<()> {
+    let mut object = writeable(object)?;
     let (n, channels, width) = (patches.shape()[1], patches.shape()[3], object.shape()[1]);
     let (patches, positions, object) = (
         patches.as_slice()?,
@@ -240,7 +253,7 @@ fn fill<T: Element + Copy + Sync, U: Element>(
 ) -> PyResult<()> {
     let py = stack.py();
     let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
-    let mut out: PyReadwriteArray4<'_, U> = out.extract()?;
+    let mut out = writeable(out.cast::<PyArray4<U>>()?)?;
     let pixels = stack.shape()[1] * stack.shape()[2];
     let channels = indices.shape()[1];
     let (stack, indices, out) = (stack.as_slice()?, indices.as_slice()?, out.as_slice_mut()?);
