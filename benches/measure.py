@@ -1,0 +1,53 @@
+"""What the benchmarks share: time and peak memory of one job, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The answers are checked against the tests' reference.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import reference
+
+__all__ = ["measure", "reference", "run_apart"]
+
+Answer = TypeVar("Answer")
+
+
+def peak() -> int:
+    """Return the high-water mark of this process's resident memory, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def measure(job: Callable[[], Answer], repeats: int) -> tuple[dict[str, float], Answer]:
+    """Return the first run's peak, the first and the median time, and the answer."""
+    before = peak()
+    times = []
+    for _ in range(repeats):
+        answer: Any = None  # the former answer is not part of the next run
+        start = time.perf_counter()
+        answer = job()
+        times.append(time.perf_counter() - start)
+        if len(times) == 1:
+            memory = peak() - before
+    median = sorted(times)[len(times) // 2]
+    return {"first": times[0], "seconds": median, "bytes": memory}, answer
+
+
+def run_apart(script: str, job: list[Any]) -> dict[str, float]:
+    """Run ``python script --here JOB`` and return the JSON of its last line."""
+    command = [sys.executable, script, "--here", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
