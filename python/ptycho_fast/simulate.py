@@ -155,29 +155,31 @@ def _spiral(n: int) -> NDArray[np.float64]:
 
 def _probe(N: int) -> NDArray[np.complex64]:
     """Return the probe behind a circular aperture, out of focus, of energy 1."""
-    q = np.hypot(*np.meshgrid(*[np.arange(N) - N // 2] * 2))
+    axis = np.arange(N) - N // 2
+    q = np.hypot(axis[:, np.newaxis], axis)
     aperture = N / 6
     # An edge one pixel soft: a hard one on this grid would be a polygon, with its streaks.
     pupil = np.clip(aperture + 0.5 - q, 0, 1)
     # A ray at frequency q is displaced by N/(2 pi) * d(phase)/dq: at the rim to N/6, so the cone
     # of light is N/3 wide.
     defocused = pupil * np.exp(1j * math.pi / (6 * aperture) * q**2)
-    probe = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(defocused)))
-    return (probe / np.linalg.norm(probe)).astype(np.complex64)
+    field = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(defocused), norm="ortho"))
+    return (field / np.linalg.norm(pupil)).astype(np.complex64)
 
 
 def _object(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray[np.complex64]:
     """Return an object: discs with sharp edges on ground that is rough at every scale."""
     discs = _discs(rng, height, width, N)
-    phase = 1.2 * np.tanh(0.5 * _rough(rng, height, width, N) + discs)
-    modulus = 0.8 + 0.2 * np.tanh(0.5 * _rough(rng, height, width, N) - 0.7 * discs)
-    return (modulus * np.exp(1j * phase)).astype(np.complex64)
+    phase = 1.2 * np.tanh(0.4 * _rough(rng, height, width, N) + discs)
+    modulus = 0.8 + 0.2 * np.tanh(0.4 * _rough(rng, height, width, N) - 0.7 * discs)
+    image: NDArray[np.complex64] = (modulus * np.exp(1j * phase)).astype(np.complex64)
+    return image
 
 
 def _rough(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray[np.float64]:
-    """Return noise with the same contrast in every octave from 4 pixels to N, variance about 1."""
+    """Return noise of variance 1 in every octave from N pixels to 4, the finer the fainter."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
-    spectrum = np.exp(-((4 * frequency) ** 2)) / np.hypot(frequency, 1 / max(N, 4))
+    spectrum = np.exp(-((4 * frequency) ** 2)) / np.hypot(frequency, 1 / max(N, 4)) ** 1.6
     noise = np.fft.irfft2(
         spectrum * np.fft.rfft2(rng.standard_normal((height, width))), s=(height, width)
     )
@@ -185,10 +187,10 @@ def _rough(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray
 
 
 def _discs(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray[np.float64]:
-    """Return discs of +1 or -1, three to a window, with radii from N/40 to N/6."""
+    """Return discs of +1 or -1, four to a window, with radii from N/40 to N/5."""
     field = np.zeros((height, width))
-    for _ in range(math.ceil(3 * height * width / N**2)):
-        radius = N / 40 * (40 / 6) ** rng.random()
+    for _ in range(math.ceil(4 * height * width / N**2)):
+        radius = N / 40 * 8 ** rng.random()
         x, y = rng.random() * width, rng.random() * height
         sign = rng.choice((-1.0, 1.0))
         rows = np.arange(max(0, int(y - radius)), min(height, int(y + radius) + 2))

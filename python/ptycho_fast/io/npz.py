@@ -17,7 +17,7 @@ from ptycho_fast.io.atomic import replacing
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -219,7 +219,7 @@ def _amplitude(stack: NDArray[Any], *, intensity: bool) -> NDArray[Any]:
 
 def write(scan: Scan, path: str | os.PathLike[str]) -> None:
     """Write an NPZ scan; `ptycho_fast.write_scan` says how."""
-    arrays: dict[str, Any] = {
+    fields = {
         "xcoords": scan.positions[:, 0],
         "ycoords": scan.positions[:, 1],
         "xcoords_start": scan.positions_start[:, 0],
@@ -229,13 +229,46 @@ def write(scan: Scan, path: str | os.PathLike[str]) -> None:
         "objectGuess": scan.object,
         "scan_index": scan.scan_index,
     }
-    arrays = {key: value for key, value in arrays.items() if value is not None}
-    for key, value in scan.metadata.items():
-        array = np.asarray(value)
-        if array.dtype.hasobject or key in arrays:
-            reason = "a key of the format" if key in arrays else f"of type {type(value).__name__}"
-            msg = f"metadata[{key!r}] can't be written: it is {reason}."
+    write_arrays(path, fields, scan.metadata)
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    fields: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write named arrays to an uncompressed NPZ file, which appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    fields : mapping of str to array_like
+        What the format has; what is None is left out.
+    metadata : mapping of str to array_like, optional
+        Further keys.
+
+    Raises
+    ------
+    OSError
+        If the file can't be written.
+    ValueError
+        If a value would need pickling, or an entry of `metadata` has the name of a field.
+    """
+    # np.savez takes the two last names for arguments of its own.
+    taken = {*fields, *SCAN_KEYS, "file", "allow_pickle"}
+    arrays = {key: np.asarray(value) for key, value in fields.items() if value is not None}
+    for key, value in (metadata or {}).items():
+        if key in taken:
+            msg = f"metadata[{key!r}] can't be written: the name is taken. Rename it."
             raise ValueError(msg)
-        arrays[key] = array
+        arrays[key] = np.asarray(value)
+    for key, array in arrays.items():
+        if array.dtype.hasobject:
+            msg = (
+                f"{key!r} can't be written: it would need pickling. Use an array of numbers, or "
+                "text (json.dumps makes one)."
+            )
+            raise ValueError(msg)
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no key is allow_pickle

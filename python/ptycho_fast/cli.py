@@ -1,0 +1,476 @@
+"""The command line, `ptycho-fast`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast import __version__
+from ptycho_fast.grouping import Groups, ScanIndex, group_positions
+from ptycho_fast.io import npz, read_scan, write_scan
+from ptycho_fast.patches.cpu import extract_patches
+from ptycho_fast.patterns import gather_patterns
+from ptycho_fast.plot import plot_scan
+from ptycho_fast.simulate import simulate_scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
+
+TIE_NEIGHBORS = 7
+"""`inspect` looks for ties at this neighbour: the default K at gridsize 2."""
+
+DEMO_BATCHES, DEMO_BATCH_SIZE = 8, 32
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 2 for what a user can put right.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+    """
+    arguments = _parser().parse_args(argv)
+    if arguments.verbose:
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logger.setLevel(logging.INFO)
+    logger.info("%s, Python %s, NumPy %s", __version__, sys.version.split()[0], np.__version__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: _complain("warning", str(message))
+        try:
+            arguments.run(arguments)
+        except (OSError, KeyError, ValueError, ImportError, MemoryError) as error:
+            _complain("error", _sentence(error))
+            return 2
+        except KeyboardInterrupt:
+            _complain("error", "Interrupted.")
+            return 130
+    return 0
+
+
+def _complain(kind: str, sentence: str) -> None:
+    print(f"ptycho-fast: {kind}: {sentence}", file=sys.stderr)
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an exception says, without the dress Python puts on it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    return str(error) or f"{type(error).__name__}."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ptycho-fast",
+        description="From a ptychography scan to the batches a network trains on.",
+    )
+    parser.add_argument("--version", action="version", version=f"ptycho-fast {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], summary: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  ptycho-fast {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.add_argument("-v", "--verbose", action="store_true", help="show the log")
+        added.set_defaults(run=run)
+        return added
+
+    demo = command(
+        "demo",
+        _demo,
+        "Simulate a scan, group it, cut patches, make batches, draw a picture: all in seconds.",
+        "-o .",
+    )
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path(), metavar="DIR",
+        help="folder for demo.png (default: this one)",
+    )  # fmt: skip
+
+    simulate = command(
+        "simulate", _simulate, "Write a simulated scan to an NPZ file.",
+        "-o scan.npz --positions 2000 --pixels 64 --trajectory spiral --seed 0",
+    )  # fmt: skip
+    simulate.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.npz", help="the scan"
+    )
+    simulate.add_argument(
+        "--positions", type=int, default=1000, metavar="n", help="scan positions (default: 1000)"
+    )
+    simulate.add_argument(
+        "--pixels", type=int, default=64, metavar="N", help="pixels per side (default: 64)"
+    )
+    simulate.add_argument("--trajectory", choices=("raster", "spiral"), default="raster")
+    simulate.add_argument(
+        "--photons",
+        type=float,
+        default=1e6,
+        metavar="P",
+        help="mean photons per pattern (default: 1e6)",
+    )
+    simulate.add_argument(
+        "--seed", type=int, metavar="S", help="(default: fresh; the file records it)"
+    )
+
+    inspect = command(
+        "inspect",
+        _inspect,
+        "Show what a scan file holds, and whether it is fit to be grouped.",
+        "scan.npz",
+    )
+    inspect.add_argument("file", type=Path, metavar="FILE", help="an NPZ file")
+
+    group = command(
+        "group", _group, "Draw groups of overlapping positions from a scan file.",
+        "scan.npz --gridsize 2 --neighbors 7 --groups 512 --seed 42 -o groups.npz "
+        "--plot groups.png",
+    )  # fmt: skip
+    group.add_argument("file", type=Path, metavar="FILE", help="the scan, an NPZ file")
+    group.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT.npz", help="the groups"
+    )
+    group.add_argument(
+        "--gridsize", type=int, default=2, metavar="G",
+        help="groups of C = G² positions (default: 2)",
+    )  # fmt: skip
+    group.add_argument(
+        "--neighbors", type=int, metavar="K",
+        help="draw from the K nearest neighbours of a centre (default: C + 3)",
+    )  # fmt: skip
+    group.add_argument(
+        "--groups", type=int, metavar="B", help="groups (default: one around every position)"
+    )
+    group.add_argument(
+        "--seed", type=int, metavar="S", help="(default: fresh; the file records it)"
+    )
+    group.add_argument(
+        "--epoch", type=int, default=0, metavar="E", help="other groups of a seed (default: 0)"
+    )
+    group.add_argument(
+        "--rng", choices=("philox", "numpy"), default="philox",
+        help="numpy: the groups that older code drew with this seed (default: philox)",
+    )  # fmt: skip
+    group.add_argument("--include-center", action="store_true", help="channel 0 is the centre")
+    group.add_argument(
+        "--threads", type=int, metavar="T", help="(default: all that the process may use)"
+    )
+    group.add_argument(
+        "--intensity", action="store_true", help="the file holds counts, not their square roots"
+    )
+    group.add_argument("--plot", type=Path, metavar="PNG", help="draw the scan and some groups")
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    picture = arguments.output / "demo.png"
+    _check_output(picture)
+    missing = []
+    with _step("simulate") as step:
+        scan = simulate_scan(1000, 64, trajectory="spiral", seed=0, progress=step.advance)
+        step.done(f"{len(scan)} patterns of {scan.N} x {scan.N}, Fermat spiral, photon noise")
+    with _step("group") as step:
+        groups = group_positions(scan.positions, gridsize=2, n_neighbors=7, seed=42)
+        step.done(
+            f"{len(groups)} groups of {groups.group_size} among {groups.n_neighbors} neighbours"
+        )
+    assert scan.object is not None
+    with _step("patches") as step:
+        positions = scan.positions[groups.indices].transpose(0, 2, 1)
+        patches = extract_patches(scan.object, positions, scan.N)
+        step.done(f"{patches.shape} {patches.dtype}")
+    with _step("TensorFlow") as step:
+        tensorflow = _import_tensorflow()
+        if isinstance(tensorflow, str):
+            missing.append(tensorflow)
+        step.done("not there" if isinstance(tensorflow, str) else tensorflow.__version__)
+    with _step("batches") as step:
+        if isinstance(tensorflow, str):
+            feed, batches = "NumPy", _numpy_batches(scan, groups)
+        else:
+            feed, batches = "tf.data", _tensorflow_batches(tensorflow, scan, groups)
+        for batch in batches:
+            arrays = dict(zip(("diffraction", "coords_relative", "patches"), batch, strict=True))
+            step.advance(1 / DEMO_BATCHES)
+        step.done(f"{DEMO_BATCHES} of {DEMO_BATCH_SIZE} groups through {feed}")
+    for name, array in arrays.items():
+        print(f"{'':12}{name} {tuple(array.shape)} {array.dtype.name}")
+    with _step("picture") as step:
+        try:
+            plot_scan(scan, picture, groups)
+            step.done(str(picture))
+        except ImportError as error:
+            missing.append(str(error))
+            step.done("not there")
+    for sentence in missing:
+        print(sentence)
+
+
+def _import_tensorflow() -> Any:
+    """Return TensorFlow, quiet, or a sentence that says why it is not there."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _silent_stderr():
+            import tensorflow  # noqa: PLC0415
+
+            # The demo only feeds: no need to take the memory of a GPU. (Refused where
+            # TensorFlow has run before.)
+            with contextlib.suppress(RuntimeError):
+                tensorflow.config.set_visible_devices([], "GPU")
+    except ImportError as error:
+        return f'No TensorFlow ({error}). Install it with: pip install "ptycho_fast[tensorflow]"'
+    except Exception as error:  # a broken installation raises anything; the demo goes on
+        return f"TensorFlow is installed, but importing it fails: {type(error).__name__}: {error}"
+    return tensorflow
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Silence what C++ writes to stderr: TensorFlow greets before it reads its log level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _batch(scan: Scan, groups: Groups, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    """Return patterns, relative coordinates and object patches of some groups."""
+    assert scan.object is not None
+    positions = groups.coords[rows]
+    return (
+        gather_patterns(scan.diffraction, groups.indices[rows]),
+        groups.relative[rows],
+        extract_patches(scan.object, positions, scan.N),
+    )
+
+
+def _numpy_batches(scan: Scan, groups: Groups) -> Iterator[tuple[NDArray[Any], ...]]:
+    for first in range(0, DEMO_BATCHES * DEMO_BATCH_SIZE, DEMO_BATCH_SIZE):
+        yield _batch(scan, groups, np.arange(first, first + DEMO_BATCH_SIZE))
+
+
+def _tensorflow_batches(tf: Any, scan: Scan, groups: Groups) -> Any:
+    rows = tf.data.Dataset.from_tensor_slices(np.arange(len(groups))).batch(DEMO_BATCH_SIZE)
+    types = (tf.float32, tf.float64, tf.complex64)
+    return rows.map(
+        lambda some: tf.numpy_function(lambda rows: _batch(scan, groups, rows), [some], types)
+    ).take(DEMO_BATCHES)
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    _check_output(arguments.output)
+    with _step("simulate") as step:
+        scan = simulate_scan(
+            arguments.positions,
+            arguments.pixels,
+            trajectory=arguments.trajectory,
+            photons=arguments.photons,
+            seed=arguments.seed,
+            progress=step.advance,
+        )
+        step.done(
+            f"{len(scan)} patterns of {scan.N} x {scan.N}, {arguments.trajectory}, "
+            f"seed {scan.metadata['seed']}"
+        )
+    with _step("write") as step:
+        write_scan(scan, arguments.output)
+        step.done(str(arguments.output))
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    members = npz.members(arguments.file)
+    width = max((len(key) for key in members), default=0)
+    for key, member in members.items():
+        print(f"{key:{width}}  {member.dtype!s:10}  {member.shape}")
+    print()
+    memory = sum(np.prod(m.shape, dtype=float) * m.dtype.itemsize for m in members.values())
+    with _bar("inspect") as advance:
+        scan = read_scan(arguments.file)
+        advance(0.5)
+        index = ScanIndex(scan.positions)
+        n = len(scan)
+        amplitude = f"{scan.diffraction.min():g} .. {scan.diffraction.max():g}"
+        (left, top), (right, bottom) = scan.positions.min(axis=0), scan.positions.max(axis=0)
+        spacing, duplicates, ties = "none: there is one position", "none", "none"
+        if n > 1:
+            nearest = _distances(scan.positions, index.neighbors(1))[:, 0]
+            spacing = (
+                f"median {np.median(nearest):.4g}, {nearest.min():.4g} .. {nearest.max():.4g} "
+                "pixels to the nearest neighbour"
+            )
+            same = np.count_nonzero(nearest == 0)
+            duplicates = f"{same} of {n} positions coincide with another"
+        if n > TIE_NEIGHBORS + 1:
+            last, next_ = _distances(scan.positions, index.neighbors(TIE_NEIGHBORS + 1)[:, -2:]).T
+            ties = (
+                f"{np.count_nonzero(last == next_) / n:.1%} of positions have neighbours "
+                f"{TIE_NEIGHBORS} and {TIE_NEIGHBORS + 1} at the same distance"
+            )
+        advance(0.5)
+    for name, value in {
+        "positions": str(n),
+        "N": f"{scan.N} pixels",
+        "amplitude": amplitude,
+        "extent": f"x {left:.6g} .. {right:.6g}, y {top:.6g} .. {bottom:.6g} pixels",
+        "spacing": spacing,
+        "duplicates": duplicates,
+        "ties": ties,
+        "probe": _presence(scan.probe),
+        "object": _presence(scan.object),
+        "memory": f"{memory / 2**20:.1f} MiB",
+    }.items():
+        print(f"{name:<12}{value}")
+
+
+def _distances(positions: NDArray[np.float64], neighbors: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the distances of neighbours, (n, k)."""
+    difference = positions[neighbors] - positions[:, np.newaxis]
+    squares: NDArray[np.float64] = np.square(difference, out=difference)
+    return np.sqrt(squares[..., 0] + squares[..., 1])
+
+
+def _presence(array: NDArray[Any] | None) -> str:
+    return "absent" if array is None else f"{array.shape} {array.dtype}"
+
+
+def _group(arguments: argparse.Namespace) -> None:
+    for path in (arguments.output, arguments.plot):
+        if path is not None:
+            _check_output(path)
+            if path.exists() and arguments.file.exists() and path.samefile(arguments.file):
+                msg = f"{path} is the scan itself. Write to another file."
+                raise ValueError(msg)
+    with _step("read") as step:
+        scan = read_scan(arguments.file, intensity=arguments.intensity)
+        step.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
+    with _step("group") as step:
+        groups = group_positions(
+            scan.positions,
+            arguments.groups,
+            gridsize=arguments.gridsize,
+            n_neighbors=arguments.neighbors,
+            seed=arguments.seed,
+            epoch=arguments.epoch,
+            rng=arguments.rng,
+            include_center=arguments.include_center,
+            num_threads=arguments.threads,
+        )
+        step.done(
+            f"B = {len(groups)} groups of C = {groups.group_size}, K = {groups.n_neighbors}, "
+            f"seed {groups.seed}, epoch {groups.epoch}"
+        )
+    spread = np.sqrt(np.square(groups.relative[:, 0]).sum(axis=1).max(axis=1))
+    print(
+        f"{'spread':12}median {np.median(spread):.4g}, largest {spread.max():.4g} pixels from a "
+        "group's mean to its farthest member"
+    )
+    with _step("write") as step:
+        groups.save(arguments.output)
+        step.done(str(arguments.output))
+    if arguments.plot is not None:
+        with _step("picture") as step:
+            plot_scan(scan, arguments.plot, groups)
+            step.done(str(arguments.plot))
+
+
+class _Step:
+    """A step of a command: a bar while it runs (for more than a second, on a terminal)."""
+
+    def __init__(self, advance: Callable[[float], object]) -> None:
+        self.advance = advance
+        self.result = ""
+
+    def done(self, result: str) -> None:
+        """Keep what the step's line in the table is to say."""
+        self.result = result
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[_Step]:
+    """Time a step, show how far it is, and print its line of the table when it is through."""
+    start = time.perf_counter()
+    with _bar(name) as advance:
+        step = _Step(advance)
+        yield step
+    print(f"{name:12}{step.result:64} {_duration(time.perf_counter() - start):>9}")
+
+
+@contextlib.contextmanager
+def _bar(name: str) -> Iterator[Callable[[float], object]]:
+    try:
+        from tqdm import tqdm  # noqa: PLC0415
+    except ImportError:
+        tqdm = None
+    if tqdm is None:
+        yield lambda share: None
+        return
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+    # disable=None: off where stderr is no terminal.
+    with tqdm(total=1, desc=name, bar_format=form, leave=False, delay=1, disable=None) as bar:
+        through = threading.Event()
+
+        def tick() -> None:
+            while not through.wait(1):
+                bar.refresh()
+
+        # One long call into the core or the disk updates nothing: the clock at least goes on.
+        clock = threading.Thread(target=tick, daemon=True)
+        if not bar.disable:
+            clock.start()
+        try:
+            yield bar.update
+        finally:
+            through.set()
+            if not bar.disable:
+                clock.join()
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def _check_output(path: Path) -> None:
+    """Refuse a file that can't be written before work is put into it."""
+    if not path.parent.is_dir():
+        msg = f"{path} can't be written: there is no folder {path.parent}. Make it first."
+        raise OSError(msg)
+    if path.is_dir():
+        msg = f"{path} can't be written: it is a folder. Name a file in it."
+        raise OSError(msg)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Pictures of scans: read back as pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import ptycho_fast as pf
+from ptycho_fast.plot import COLORS, POSITION_COLOR, plot_scan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+matplotlib_image = pytest.importorskip("matplotlib.image")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def scan() -> pf.Scan:
+    return pf.simulate_scan(60, 32, seed=0)
+
+
+def of_color(path: Path, color: str) -> NDArray[np.intp]:
+    """Return row and column of the pixels of a colour, (pixels, 2)."""
+    pixels = np.round(matplotlib_image.imread(path)[..., :3] * 255).astype(int)
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.argwhere((pixels == rgb).all(axis=-1))
+
+
+def test_groups_are_drawn_on_the_scan(tmp_path: Path, scan: pf.Scan) -> None:
+    plot_scan(scan, tmp_path / "scan.png")
+    plot_scan(scan, tmp_path / "groups.png", pf.group_positions(scan.positions, seed=1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["groups.png", "scan.png"]
+    for color in COLORS:
+        assert len(of_color(tmp_path / "scan.png", color)) == 0
+        assert len(of_color(tmp_path / "groups.png", color)) > 100
+    assert len(of_color(tmp_path / "scan.png", POSITION_COLOR)) > 60
+
+
+def test_rows_of_the_object_run_down_and_columns_right(tmp_path: Path) -> None:
+    def middle(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Two far corners, so that every picture has the same axes.
+        positions = np.concatenate([positions, [[0.0, 0.0], [100.0, 100.0]]])
+        scan = pf.Scan(positions, np.ones((len(positions), 4, 4)), object=np.ones((101, 101)) + 0j)
+        plot_scan(scan, tmp_path / "scan.png")
+        mean: NDArray[np.float64] = of_color(tmp_path / "scan.png", POSITION_COLOR).mean(axis=0)
+        return mean
+
+    cluster = np.random.default_rng(0).uniform(0, 20, (200, 2))
+    origin = middle(cluster)
+    large_x, large_y = (middle(cluster + np.array(shift)) for shift in ((80, 0), (0, 80)))
+    assert large_x[1] > origin[1] + 200
+    assert abs(large_x[0] - origin[0]) < 20
+    assert large_y[0] > origin[0] + 200
+    assert abs(large_y[1] - origin[1]) < 20
+
+
+def test_scan_without_object_shows_its_mean_pattern(tmp_path: Path, scan: pf.Scan) -> None:
+    plot_scan(scan, tmp_path / "with.png")
+    plot_scan(dataclasses.replace(scan, object=None), tmp_path / "without.png")
+    narrow, wide = (
+        matplotlib_image.imread(tmp_path / name).shape[1] for name in ("with.png", "without.png")
+    )
+    assert wide == 2 * narrow
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint16])
+@pytest.mark.parametrize(("n", "gridsize"), [(1, 1), (4, 2), (30, 3)])
+def test_any_scan_can_be_drawn(tmp_path: Path, n: int, gridsize: int, dtype: type) -> None:
+    scan = pf.simulate_scan(n, 9, seed=0)
+    scan = dataclasses.replace(scan, object=None, diffraction=scan.diffraction.astype(dtype))
+    plot_scan(scan, tmp_path / "a.png", pf.group_positions(scan.positions, gridsize=gridsize))
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+
+
+def test_coinciding_positions_can_be_drawn(tmp_path: Path) -> None:
+    scan = pf.Scan(np.full((6, 2), 8.0), np.zeros((6, 4, 4)))
+    plot_scan(scan, tmp_path / "a.png", pf.group_positions(scan.positions, seed=0))
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+
+
+def test_groups_of_another_scan_are_refused(tmp_path: Path, scan: pf.Scan) -> None:
+    groups = pf.group_positions(scan.positions[:50], seed=0)
+    with pytest.raises(ValueError, match="from 50 positions, but the scan has 60"):
+        plot_scan(scan, tmp_path / "a.png", groups)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_folder_is_an_os_error(tmp_path: Path, scan: pf.Scan) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        plot_scan(scan, tmp_path / "nowhere" / "a.png")
+
+
+def test_failure_while_drawing_leaves_the_old_picture(
+    tmp_path: Path, scan: pf.Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"old")
+
+    def full_disk(self: object, file: object, **_: object) -> None:
+        file.write(PNG)  # type: ignore[attr-defined]
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        plot_scan(scan, tmp_path / "a.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_without_matplotlib_the_error_says_what_to_install(
+    tmp_path: Path, scan: pf.Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "ptycho_fast\[plot\]"'):
+        plot_scan(scan, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_matplotlib_is_imported_only_to_draw_and_no_backend_is_chosen(tmp_path: Path) -> None:
+    program = (
+        "import sys, ptycho_fast as pf, ptycho_fast.plot, ptycho_fast.cli\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "scan = pf.simulate_scan(9, 8, seed=0)\n"
+        f"ptycho_fast.plot.plot_scan(scan, {str(tmp_path / 'a.png')!r})\n"
+        "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

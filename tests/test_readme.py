@@ -1,0 +1,54 @@
+"""README's Python blocks and commands, run as written, in order; every docstring's example."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ptycho_fast as pf
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(pf.__path__, "ptycho_fast.")
+    if not module.name.endswith("_core")
+)
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict[str, Any] = {}
+    for block in blocks:
+        needed = re.match(r"# needs: (\w+)", block)
+        if needed is None or importlib.util.find_spec(needed[1]) is not None:
+            exec(compile(block, "README.md", "exec"), names)
+
+
+def test_the_readmes_commands_run(tmp_path: Path) -> None:
+    lines = [line for line in README.splitlines() if line.startswith("ptycho-fast ")]
+    assert len(lines) >= 3
+    for line in lines:
+        command = [str(Path(sys.executable).with_name("ptycho-fast")), *shlex.split(line)[1:]]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["ptycho_fast", *MODULES])
+def test_every_docstrings_example_runs(name: str) -> None:
+    framework = name.rpartition(".")[2]
+    if framework in ("tensorflow", "torch"):
+        pytest.importorskip(framework)
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert failed == 0
