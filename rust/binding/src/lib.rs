@@ -20,7 +20,7 @@ use ptycho_fast_core::groups::{self, nearest};
 use ptycho_fast_core::index::{self, KdTree, NeighborIndex};
 use ptycho_fast_core::philox::Key;
 use ptycho_fast_core::{Error, check, energy, gather, parallel, patches};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
 type Indices<'py> = Bound<'py, PyArray2<i32>>;
@@ -28,7 +28,10 @@ type TwisterState<'py> = (Bound<'py, PyArray1<u32>>, usize);
 
 /// The one place where refusals become exceptions.
 fn refuse(error: &Error) -> PyErr {
-    PyValueError::new_err(error.to_string())
+    match error {
+        Error::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
+        _ => PyValueError::new_err(error.to_string()),
+    }
 }
 
 /// Runs the core without the GIL.

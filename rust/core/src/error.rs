@@ -141,6 +141,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// A result that does not fit in memory.
+    #[error("{rows} rows of {width} indices ({bytes} bytes) do not fit in memory. Ask for fewer.")]
+    OutOfMemory {
+        /// Rows of the result.
+        rows: usize,
+        /// Indices in each.
+        width: usize,
+        /// What they take.
+        bytes: usize,
+    },
+
     /// A state of the legacy generator that cannot be one.
     #[error(
         "A Mersenne Twister state has 624 words and a place in 0..=624, got {words} words and place {place}."

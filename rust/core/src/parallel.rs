@@ -123,7 +123,7 @@ pub fn rows_in_order<S>(
     work: impl Fn(u32, &mut S, &mut [i32]) + Sync,
 ) -> Result<Vec<i32>> {
     const ROWS_A_CHUNK: usize = 256;
-    let mut visited = vec![0; order.len() * width];
+    let mut visited = indices(order.len(), width)?;
     let threads = if order.len() < SERIAL_BELOW {
         1
     } else {
@@ -141,11 +141,27 @@ pub fn rows_in_order<S>(
             }
         },
     )?;
-    let mut rows = vec![0; visited.len()];
+    let mut rows = indices(order.len(), width)?;
     for (&row, values) in order.iter().zip(visited.chunks_exact(width.max(1))) {
         rows[row as usize * width..][..width].copy_from_slice(values);
     }
     Ok(rows)
+}
+
+/// Zeros for `rows` x `width` indices. A count that a user typed may ask for
+/// more memory than there is, and that must not end the process.
+pub(crate) fn indices(rows: usize, width: usize) -> Result<Vec<i32>> {
+    let length = rows.saturating_mul(width);
+    let mut zeros = Vec::new();
+    zeros
+        .try_reserve_exact(length)
+        .map_err(|_| Error::OutOfMemory {
+            rows,
+            width,
+            bytes: length.saturating_mul(size_of::<i32>()),
+        })?;
+    zeros.resize(length, 0);
+    Ok(zeros)
 }
 
 /// Sorts, in parallel where that pays.
@@ -169,6 +185,15 @@ mod tests {
         assert!(std::ptr::eq(three, pool(3).unwrap()));
         assert_eq!(pool(2).unwrap().current_num_threads(), 2);
         assert!(threads(Some(0)).is_err());
+    }
+
+    #[test]
+    fn too_large_a_result_is_refused() {
+        assert!(matches!(
+            indices(1 << 40, 1 << 40),
+            Err(Error::OutOfMemory { .. })
+        ));
+        assert_eq!(indices(2, 3).unwrap(), [0; 6]);
     }
 
     #[test]

@@ -93,16 +93,17 @@ pub fn draw_legacy<I: NeighborIndex>(
         return Ok((centers, groups));
     }
     let (rows, width) = neighbors(index, &centers, k, threads)?;
-    let mut groups = Vec::with_capacity(centers.len() * c);
+    let mut groups = parallel::indices(centers.len(), c)?;
     let mut slots = Vec::with_capacity(width + 1);
-    for (&center, row) in centers.iter().zip(rows.chunks_exact(width)) {
+    let drawn = groups.chunks_exact_mut(c);
+    for ((&center, row), group) in centers.iter().zip(rows.chunks_exact(width)).zip(drawn) {
         slots.clear();
         if n <= k {
             slots.push(center);
         }
         slots.extend_from_slice(row);
         twister.shuffle(&mut slots);
-        groups.extend_from_slice(&slots[..c]);
+        group.copy_from_slice(&slots[..c]);
     }
     Ok((centers, groups))
 }
