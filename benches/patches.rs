@@ -87,6 +87,7 @@ fn copy_of_as_many_patches(bencher: Bencher) {
 #[divan::bench(args = THREADS)]
 fn gather_patterns(bencher: Bencher, threads: usize) {
     let (stack, indices) = (stack(), indices());
+    let as_is = |_| |_, value| value;
     let mut out = vec![0.0_f32; GROUPS * N * N * C];
     bencher.counter(ItemsCount::new(GROUPS)).bench_local(|| {
         gather(
@@ -95,7 +96,7 @@ fn gather_patterns(bencher: Bencher, threads: usize) {
             black_box(&indices),
             C,
             &mut out,
-            |v| v,
+            as_is,
             threads,
         )
     });

@@ -102,11 +102,12 @@ def test_patches(image: Any, positions: Any, N: Any, out: Any) -> None:
 @given(
     stack=st.one_of(ANYTHING, st.just(np.ones((3, 4, 4), "f4"))),
     indices=st.one_of(ANYTHING, st.just(np.ones((2, 2), int))),
-    scale=st.one_of(st.none(), st.floats()),
+    scale=st.one_of(st.none(), st.floats(), ANYTHING),
+    mask=st.one_of(st.none(), ANYTHING),
     out=st.one_of(ANYTHING, st.none()),
 )
-def test_patterns(stack: Any, indices: Any, scale: Any, out: Any) -> None:
-    _survives(gather_patterns, stack, indices, scale=scale, out=out)
+def test_patterns(stack: Any, indices: Any, scale: Any, mask: Any, out: Any) -> None:
+    _survives(gather_patterns, stack, indices, scale=scale, mask=mask, out=out)
     _survives(pattern_energies, stack)
 
 
@@ -122,6 +123,9 @@ def test_the_core_alone(n: int, m: int, k: int, c: int) -> None:
     centers = np.array([3, 4], np.int32)
     _survives(_core.draw_centers, n, m, (1, 2), 1)
     _survives(_core.check_group, n, k, c)
+    _survives(_core.draw_order, min(m, 100), (1, 2), 1)
+    listed = index.neighbors(np.arange(12, dtype=np.int32), 5, 1)
+    _survives(_core.draw_listed, listed, centers, k, c, False, (1, 2), 1)
     _survives(index.neighbors, centers, k, 1)
     _survives(index.draw_nearest, centers, k, c, True, (1, 2), 1)
     _survives(index.draw_legacy, None, m, k, c, words, n, 1)

@@ -35,6 +35,17 @@ def test_patterns_are_gathered_channels_last(
         scaled = gather_patterns(stack, indices, scale=scale, num_threads=threads)
         assert scaled.dtype == np.float32
         np.testing.assert_array_equal(scaled, scale * expected.astype(np.float32))
+        scales = rng.uniform(0.1, 3, B).astype(np.float32)
+        each = gather_patterns(stack, indices, scale=scales, num_threads=threads)
+        np.testing.assert_array_equal(
+            each, scales[:, None, None, None] * expected.astype(np.float32)
+        )
+        mask = rng.random((N, N)) < 0.7
+        masked = gather_patterns(stack, indices, mask=mask, num_threads=threads)
+        assert masked.dtype == stack.dtype
+        np.testing.assert_array_equal(masked, np.where(mask[None, :, :, None], expected, 0))
+        both = gather_patterns(stack, indices, mask=mask, scale=scales, num_threads=threads)
+        np.testing.assert_array_equal(both, np.where(mask[None, :, :, None], each, 0))
     out = np.empty_like(expected)
     assert gather_patterns(stack, indices, out=out) is out
     np.testing.assert_array_equal(out, expected)
@@ -80,6 +91,21 @@ def test_any_memory_layout_is_accepted() -> None:
 def test_bad_input_is_refused_in_words(stack: Any, indices: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         gather_patterns(stack, indices)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"mask": np.ones((3, 4), bool)}, r"mask must be \(4, 4\) bool.*got shape \(3, 4\)"),
+        ({"mask": np.ones((4, 4))}, "of float64"),
+        ({"scale": [1.0, 2.0, 3.0]}, "broadcast"),
+        ({"scale": "a"}, "scale must be real numbers"),
+        ({"scale": 1j}, "scale must be real numbers"),
+    ],
+)
+def test_masks_and_scales_that_do_not_fit_are_refused(arguments: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        gather_patterns(np.zeros((3, 4, 4), np.float32), [[0], [1]], **arguments)
 
 
 def test_there_is_no_scale_for_zeros_or_nan() -> None:

@@ -38,6 +38,18 @@ def check_group(n_positions: int, n_neighbors: int, group_size: int) -> None: ..
 def draw_centers(
     n_positions: int, n_groups: int, key: tuple[int, int], num_threads: int | None
 ) -> NDArray[np.int32]: ...
+def draw_order(
+    n_groups: int, key: tuple[int, int], num_threads: int | None
+) -> NDArray[np.int32]: ...
+def draw_listed(
+    neighbors: NDArray[np.int32],
+    centers: NDArray[np.int32],
+    n_neighbors: int,
+    group_size: int,
+    include_center: bool,
+    key: tuple[int, int],
+    num_threads: int | None,
+) -> NDArray[np.int32]: ...
 def extract_patches(
     object: NDArray[np.complex64],
     positions: NDArray[np.float64],
@@ -54,7 +66,8 @@ def gather_patterns(
     stack: NDArray[Any],
     indices: NDArray[np.int32],
     out: NDArray[Any],
-    scale: float | None,
+    scales: NDArray[np.float32] | None,
+    mask: NDArray[np.bool_] | None,
     num_threads: int | None,
 ) -> None: ...
 def pattern_energies(stack: NDArray[Any], num_threads: int | None) -> NDArray[np.float64]: ...

@@ -38,7 +38,8 @@ def as_threads(num_threads: object) -> int | None:
     return None if num_threads is None else as_count("num_threads", num_threads, most=4096)
 
 
-def _as_float64(what: str, values: ArrayLike) -> NDArray[np.float64]:
+def as_real(what: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return real numbers as C-contiguous float64 of the shape they have."""
     array = _as_array(what, values)
     if array.dtype.kind not in "fiu":
         msg = f"{what} must be real numbers, got dtype {array.dtype}."
@@ -63,12 +64,12 @@ def as_positions(positions: ArrayLike) -> NDArray[np.float64]:
         hint = " Transpose it." if array.ndim == 2 and array.shape[0] == 2 else ""
         msg = f"positions must be (n, 2) with columns x and y, got shape {array.shape}.{hint}"
         raise ValueError(msg)
-    return _as_float64("positions", array)
+    return as_real("positions", array)
 
 
 def join_coordinates(xcoords: ArrayLike, ycoords: ArrayLike) -> NDArray[np.float64]:
     """Return ``(n,)`` and ``(n,)`` as positions ``(n, 2)``."""
-    x, y = _as_float64("xcoords", xcoords), _as_float64("ycoords", ycoords)
+    x, y = as_real("xcoords", xcoords), as_real("ycoords", ycoords)
     if x.shape != y.shape or x.ndim != 1:
         msg = (
             "Coordinate arrays must have matching shapes. "
@@ -87,7 +88,7 @@ def as_valid_positions(positions: ArrayLike) -> NDArray[np.float64]:
 
 def as_patch_positions(positions: ArrayLike) -> NDArray[np.float64]:
     """Return positions of patches as C-contiguous float64 ``(B, 2, C)``."""
-    array = _as_float64("positions", positions)
+    array = as_real("positions", positions)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 3 or array.shape[1] != 2 or array.shape[2] == 0:
@@ -119,6 +120,19 @@ def as_stack(diffraction: ArrayLike) -> NDArray[Any]:
         msg = f"diffraction must be float32, float64 or uint16 amplitudes, got {array.dtype}."
         raise ValueError(msg)
     return np.ascontiguousarray(array, dtype=native)
+
+
+def as_mask(mask: ArrayLike, N: int) -> NDArray[np.bool_]:
+    """Return a detector mask as C-contiguous bool ``(N, N)``, True for good pixels."""
+    array = _as_array("mask", mask)
+    if array.shape != (N, N) or array.dtype != np.bool_:
+        msg = f"mask must be ({N}, {N}) bool, True for good pixels, got {_describe(array)}."
+        raise ValueError(msg)
+    return np.ascontiguousarray(array)
+
+
+def _describe(array: NDArray[Any]) -> str:
+    return f"shape {array.shape} of {array.dtype}"
 
 
 def as_indices(name: str, indices: ArrayLike, ndim: int, n: int) -> NDArray[np.int32]:

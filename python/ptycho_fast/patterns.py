@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast import _core
-from ptycho_fast.checks import as_count, as_indices, as_output, as_stack, as_threads
+from ptycho_fast.checks import (
+    as_count,
+    as_indices,
+    as_mask,
+    as_output,
+    as_real,
+    as_stack,
+    as_threads,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -17,7 +25,8 @@ def gather_patterns(
     diffraction: ArrayLike,
     indices: ArrayLike,
     *,
-    scale: float | np.float32 | None = None,
+    scale: float | ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> NDArray[Any]:
@@ -29,8 +38,11 @@ def gather_patterns(
         The patterns of the scan.
     indices : array_like, (B, C), integers in 0..n-1
         The groups.
-    scale : float, optional
-        Multiply by it in the same pass, as float32 (`normalisation_scale` computes it).
+    scale : float or array_like, (B,), optional
+        Multiply by it, or by one for each group, in the same pass, as float32
+        (`normalisation_scale` computes it).
+    mask : array_like, (N, N), bool, optional
+        False for dead and hot pixels of the detector: 0 in every pattern.
     out : ndarray, (B, N, N, C), optional
         Filled and returned; of the dtype of `diffraction`, or float32 with `scale`.
     num_threads : int, optional
@@ -63,9 +75,12 @@ def gather_patterns(
     N = stack.shape[1]
     dtype = stack.dtype if scale is None else np.dtype(np.float32)
     gathered = as_output(out, (B, N, N, C), dtype)
+    scales = None
+    if scale is not None:
+        scales = np.array(np.broadcast_to(as_real("scale", scale), B), dtype=np.float32)
+    good = None if mask is None else as_mask(mask, N)
     if gathered.size:
-        factor = None if scale is None else float(scale)
-        _core.gather_patterns(stack, indices, gathered, factor, as_threads(num_threads))
+        _core.gather_patterns(stack, indices, gathered, scales, good, as_threads(num_threads))
     return gathered
 
 

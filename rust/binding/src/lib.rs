@@ -17,7 +17,7 @@ use numpy::{
 };
 use ptycho_fast_core::groups::legacy_rng::MersenneTwister;
 use ptycho_fast_core::groups::{self, nearest};
-use ptycho_fast_core::index::{self, KdTree, NeighborIndex};
+use ptycho_fast_core::index::{self, KdTree, Listed, NeighborIndex};
 use ptycho_fast_core::philox::Key;
 use ptycho_fast_core::{Error, check, energy, gather, parallel, patches};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
@@ -187,6 +187,54 @@ fn draw_centers(
 }
 
 #[pyfunction]
+fn draw_order(
+    py: Python<'_>,
+    n_groups: usize,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'_, PyArray1<i32>>> {
+    let order = run(py, num_threads, |threads| {
+        groups::order(n_groups, Key(key), threads)
+    })?;
+    Ok(order.into_pyarray(py))
+}
+
+/// The rule `nearest` from lists of neighbours that were found before.
+#[pyfunction]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one each for what a draw depends on"
+)]
+fn draw_listed<'py>(
+    py: Python<'py>,
+    neighbors: PyReadonlyArray2<'py, i32>,
+    centers: PyReadonlyArray1<'py, i32>,
+    n_neighbors: usize,
+    group_size: usize,
+    include_center: bool,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Indices<'py>> {
+    let (positions, width) = (neighbors.shape()[0], neighbors.shape()[1]);
+    let (neighbors, centers) = (neighbors.as_slice()?, centers.as_slice()?);
+    let values = run(py, num_threads, |threads| {
+        let index = Listed::new(neighbors, width, positions)?;
+        let needed = n_neighbors.min(positions - 1);
+        check::within("n_neighbors, of those listed,", needed, 0, width)?;
+        nearest::draw(
+            &index,
+            centers,
+            n_neighbors,
+            group_size,
+            include_center,
+            Key(key),
+            threads,
+        )
+    })?;
+    rows(py, values, centers.len(), group_size)
+}
+
+#[pyfunction]
 fn check_positions(py: Python<'_>, positions: PyReadonlyArray2<'_, f64>) -> PyResult<usize> {
     let positions = positions.as_slice()?;
     run(py, Some(1), |_| check::scan(positions))
@@ -246,23 +294,66 @@ fn add_patches(
     })
 }
 
-/// Fills `out` with a stack's patterns, each value through `convert`.
-fn fill<T: Element + Copy + Sync, U: Element>(
-    stack: &Bound<'_, PyAny>,
-    indices: &PyReadonlyArray2<'_, i32>,
-    out: &Bound<'_, PyAny>,
+/// What `gather_patterns` is asked for, beside the stack.
+struct Gathering<'a, 'py> {
+    indices: PyReadonlyArray2<'py, i32>,
+    out: &'a Bound<'py, PyAny>,
+    scales: Option<PyReadonlyArray1<'py, f32>>,
+    mask: Option<PyReadonlyArray2<'py, bool>>,
     num_threads: Option<usize>,
-    convert: impl Fn(T) -> U + Sync + Send,
-) -> PyResult<()> {
-    let py = stack.py();
-    let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
-    let mut out = writeable(out.cast::<PyArray4<U>>()?)?;
-    let pixels = stack.shape()[1] * stack.shape()[2];
-    let channels = indices.shape()[1];
-    let (stack, indices, out) = (stack.as_slice()?, indices.as_slice()?, out.as_slice_mut()?);
-    run(py, num_threads, |threads| {
-        gather::gather(stack, pixels, indices, channels, out, convert, threads)
-    })
+}
+
+impl Gathering<'_, '_> {
+    /// Fills `out` with a stack's patterns, each value through
+    /// `convert(scale, value)`, and 0 where a pixel is masked.
+    fn fill<T: Element + Copy + Sync, U: Element + Default>(
+        &self,
+        stack: &Bound<'_, PyAny>,
+        convert: impl Fn(f32, T) -> U + Copy + Sync + Send,
+    ) -> PyResult<()> {
+        let py = stack.py();
+        let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
+        let mut out = writeable(self.out.cast::<PyArray4<U>>()?)?;
+        let pixels = stack.shape()[1] * stack.shape()[2];
+        let (groups, channels) = (self.indices.shape()[0], self.indices.shape()[1]);
+        let (stack, out) = (stack.as_slice()?, out.as_slice_mut()?);
+        let indices = self.indices.as_slice()?;
+        let scales = self
+            .scales
+            .as_ref()
+            .map(|scales| scales.as_slice())
+            .transpose()?;
+        let mask = self.mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
+        run(py, self.num_threads, |threads| {
+            if let Some(scales) = scales {
+                check::length("scales", scales.len(), groups, "one a group")?;
+            }
+            let scale = |group: usize| scales.map_or(1.0, |scales| scales[group]);
+            match mask {
+                None => {
+                    let convert = |group| {
+                        let scale = scale(group);
+                        move |_, value| convert(scale, value)
+                    };
+                    gather::gather(stack, pixels, indices, channels, out, convert, threads)
+                }
+                Some(mask) => {
+                    check::length("mask", mask.len(), pixels, "one a pixel")?;
+                    let convert = |group| {
+                        let scale = scale(group);
+                        move |p: usize, value| {
+                            if mask[p] {
+                                convert(scale, value)
+                            } else {
+                                U::default()
+                            }
+                        }
+                    };
+                    gather::gather(stack, pixels, indices, channels, out, convert, threads)
+                }
+            }
+        })
+    }
 }
 
 fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
@@ -274,27 +365,30 @@ fn unknown_dtype() -> PyErr {
 }
 
 #[pyfunction]
-fn gather_patterns(
-    stack: &Bound<'_, PyAny>,
-    indices: PyReadonlyArray2<'_, i32>,
-    out: &Bound<'_, PyAny>,
-    scale: Option<f32>,
+fn gather_patterns<'py>(
+    stack: &Bound<'py, PyAny>,
+    indices: PyReadonlyArray2<'py, i32>,
+    out: &Bound<'py, PyAny>,
+    scales: Option<PyReadonlyArray1<'py, f32>>,
+    mask: Option<PyReadonlyArray2<'py, bool>>,
     num_threads: Option<usize>,
 ) -> PyResult<()> {
+    let scaled = scales.is_some();
+    let gathering = Gathering {
+        indices,
+        out,
+        scales,
+        mask,
+        num_threads,
+    };
     // CONTRACT 6: the scale times the value as float32.
-    match (scale, is::<f32>(stack), is::<f64>(stack), is::<u16>(stack)) {
-        (None, true, _, _) => fill(stack, &indices, out, num_threads, |v: f32| v),
-        (None, _, true, _) => fill(stack, &indices, out, num_threads, |v: f64| v),
-        (None, _, _, true) => fill(stack, &indices, out, num_threads, |v: u16| v),
-        (Some(scale), true, _, _) => {
-            fill(stack, &indices, out, num_threads, move |v: f32| scale * v)
-        }
-        (Some(scale), _, true, _) => fill(stack, &indices, out, num_threads, move |v: f64| {
-            scale * v as f32
-        }),
-        (Some(scale), _, _, true) => fill(stack, &indices, out, num_threads, move |v: u16| {
-            scale * f32::from(v)
-        }),
+    match (scaled, is::<f32>(stack), is::<f64>(stack), is::<u16>(stack)) {
+        (false, true, _, _) => gathering.fill(stack, |_, v: f32| v),
+        (false, _, true, _) => gathering.fill(stack, |_, v: f64| v),
+        (false, _, _, true) => gathering.fill(stack, |_, v: u16| v),
+        (true, true, _, _) => gathering.fill(stack, |scale, v: f32| scale * v),
+        (true, _, true, _) => gathering.fill(stack, |scale, v: f64| scale * v as f32),
+        (true, _, _, true) => gathering.fill(stack, |scale, v: u16| scale * f32::from(v)),
         _ => Err(unknown_dtype()),
     }
 }
@@ -336,6 +430,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<ScanIndex>()?;
     module.add_function(wrap_pyfunction!(draw_centers, module)?)?;
+    module.add_function(wrap_pyfunction!(draw_order, module)?)?;
+    module.add_function(wrap_pyfunction!(draw_listed, module)?)?;
     module.add_function(wrap_pyfunction!(check_positions, module)?)?;
     module.add_function(wrap_pyfunction!(check_group, module)?)?;
     module.add_function(wrap_pyfunction!(extract_patches, module)?)?;

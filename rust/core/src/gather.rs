@@ -3,18 +3,24 @@
 use crate::{Result, check, parallel};
 
 /// Copies `stack` (n, P) into `out` (B, P, C): pattern `indices[b, c]` becomes
-/// channel c of group b, each value through `convert`.
+/// channel c of group b, its pixel p through `convert(b)(p, value)`.
 ///
-/// P is the number of pixels of a pattern; `indices` is (B, C).
-pub fn gather<T: Copy + Sync, U: Send>(
+/// P is the number of pixels of a pattern; `indices` is (B, C). With C = 1 and
+/// the indices in one column the patterns follow one another: channels first.
+pub fn gather<T, U, F>(
     stack: &[T],
     pixels: usize,
     indices: &[i32],
     channels: usize,
     out: &mut [U],
-    convert: impl Fn(T) -> U + Sync,
+    convert: impl Fn(usize) -> F + Sync,
     threads: usize,
-) -> Result<()> {
+) -> Result<()>
+where
+    T: Copy + Sync,
+    U: Send,
+    F: Fn(usize, T) -> U,
+{
     check::within("pixels", pixels, 1, usize::MAX)?;
     check::within("channels", channels, 1, usize::MAX)?;
     let n = stack.len() / pixels;
@@ -24,17 +30,18 @@ pub fn gather<T: Copy + Sync, U: Send>(
     let expected = indices.len().saturating_mul(pixels);
     check::length("out", out.len(), expected, "(B, N, N, C)")?;
     check::indices("indices", indices, n)?;
-    parallel::for_each_chunk(out, pixels * channels, threads, |group, out| {
-        let group = &indices[group * channels..][..channels];
+    parallel::for_each_chunk(out, pixels * channels, threads, |b, out| {
+        let group = &indices[b * channels..][..channels];
         let pattern = |c: usize| &stack[group[c] as usize * pixels..][..pixels];
+        let convert = convert(b);
         match channels {
-            1 => interleave::<1, _, _>([0].map(pattern), out, &convert),
-            4 => interleave::<4, _, _>([0, 1, 2, 3].map(pattern), out, &convert),
+            1 => interleave([0].map(pattern), out, &convert),
+            4 => interleave([0, 1, 2, 3].map(pattern), out, &convert),
             _ => {
                 for c in 0..channels {
                     let channel = out[c..].iter_mut().step_by(channels);
-                    for (value, &source) in channel.zip(pattern(c)) {
-                        *value = convert(source);
+                    for (p, (value, &source)) in channel.zip(pattern(c)).enumerate() {
+                        *value = convert(p, source);
                     }
                 }
             }
@@ -47,11 +54,11 @@ pub fn gather<T: Copy + Sync, U: Send>(
 fn interleave<const C: usize, T: Copy, U>(
     patterns: [&[T]; C],
     out: &mut [U],
-    convert: impl Fn(T) -> U,
+    convert: impl Fn(usize, T) -> U,
 ) {
-    for (i, pixel) in out.chunks_exact_mut(C).enumerate() {
+    for (p, pixel) in out.chunks_exact_mut(C).enumerate() {
         for c in 0..C {
-            pixel[c] = convert(patterns[c][i]);
+            pixel[c] = convert(p, patterns[c][p]);
         }
     }
 }
@@ -72,12 +79,13 @@ mod tests {
             let indices: Vec<i32> = seed[..groups * channels].iter().map(|i| i % n).collect();
             for threads in [1, 3] {
                 let mut out = vec![0.0_f32; indices.len() * pixels];
-                gather(&stack, pixels, &indices, channels, &mut out, |v| 2.0 * f32::from(v), threads).unwrap();
+                let convert = |b: usize| move |p: usize, v: u16| b as f32 + p as f32 * f32::from(v);
+                gather(&stack, pixels, &indices, channels, &mut out, convert, threads).unwrap();
                 for b in 0..groups {
                     for p in 0..pixels {
                         for c in 0..channels {
                             let source = stack[indices[b * channels + c] as usize * pixels + p];
-                            prop_assert_eq!(out[(b * pixels + p) * channels + c], 2.0 * f32::from(source));
+                            prop_assert_eq!(out[(b * pixels + p) * channels + c], b as f32 + p as f32 * f32::from(source));
                         }
                     }
                 }
@@ -89,12 +97,13 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let stack = [0.0_f32; 12];
         let mut out = [0.0_f32; 8];
-        assert!(gather(&stack, 4, &[0, 2], 2, &mut out, |v| v, 1).is_ok());
-        assert!(gather(&stack, 4, &[0, 3], 2, &mut out, |v| v, 1).is_err());
-        assert!(gather(&stack, 4, &[0, -1], 2, &mut out, |v| v, 1).is_err());
-        assert!(gather(&stack, 5, &[0, 1], 2, &mut out, |v| v, 1).is_err());
-        assert!(gather(&stack, 4, &[0, 1, 2], 2, &mut out, |v| v, 1).is_err());
-        assert!(gather(&stack, 4, &[0], 1, &mut out, |v| v, 1).is_err());
-        assert!(gather(&stack, 0, &[], 1, &mut out, |v| v, 1).is_err());
+        let as_is = |_| |_, v| v;
+        assert!(gather(&stack, 4, &[0, 2], 2, &mut out, as_is, 1).is_ok());
+        assert!(gather(&stack, 4, &[0, 3], 2, &mut out, as_is, 1).is_err());
+        assert!(gather(&stack, 4, &[0, -1], 2, &mut out, as_is, 1).is_err());
+        assert!(gather(&stack, 5, &[0, 1], 2, &mut out, as_is, 1).is_err());
+        assert!(gather(&stack, 4, &[0, 1, 2], 2, &mut out, as_is, 1).is_err());
+        assert!(gather(&stack, 4, &[0], 1, &mut out, as_is, 1).is_err());
+        assert!(gather(&stack, 0, &[], 1, &mut out, as_is, 1).is_err());
     }
 }

@@ -20,6 +20,8 @@ pub enum Stage {
     Centers = 1,
     /// Which of its neighbours join a centre.
     Choice = 2,
+    /// The order in which an epoch visits its groups.
+    Order = 6,
 }
 
 /// A key: what (seed, epoch) comes down to.

@@ -161,8 +161,8 @@ impl NeighborIndex for KdTree {
         self.place_of_point.len()
     }
 
-    fn places(&self) -> &[u32] {
-        &self.place_of_point
+    fn place(&self, point: usize) -> u32 {
+        self.place_of_point[point]
     }
 
     fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) {

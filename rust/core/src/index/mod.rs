@@ -1,8 +1,10 @@
 //! Neighbours of scan positions.
 
 mod kdtree;
+mod listed;
 
 pub use kdtree::KdTree;
+pub use listed::Listed;
 
 use crate::{Result, check, parallel};
 
@@ -18,9 +20,9 @@ pub trait NeighborIndex: Sync {
     /// The number of positions, at least 1.
     fn positions(&self) -> usize;
 
-    /// For each position its place on a path through the scan on which near
-    /// places are near positions.
-    fn places(&self) -> &[u32];
+    /// The place of a position on a path through the scan on which near places
+    /// are near positions.
+    fn place(&self, point: usize) -> u32;
 
     /// Fills `out` with the nearest neighbours of position `center`, nearest
     /// first. `out` is no longer than `positions() - 1`.
@@ -57,11 +59,10 @@ pub(crate) fn visiting_order<I: NeighborIndex>(
     centers: &[i32],
     threads: usize,
 ) -> Result<Vec<u32>> {
-    let places = index.places();
     let mut keyed: Vec<u64> = centers
         .iter()
         .zip(0_u64..)
-        .map(|(&center, row)| u64::from(places[center as usize]) << 32 | row)
+        .map(|(&center, row)| u64::from(index.place(center as usize)) << 32 | row)
         .collect();
     parallel::sort(&mut keyed, threads)?;
     Ok(keyed.into_iter().map(|key| key as u32).collect())
