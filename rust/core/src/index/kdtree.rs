@@ -17,10 +17,15 @@
 
 use std::num::NonZero;
 
-use kiddo::{ImmutableKdTree, SquaredEuclidean};
+use kiddo::leaf_strategies::FlatVec;
+use kiddo::{Eytzinger, SquaredEuclidean};
 
 use super::NeighborIndex;
 use crate::{Error, Result, check, parallel};
+
+/// Leaves of 16 places: a sixth faster here than kiddo's 32 when a dozen are
+/// asked for (`cargo bench --bench groups find_neighbors`).
+type Tree = kiddo::KdTree<f64, u32, Eytzinger, FlatVec<f64, u32, 2, 16>, 2, 16>;
 
 /// Cosine and sine of 0.6 rad.
 const TURN: [f64; 2] = [0.825_335_614_909_678_3, 0.564_642_473_395_035_4];
@@ -34,7 +39,7 @@ const SMALLEST_SAFE: f64 = 1e-280;
 
 /// An exact index of scan positions over kiddo's immutable tree.
 pub struct KdTree {
-    tree: ImmutableKdTree<f64, 2>,
+    tree: Tree,
     /// The distinct positions along the Z-order curve, (x, y).
     places: Vec<[f64; 2]>,
     /// The positions at place p are `points[starts[p]..starts[p + 1]]`, by index.
@@ -124,15 +129,19 @@ impl KdTree {
     ) -> Option<f64> {
         let mut filled = 0;
         for tied in found.chunk_by(|a, b| a.0 == b.0) {
-            ties.clear();
-            for &(_, place) in tied {
-                // More than this many at one place can't all be neighbours.
-                ties.extend(self.points_at(place).iter().take(out.len() + 1));
-            }
-            if tied.len() > 1 {
+            // Mostly one position at one place, and nothing to sort.
+            let here = if let [(_, place)] = tied {
+                self.points_at(*place)
+            } else {
+                ties.clear();
+                for &(_, place) in tied {
+                    // More than this many at one place can't all be neighbours.
+                    ties.extend(self.points_at(place).iter().take(out.len() + 1));
+                }
                 ties.sort_unstable();
-            }
-            for &neighbor in ties.iter().filter(|&&point| point != center) {
+                &*ties
+            };
+            for &neighbor in here.iter().filter(|&&point| point != center) {
                 out[filled] = neighbor;
                 filled += 1;
                 if filled == out.len() {
@@ -266,13 +275,9 @@ fn spread(cell: u32) -> u32 {
     (cell | cell << 1) & 0x5555_5555
 }
 
-fn build_tree(
-    places: &[[f64; 2]],
-    frame: Frame,
-    threads: usize,
-) -> Result<ImmutableKdTree<f64, 2>> {
+fn build_tree(places: &[[f64; 2]], frame: Frame, threads: usize) -> Result<Tree> {
     let turned: Vec<[f64; 2]> = places.iter().map(|&place| frame.turn(place)).collect();
-    let builder = ImmutableKdTree::builder();
+    let builder = Tree::builder();
     let tree = if threads == 1 || places.len() < kiddo::DEFAULT_PARALLEL_CONSTRUCTION_THRESHOLD {
         builder.with_serial_construction().build_from_slice(&turned)
     } else {
