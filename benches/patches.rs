@@ -116,5 +116,5 @@ fn pattern_energies(bencher: Bencher, threads: usize) {
     let stack = stack();
     bencher
         .counter(ItemsCount::new(1000_usize))
-        .bench_local(|| energies(black_box(&stack), N * N, threads));
+        .bench_local(|| energies(black_box(&stack), N * N, None, threads));
 }

@@ -16,6 +16,7 @@ from ptycho_fast.checks import (
     as_stack,
     as_threads,
 )
+from ptycho_fast.frames import Frames
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -85,14 +86,19 @@ def gather_patterns(
 
 
 def pattern_energies(
-    diffraction: ArrayLike, *, num_threads: int | None = None
+    diffraction: ArrayLike | Frames,
+    *,
+    mask: ArrayLike | None = None,
+    num_threads: int | None = None,
 ) -> NDArray[np.float64]:
     """Sum the squares of each pattern in float64.
 
     Parameters
     ----------
-    diffraction : array_like, (n, N, N), float32, float64 or uint16
-        The patterns of the scan.
+    diffraction : array_like or Frames, (n, N, N), float32, float64 or uint16
+        The patterns of the scan. What is in a file is read once, some at a time.
+    mask : array_like, (N, N), bool, optional
+        False for pixels that do not count.
     num_threads : int, optional
         Threads to use. The result does not depend on it.
 
@@ -112,7 +118,14 @@ def pattern_energies(
     >>> pattern_energies(np.full((2, 3, 3), 2.0))
     array([36., 36.])
     """
-    return _core.pattern_energies(as_stack(diffraction), as_threads(num_threads))
+    if isinstance(diffraction, Frames):
+        energies = np.empty(len(diffraction))
+        for rows, block in diffraction.blocks():
+            energies[rows] = pattern_energies(block, mask=mask, num_threads=num_threads)
+        return energies
+    stack = as_stack(diffraction)
+    good = None if mask is None else as_mask(mask, stack.shape[1])
+    return _core.pattern_energies(stack, good, as_threads(num_threads))
 
 
 def normalisation_scale(

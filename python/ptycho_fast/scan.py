@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.checks import as_positions
+from ptycho_fast.checks import as_mask, as_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from ptycho_fast.frames import Frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +26,8 @@ class Scan:
     positions : ndarray, (n, 2), float64
         Centre of each patch, columns x (object columns) and y (object rows), in pixels of the
         object grid.
-    diffraction : ndarray, (n, N, N), float32, float64 or uint16
-        Measured **amplitude** (square root of counts) of each position.
+    diffraction : ndarray or Frames, (n, N, N), float32, float64 or uint16
+        Measured **amplitude** (square root of counts) of each position, in memory or in its file.
     positions_start : ndarray, (n, 2), float64, optional
         The positions as they were planned; `positions` if not given.
     probe : ndarray, (N, N) or (modes, N, N), complex, optional
@@ -34,6 +36,10 @@ class Scan:
         The object, indexed ``object[row=y, column=x]``.
     scan_index : ndarray, (n,), optional
         A label or a frame counter for each position.
+    mask : ndarray, (N, N), bool, optional
+        False for dead and hot pixels of the detector.
+    energies : ndarray, (n,), float64, optional
+        Sum of squares of each pattern where `mask` is True, if that was computed before.
     metadata : mapping, optional
         Whatever else the file held.
 
@@ -52,11 +58,13 @@ class Scan:
     """
 
     positions: NDArray[np.float64]
-    diffraction: NDArray[Any]
+    diffraction: NDArray[Any] | Frames
     positions_start: NDArray[np.float64] = None  # type: ignore[assignment]  # set below
     probe: NDArray[np.complexfloating] | None = None
     object: NDArray[np.complexfloating] | None = None
     scan_index: NDArray[Any] | None = None
+    mask: NDArray[np.bool_] | None = None
+    energies: NDArray[np.float64] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,7 +72,7 @@ class Scan:
         start = positions if self.positions_start is None else as_positions(self.positions_start)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "positions_start", start)
-        n, shape = len(positions), np.shape(self.diffraction)
+        n, shape = len(positions), self.diffraction.shape
         if len(shape) != 3 or shape[0] != n or shape[1] != shape[2]:
             _refuse("diffraction", shape, f"({n}, N, N), one pattern for each of {n} positions")
         if start.shape != positions.shape:
@@ -77,6 +85,10 @@ class Scan:
             _refuse("object", self.object.shape, "(H, W)")
         if self.scan_index is not None and self.scan_index.shape != (n,):
             _refuse("scan_index", self.scan_index.shape, (n,))
+        if self.energies is not None and self.energies.shape != (n,):
+            _refuse("energies", self.energies.shape, (n,))
+        if self.mask is not None:
+            as_mask(self.mask, shape[1])
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -396,6 +396,7 @@ fn gather_patterns<'py>(
 /// The energies of a stack of one type.
 fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
     stack: &Bound<'_, PyAny>,
+    mask: Option<&[bool]>,
     num_threads: Option<usize>,
 ) -> PyResult<Vec<f64>> {
     let py = stack.py();
@@ -403,7 +404,7 @@ fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
     let pixels = stack.shape()[1] * stack.shape()[2];
     let stack = stack.as_slice()?;
     run(py, num_threads, |threads| {
-        energy::energies(stack, pixels, threads)
+        energy::energies(stack, pixels, mask, threads)
     })
 }
 
@@ -411,14 +412,16 @@ fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
 fn pattern_energies<'py>(
     py: Python<'py>,
     stack: &Bound<'py, PyAny>,
+    mask: Option<PyReadonlyArray2<'py, bool>>,
     num_threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let mask = mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
     let energies = if is::<f32>(stack) {
-        sum_squares::<f32>(stack, num_threads)?
+        sum_squares::<f32>(stack, mask, num_threads)?
     } else if is::<f64>(stack) {
-        sum_squares::<f64>(stack, num_threads)?
+        sum_squares::<f64>(stack, mask, num_threads)?
     } else if is::<u16>(stack) {
-        sum_squares::<u16>(stack, num_threads)?
+        sum_squares::<u16>(stack, mask, num_threads)?
     } else {
         return Err(unknown_dtype());
     };

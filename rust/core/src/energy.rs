@@ -3,10 +3,12 @@
 
 use crate::{Result, check, parallel};
 
-/// The sum of squares in float64 of each pattern of `pixels` values.
+/// The sum of squares in float64 of each pattern of `pixels` values, or of
+/// those where `mask` is true.
 pub fn energies<T: Copy + Into<f64> + Sync>(
     stack: &[T],
     pixels: usize,
+    mask: Option<&[bool]>,
     threads: usize,
 ) -> Result<Vec<f64>> {
     /// Independent sums let the processor overlap the additions.
@@ -14,15 +16,28 @@ pub fn energies<T: Copy + Into<f64> + Sync>(
     check::within("pixels", pixels, 1, usize::MAX)?;
     let n = stack.len() / pixels;
     check::length("diffraction", stack.len(), n * pixels, "whole patterns")?;
+    if let Some(mask) = mask {
+        check::length("mask", mask.len(), pixels, "one a pixel")?;
+    }
     let mut energies = vec![0.0; n];
     parallel::for_each_chunk(&mut energies, 16, threads, |chunk, energies| {
         let patterns = stack[chunk * 16 * pixels..].chunks_exact(pixels);
         for (energy, pattern) in energies.iter_mut().zip(patterns) {
             let mut sums = [0.0; SUMS];
-            for values in pattern.chunks(SUMS) {
-                for (sum, &value) in sums.iter_mut().zip(values) {
-                    let value: f64 = value.into();
-                    *sum += value * value;
+            if let Some(mask) = mask {
+                for (values, mask) in pattern.chunks(SUMS).zip(mask.chunks(SUMS)) {
+                    for ((sum, &value), &good) in sums.iter_mut().zip(values).zip(mask) {
+                        // A dead pixel may hold anything, NaN too.
+                        let value: f64 = if good { value.into() } else { 0.0 };
+                        *sum += value * value;
+                    }
+                }
+            } else {
+                for values in pattern.chunks(SUMS) {
+                    for (sum, &value) in sums.iter_mut().zip(values) {
+                        let value: f64 = value.into();
+                        *sum += value * value;
+                    }
                 }
             }
             *energy = sums.iter().sum();
@@ -39,13 +54,21 @@ mod tests {
     fn sums_of_squares() {
         let stack: Vec<u16> = (0..37 * 11).map(|i| i * 100).collect();
         for threads in [1, 3] {
-            let energies = energies(&stack, 11, threads).unwrap();
+            let energies = energies(&stack, 11, None, threads).unwrap();
             for (energy, pattern) in energies.iter().zip(stack.chunks_exact(11)) {
                 let expected: u64 = pattern.iter().map(|&v| u64::from(v) * u64::from(v)).sum();
                 assert_eq!(*energy, expected as f64); // whole numbers: exact
             }
+            let mask: Vec<bool> = (0..11).map(|p| p % 3 != 0).collect();
+            let masked = super::energies(&stack, 11, Some(&mask), threads).unwrap();
+            for (energy, pattern) in masked.iter().zip(stack.chunks_exact(11)) {
+                let good = pattern.iter().zip(&mask).filter(|&(_, &good)| good);
+                let expected: u64 = good.map(|(&v, _)| u64::from(v) * u64::from(v)).sum();
+                assert_eq!(*energy, expected as f64);
+            }
         }
-        assert!(energies(&stack, 0, 1).is_err());
-        assert!(energies(&stack, 10, 1).is_err());
+        assert!(energies(&stack, 11, Some(&[true; 10]), 1).is_err());
+        assert!(energies(&stack, 0, None, 1).is_err());
+        assert!(energies(&stack, 10, None, 1).is_err());
     }
 }
