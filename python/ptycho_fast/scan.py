@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ptycho_fast.checks import as_mask, as_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
-
-    from ptycho_fast.frames import Frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +55,7 @@ class Scan:
     """
 
     positions: NDArray[np.float64]
-    diffraction: NDArray[Any] | Frames
+    diffraction: Any  # ndarray or Frames: what reads like an array is used like one
     positions_start: NDArray[np.float64] = None  # type: ignore[assignment]  # set below
     probe: NDArray[np.complexfloating] | None = None
     object: NDArray[np.complexfloating] | None = None
