@@ -88,7 +88,7 @@ def test_neighbors(n_neighbors: Any, centers: Any, num_threads: Any) -> None:
 
 @settings(deadline=None, max_examples=400)
 @given(
-    image=st.one_of(ANYTHING, st.just(np.ones((4, 5)))),
+    image=st.one_of(ANYTHING, st.just(np.ones((4, 5))), st.just(np.ones((2, 4, 4, 3)))),
     positions=st.one_of(ANYTHING, st.just(np.ones((2, 2, 3)))),
     N=st.one_of(SCALARS, st.just(3)),
     out=st.one_of(ANYTHING, st.just(np.zeros((2, 3, 3, 3), "c8")), st.none()),
@@ -96,6 +96,7 @@ def test_neighbors(n_neighbors: Any, centers: Any, num_threads: Any) -> None:
 def test_patches(image: Any, positions: Any, N: Any, out: Any) -> None:
     _survives(pf.extract_patches, image, positions, N, out=out)
     _survives(add_patches, image, positions, out)
+    _survives(add_patches, image, positions, np.zeros((4, 5), "c8"))
 
 
 @settings(deadline=None, max_examples=400)

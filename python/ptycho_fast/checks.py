@@ -100,13 +100,18 @@ def as_patch_positions(positions: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def as_object(object: ArrayLike) -> NDArray[np.complex64]:
-    """Return an object as C-contiguous complex64 ``(H, W)``."""
-    array = _as_array("object", object)
-    if array.ndim != 2 or array.dtype.kind not in "fiuc":
-        msg = f"object must be (H, W) complex, got shape {array.shape} of {array.dtype}."
+def as_complex(what: str, values: ArrayLike, shape: str) -> NDArray[np.complex64]:
+    """Return numbers as C-contiguous complex64 with as many axes as `shape` names."""
+    array = _as_array(what, values)
+    if array.ndim != len(shape.split(",")) or array.dtype.kind not in "fiuc":
+        msg = f"{what} must be {shape} complex, got {_describe(array)}."
         raise ValueError(msg)
     return np.ascontiguousarray(array, dtype=np.complex64)
+
+
+def as_object(object: ArrayLike) -> NDArray[np.complex64]:
+    """Return an object as C-contiguous complex64 ``(H, W)``."""
+    return as_complex("object", object, "(H, W)")
 
 
 def as_stack(diffraction: ArrayLike) -> NDArray[Any]:

@@ -136,7 +136,7 @@ class FileFrames(Frames):
         """Fill ``out[i]`` with pattern ``rows[i]``; one system call for each run of rows."""
         size = self.nbytes // max(1, len(self))
         rows = np.asarray(rows)
-        content = memoryview(out.reshape(-1).view(np.uint8))
+        content = out.reshape(-1).view(np.uint8).data
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
         for first, last in zip(starts, [*starts[1:], len(rows)], strict=True):
             part = content[first * size : last * size]

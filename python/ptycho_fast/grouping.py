@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,6 +135,8 @@ class Groups:
         The rule of choosing, the random stream, and the index that found the neighbours.
     include_center : bool
         Whether channel 0 is the centre.
+    center_choice : {"random", "sequential", "given"}
+        How the centres were chosen.
     left_out : mapping of str to int
         Reason -> how many centres have no group for it.
     """
@@ -149,6 +151,7 @@ class Groups:
     rng: str = "philox"
     engine: str = "kdtree"
     include_center: bool = False
+    center_choice: str = "random"
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -204,6 +207,7 @@ class Groups:
             "rng": self.rng,
             "engine": self.engine,
             "include_center": self.include_center,
+            "center_choice": self.center_choice,
             "left_out": dict(self.left_out),
         }
         arrays = {
@@ -443,7 +447,55 @@ def group_positions(
         rule=rule,
         rng=rng,
         include_center=include_center,
+        center_choice=centers if isinstance(centers, str) else "given",
     )
+
+
+def redraw(
+    groups: Groups, neighbors: NDArray[np.int32], epoch: int, num_threads: int | None = None
+) -> Groups:
+    """Draw the groups of another epoch from the same seed, without searching neighbours again.
+
+    Parameters
+    ----------
+    groups : Groups
+        What was drawn by `group_positions`.
+    neighbors : ndarray, (n, min(K, n - 1)), int32
+        ``ScanIndex(groups.positions).neighbors(groups.n_neighbors)``.
+    epoch : int
+        Which epoch.
+    num_threads : int, optional
+        Threads to use. The result does not depend on it.
+
+    Returns
+    -------
+    Groups
+        What `group_positions` returns for that epoch.
+
+    Raises
+    ------
+    ValueError
+        If the groups follow NumPy's legacy stream, which knows no epochs.
+    """
+    if groups.rng != "philox":
+        msg = (
+            f"Groups of rng={groups.rng!r} can't be redrawn: that stream knows no epochs. "
+            "Draw them with the native stream."
+        )
+        raise ValueError(msg)
+    epoch = as_count("epoch", epoch, least=0, most=2**32 - 1)
+    key = philox_key(groups.seed, epoch)
+    n, K, C = len(groups.positions), groups.n_neighbors, groups.group_size
+    centers = groups.centers
+    if groups.center_choice == "random":
+        centers = _core.draw_centers(n, len(groups), key, num_threads)
+    if C == 1:
+        indices = centers[:, np.newaxis]
+    else:
+        indices = _core.draw_listed(
+            neighbors, centers, K, C, groups.include_center, key, num_threads
+        )
+    return replace(groups, indices=indices, centers=centers, epoch=epoch)
 
 
 def philox_key(seed: int, epoch: int) -> tuple[int, int]:

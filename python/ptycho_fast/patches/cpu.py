@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho_fast import _core
-from ptycho_fast.checks import as_count, as_object, as_output, as_patch_positions, as_threads
+from ptycho_fast.checks import (
+    as_complex,
+    as_count,
+    as_object,
+    as_output,
+    as_patch_positions,
+    as_threads,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -112,8 +119,8 @@ def add_patches(
     """
     positions = as_patch_positions(positions)
     B, _, C = positions.shape
-    stack = np.ascontiguousarray(patches, dtype=np.complex64)
-    if stack.ndim != 4 or stack.shape != (B, stack.shape[1], stack.shape[1], C):
+    stack = as_complex("patches", patches, "(B, N, N, C)")
+    if stack.shape != (B, stack.shape[1], stack.shape[1], C):
         msg = f"patches must be ({B}, N, N, {C}) for these positions, got shape {stack.shape}."
         raise ValueError(msg)
     if getattr(out, "ndim", None) != 2:

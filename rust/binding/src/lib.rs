@@ -187,6 +187,11 @@ fn draw_centers(
 }
 
 #[pyfunction]
+fn count_threads(asked: Option<usize>) -> PyResult<usize> {
+    parallel::threads(asked).map_err(|error| refuse(&error))
+}
+
+#[pyfunction]
 fn draw_order(
     py: Python<'_>,
     n_groups: usize,
@@ -433,6 +438,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<ScanIndex>()?;
     module.add_function(wrap_pyfunction!(draw_centers, module)?)?;
+    module.add_function(wrap_pyfunction!(count_threads, module)?)?;
     module.add_function(wrap_pyfunction!(draw_order, module)?)?;
     module.add_function(wrap_pyfunction!(draw_listed, module)?)?;
     module.add_function(wrap_pyfunction!(check_positions, module)?)?;
