@@ -14,6 +14,7 @@ Examples
 """
 
 from ptycho_fast._core import __version__
+from ptycho_fast.dataset import GroupedDataset
 from ptycho_fast.grouping import Groups, ScanIndex, group_positions
 from ptycho_fast.io import read_scan, write_scan
 from ptycho_fast.patches.cpu import extract_patches
@@ -21,6 +22,7 @@ from ptycho_fast.scan import Scan
 from ptycho_fast.simulate import simulate_scan
 
 __all__ = [
+    "GroupedDataset",
     "Groups",
     "Scan",
     "ScanIndex",

@@ -1,0 +1,589 @@
+"""Batches of groups, made when they are wanted: the groups stay indices."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast import _core
+from ptycho_fast.batching import Batches, Buffers, Schedule, rank_and_world
+from ptycho_fast.checks import as_count, as_threads
+from ptycho_fast.frames import Frames
+from ptycho_fast.grouping import (
+    Groups,
+    ScanIndex,
+    group_coordinates,
+    philox_key,
+    redraw,
+    relative_coordinates,
+)
+from ptycho_fast.patches.cpu import extract_patches
+from ptycho_fast.patterns import gather_patterns, normalisation_scale, pattern_energies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ptycho_fast.scan import Scan
+
+    Batch = dict[str, NDArray[Any]]
+
+logger = logging.getLogger("ptycho_fast")
+
+FIELDS = ("Y", "probe", "scan_id")
+LAYOUTS = ("channels_last", "channels_first")
+
+AHEAD = 3
+"""Batches that are made before they are asked for."""
+
+
+class GroupedDataset:
+    """The groups of a scan as batches of arrays, each pattern held once.
+
+    Grouping repeats every pattern about C times. Here the groups stay indices, and a batch is
+    gathered when it is wanted, in a thread that stays a few batches ahead.
+
+    Parameters
+    ----------
+    scan : Scan
+        Patterns in memory, or in their file (``read_scan(path, load=False)``).
+    groups : Groups
+        Groups of this scan.
+    normalize : bool
+        Scale patterns to a mean energy of ``(N/2)**2`` over all groups of the scan, as float32.
+        It needs one energy per pattern: ``scan.energies``, else one pass at first use.
+    num_threads : int, optional
+        Threads that gather; ``PTYCHO_FAST_NUM_THREADS``, else all that the process may use,
+        shared among the ``LOCAL_WORLD_SIZE`` processes of a machine. No batch depends on it.
+
+    Raises
+    ------
+    ValueError
+        If the groups were drawn from other positions than the scan's.
+
+    Examples
+    --------
+    >>> import ptycho_fast as pf
+    >>> scan = pf.simulate_scan(n_positions=60, N=16, seed=0)
+    >>> data = pf.GroupedDataset(scan, pf.group_positions(scan.positions, 50, seed=1))
+    >>> for batch in data.batches(batch_size=20, shuffle=True, seed=0, fields=("Y",)):
+    ...     print(batch["diffraction"].shape, batch["Y"].dtype)
+    (20, 16, 16, 4) complex64
+    (20, 16, 16, 4) complex64
+    (10, 16, 16, 4) complex64
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        groups: Groups,
+        *,
+        normalize: bool = False,
+        num_threads: int | None = None,
+    ) -> None:
+        if not np.array_equal(scan.positions, groups.positions):
+            msg = (
+                f"The groups were drawn from {len(groups.positions)} positions that are not the "
+                f"scan's {len(scan)}. Draw the groups of this scan."
+            )
+            raise ValueError(msg)
+        self.normalize = bool(normalize)
+        self._threads = as_threads(num_threads)
+        self._parts: tuple[_Part, ...] = (_Part(scan, groups, _Shared()),)
+
+    @classmethod
+    def concatenate(cls, datasets: Sequence[GroupedDataset]) -> GroupedDataset:
+        """Join the groups of several scans: none spans two, each scan keeps probe and scale.
+
+        Parameters
+        ----------
+        datasets : sequence of GroupedDataset
+            In the order of their ``scan_id``: 0, 1, ...
+
+        Returns
+        -------
+        GroupedDataset
+
+        Raises
+        ------
+        ValueError
+            If N, C, dtypes or `normalize` differ, or there is none.
+        """
+        parts = tuple(part for dataset in datasets for part in dataset._parts)
+        kinds: dict[str, set[Any]] = {
+            "N": {part.scan.N for part in parts},
+            "channels": {part.groups.group_size for part in parts},
+            "dtypes": {str(part.scan.diffraction.dtype) for part in parts},
+            "normalize": {dataset.normalize for dataset in datasets},
+        }
+        for name, found in kinds.items():
+            if len(found) != 1:
+                listed = ", ".join(map(str, sorted(found, key=str))) or "none"
+                msg = f"Data sets of one {name} can be concatenated, got {listed}."
+                raise ValueError(msg)
+        return datasets[0]._of(parts)
+
+    def _of(self, parts: tuple[_Part, ...]) -> GroupedDataset:
+        """Return a data set like this one of other parts."""
+        other = GroupedDataset.__new__(GroupedDataset)
+        other.normalize, other._threads, other._parts = self.normalize, self._threads, parts
+        return other
+
+    def __len__(self) -> int:
+        """Return the number of groups."""
+        return sum(len(part.groups) for part in self._parts)
+
+    def __repr__(self) -> str:
+        scans = f" of {len(self._parts)} scans" if len(self._parts) > 1 else ""
+        return f"GroupedDataset({len(self)} groups of {self.group_size}{scans}, N={self.N})"
+
+    @property
+    def N(self) -> int:  # noqa: N802
+        """Pixels per side of a pattern."""
+        return self._parts[0].scan.N
+
+    @property
+    def group_size(self) -> int:
+        """Channels per group (C)."""
+        return self._parts[0].groups.group_size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the patterns in a batch."""
+        if self.normalize:
+            return np.dtype(np.float32)
+        dtype: np.dtype[Any] = self._parts[0].scan.diffraction.dtype
+        return dtype
+
+    @property
+    def scans(self) -> tuple[Scan, ...]:
+        """The scans, by ``scan_id``."""
+        return tuple(part.scan for part in self._parts)
+
+    @property
+    def groups(self) -> tuple[Groups, ...]:
+        """The groups of each scan."""
+        return tuple(part.groups for part in self._parts)
+
+    @cached_property
+    def scales(self) -> NDArray[np.float32]:
+        """What the patterns of each scan are multiplied by, (scans,): 1 unless `normalize`.
+
+        Both sides of a `split` have the scale of the whole.
+        """
+        if not self.normalize:
+            return np.ones(len(self._parts), np.float32)
+        return np.array(
+            [
+                normalisation_scale(part.energies(), part.whole.indices, self.N)
+                for part in self._parts
+            ]
+        )
+
+    # --- other data sets from this one ---------------------------------------------------------
+
+    def at_epoch(self, epoch: int) -> GroupedDataset:
+        """Draw the groups of another epoch; the neighbours of a scan are searched once.
+
+        Parameters
+        ----------
+        epoch : int
+            Which epoch; the seed is that of the groups.
+
+        Returns
+        -------
+        GroupedDataset
+            Of the same scans. After `split` it keeps to the same side.
+
+        Raises
+        ------
+        ValueError
+            If the groups follow NumPy's legacy stream, which knows no epochs.
+        """
+        threads = self._thread_count()
+        return self._of(tuple(part.at_epoch(epoch, threads) for part in self._parts))
+
+    def split(
+        self, validation: float = 0.1, *, margin: float | None = None
+    ) -> tuple[GroupedDataset, GroupedDataset]:
+        """Hold out a block of each scan: no pattern is in both.
+
+        The block lies at the end of the scan's longer side. Groups that reach into it or into
+        the margin before it are left out of the training set, groups that leave it out of the
+        validation set.
+
+        Parameters
+        ----------
+        validation : float
+            Share of the positions in the block, between 0 and 1.
+        margin : float, optional
+            Pixels between the two; N/4 by default.
+
+        Returns
+        -------
+        training, validation : GroupedDataset
+
+        Raises
+        ------
+        ValueError
+            If a share or margin leaves one of them without groups.
+        """
+        if not 0 < validation < 1:
+            msg = f"validation must be a share between 0 and 1, got {validation!r}."
+            raise ValueError(msg)
+        margin = self.N / 4 if margin is None else margin
+        sides: tuple[list[_Part], list[_Part]] = ([], [])
+        for part in self._parts:
+            positions = part.scan.positions
+            along = positions[:, np.argmax(np.ptp(positions, axis=0))]
+            edge = np.quantile(along, 1 - validation)
+            for side, inside in zip(sides, (along < edge - margin, along >= edge), strict=True):
+                side.append(part.within(inside))
+        training, held_out = (self._of(tuple(side)) for side in sides)
+        if not len(training) or not len(held_out):
+            msg = (
+                f"validation={validation} with a margin of {margin} pixels leaves "
+                f"{len(training)} groups to train on and {len(held_out)} to validate on. "
+                "Use another share or a smaller margin."
+            )
+            raise ValueError(msg)
+        return training, held_out
+
+    # --- batches -------------------------------------------------------------------------------
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        drop_last: bool | None = None,
+        pad: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        start_batch: int = 0,
+        fields: Sequence[str] = (),
+        layout: str = "channels_last",
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Batches:
+        """Iterate over the groups in batches.
+
+        A global batch is the next ``world_size * batch_size`` groups of the epoch's order, and
+        rank q takes its q-th `batch_size`, so that all ranks yield as many batches.
+
+        Parameters
+        ----------
+        batch_size : int
+            Groups per batch.
+        shuffle : bool
+            In an order that is a function of (seed, epoch), else in the groups' own.
+        seed, epoch : int
+            Of the order only; `at_epoch` draws other groups.
+        drop_last : bool, optional
+            Drop the incomplete last global batch; by default if there is more than one rank.
+        pad : bool
+            Fill it from the start of the order instead.
+        rank, world_size : int, optional
+            Those of ``torch.distributed`` where that is initialised, else 0 of 1.
+        start_batch : int
+            Begin at this batch, as if those before had been taken.
+        fields : sequence of {"Y", "probe", "scan_id"}
+            Further keys: patches of the object at the true positions, the scan's probe, the
+            number of the scan.
+        layout : {"channels_last", "channels_first"}
+            Of patterns and patches: ``(B, N, N, C)`` or ``(B, C, N, N)``.
+        out : mapping of str to ndarray, optional
+            Arrays of a whole batch to fill, by key. Each batch then overwrites the one before,
+            and none is made ahead.
+
+        Returns
+        -------
+        iterator of dict
+            With a length. ``diffraction``; ``coords_relative`` (B, 1, 2, C) and
+            ``coords_offsets`` (B, 1, 2, 1), float64; ``nn_indices`` (B, C), int32; and `fields`.
+            The arrays are C-contiguous, and reused only when nobody refers to them any more.
+
+        Raises
+        ------
+        ValueError
+            If there is no whole batch, or arguments contradict.
+        """
+        rank, world_size = rank_and_world(rank, world_size)
+        batch_size = as_count("batch_size", batch_size)
+        unknown = [field for field in fields if field not in FIELDS]
+        if unknown or layout not in LAYOUTS:
+            msg = (
+                f"fields must be among {FIELDS}, got {unknown}."
+                if unknown
+                else f"layout must be one of {LAYOUTS}, got {layout!r}."
+            )
+            raise ValueError(msg)
+        for field, name in (("Y", "object"), ("probe", "probe")):
+            missing = [i for i, scan in enumerate(self.scans) if getattr(scan, name) is None]
+            if field in fields and missing:
+                msg = f"{field!r} needs scan.{name}, which scan {missing[0]} does not have."
+                raise ValueError(msg)
+        order = None
+        if shuffle:
+            key = philox_key(
+                as_count("seed", seed, least=0, most=2**128 - 1),
+                as_count("epoch", epoch, least=0, most=2**32 - 1),
+            )
+            order = _core.draw_order(len(self), key, self._thread_count())
+        schedule = Schedule(
+            len(self), batch_size, rank, world_size, drop_last=drop_last, pad=pad, order=order
+        )
+        maker = _Maker(self, schedule, tuple(fields), layout, out)
+        start = as_count("start_batch", start_batch, least=0, most=len(schedule))
+        return Batches(maker, start, len(schedule), ahead=AHEAD if out is None else 0)
+
+    def materialize(
+        self, *, fields: Sequence[str] = (), layout: str = "channels_last"
+    ) -> dict[str, NDArray[Any]]:
+        """Make everything at once: C times the memory of the patterns.
+
+        Parameters
+        ----------
+        fields, layout
+            As of `batches`.
+
+        Returns
+        -------
+        dict
+            One batch of all groups.
+        """
+        with self.batches(len(self), fields=fields, layout=layout, rank=0, world_size=1) as all_:
+            return next(all_)
+
+    def _thread_count(self) -> int:
+        if self._threads is not None:
+            return self._threads
+        local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        share = int(local) if local.isdigit() and int(local) else 1
+        return max(1, _core.count_threads(None) // share)
+
+
+# --- the scans of a data set ------------------------------------------------------------------
+
+
+class _Shared:
+    """What all data sets of one scan share, computed at first use."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.energies: NDArray[np.float64] | None = None
+        self.neighbors: NDArray[np.int32] | None = None
+
+    def __reduce__(self) -> tuple[type[_Shared], tuple[()]]:
+        return _Shared, ()  # a lock can't be pickled; another process computes its own
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One scan and its groups; after a split, those within some positions."""
+
+    scan: Scan
+    groups: Groups
+    shared: _Shared
+    inside: NDArray[np.bool_] | None = None
+    drawn: Groups | None = None
+
+    @property
+    def whole(self) -> Groups:
+        """The groups before any split."""
+        return self.groups if self.drawn is None else self.drawn
+
+    def energies(self) -> NDArray[np.float64]:
+        with self.shared.lock:
+            if self.scan.energies is not None:
+                return self.scan.energies
+            if self.shared.energies is None:
+                logger.info(
+                    "normalize: one pass over %d patterns (%.0f MB) for their energies; "
+                    "`ptycho-fast convert` stores them",
+                    len(self.scan),
+                    self.scan.diffraction.nbytes / 1e6,
+                )
+                self.shared.energies = pattern_energies(self.scan.diffraction, mask=self.scan.mask)
+            return self.shared.energies
+
+    def at_epoch(self, epoch: int, threads: int) -> _Part:
+        with self.shared.lock:
+            if self.shared.neighbors is None:
+                index = ScanIndex(self.scan.positions, num_threads=threads)
+                K = self.groups.n_neighbors
+                self.shared.neighbors = index.neighbors(K, num_threads=threads)
+            neighbors = self.shared.neighbors
+        part = replace(self, groups=redraw(self.whole, neighbors, epoch, threads), drawn=None)
+        return part if self.inside is None else part.within(self.inside)
+
+    def within(self, inside: NDArray[np.bool_]) -> _Part:
+        if self.inside is not None:
+            inside = inside & self.inside
+        kept = inside[self.groups.indices].all(axis=1)
+        groups = replace(
+            self.groups, indices=self.groups.indices[kept], centers=self.groups.centers[kept]
+        )
+        return replace(self, groups=groups, inside=inside, drawn=self.whole)
+
+
+# --- making a batch ---------------------------------------------------------------------------
+
+
+class _Maker:
+    """Makes batch after batch; it knows the data set, the schedule and the buffers."""
+
+    def __init__(
+        self,
+        dataset: GroupedDataset,
+        schedule: Schedule,
+        fields: tuple[str, ...],
+        layout: str,
+        out: Mapping[str, NDArray[Any]] | None,
+    ) -> None:
+        self.dataset, self.schedule, self.fields, self.out = dataset, schedule, fields, out
+        self.channels_first = layout == "channels_first"
+        self.buffers = Buffers()
+        self.threads = dataset._thread_count()
+        self.parts = dataset._parts
+        self.first_row = np.cumsum([0, *(len(part.groups) for part in self.parts)])
+
+    def __call__(self, batch: int) -> Batch:
+        rows = self.schedule.rows(batch)
+        scan_id = np.searchsorted(self.first_row, rows, side="right") - 1
+        B, C = len(rows), self.dataset.group_size
+        indices = self._take("nn_indices", (B, C), np.int32)
+        coords = np.empty((B, 1, 2, C))
+        present = np.unique(scan_id)
+        for part in present:
+            own = scan_id == part
+            groups = self.parts[part].groups
+            indices[own] = groups.indices[rows[own] - self.first_row[part]]
+            coords[own] = group_coordinates(groups.positions, indices[own])
+        offsets, relative = relative_coordinates(coords)
+        made = {
+            "diffraction": self._patterns(indices, scan_id, present),
+            "coords_relative": self._put("coords_relative", relative),
+            "coords_offsets": self._put("coords_offsets", offsets),
+            "nn_indices": indices,
+        }
+        if "Y" in self.fields:
+            made["Y"] = self._patches(coords, scan_id, present)
+        if "probe" in self.fields:
+            made["probe"] = self._put("probe", self._probes[scan_id])
+        if "scan_id" in self.fields:
+            made["scan_id"] = self._put("scan_id", scan_id.astype(np.int32))
+        return made
+
+    def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return an array to fill: the caller's, or one of the buffers."""
+        if self.out is None or name not in self.out:
+            return self.buffers.take(name, shape, dtype)
+        out = self.out[name]
+        if out.shape[1:] != shape[1:] or len(out) < shape[0] or out.dtype != dtype:
+            msg = (
+                f"out[{name!r}] is {out.shape} of {out.dtype}; {shape} of {np.dtype(dtype)} is "
+                "needed."
+            )
+            raise ValueError(msg)
+        return out[: shape[0]]
+
+    def _put(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        if self.out is None or name not in self.out:
+            return values
+        out = self._take(name, values.shape, values.dtype)
+        out[...] = values
+        return out
+
+    def _image_shape(self, B: int) -> tuple[int, ...]:
+        N, C = self.dataset.N, self.dataset.group_size
+        return (B, C, N, N) if self.channels_first else (B, N, N, C)
+
+    def _patterns(
+        self, indices: NDArray[np.int32], scan_id: NDArray[np.intp], present: NDArray[np.intp]
+    ) -> NDArray[Any]:
+        """Gather the patterns of a batch, straight from memory or by way of a staging buffer."""
+        scan = self.parts[present[0]].scan
+        scale = self.dataset.scales[scan_id] if self.dataset.normalize else None
+        mask = scan.mask
+        if len(present) == 1 and not isinstance(scan.diffraction, Frames):
+            source, columns = scan.diffraction, indices
+        else:
+            source, columns = self._stage(indices, scan_id, present)
+            if len(present) > 1:
+                mask = None  # each scan's own was applied where it was staged
+        out = self._take("diffraction", self._image_shape(len(indices)), self.dataset.dtype)
+        target = out
+        if self.channels_first:
+            # Channels first are groups of one, one after another.
+            B, C = columns.shape
+            columns, target = columns.reshape(-1, 1), out.reshape(B * C, *out.shape[2:], 1)
+            scale = None if scale is None else np.repeat(scale, C)
+        gather_patterns(
+            source, columns, scale=scale, mask=mask, out=target, num_threads=self.threads
+        )
+        return out
+
+    def _stage(
+        self, indices: NDArray[np.int32], scan_id: NDArray[np.intp], present: NDArray[np.intp]
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Bring each pattern that a batch needs into memory once."""
+        columns = np.empty_like(indices)
+        wanted, count = [], 0
+        for part in present:
+            own = scan_id == part
+            rows, places = np.unique(indices[own], return_inverse=True)
+            columns[own] = count + places.reshape(-1, indices.shape[1])
+            wanted.append((self.parts[part].scan, slice(count, count + len(rows)), rows))
+            count += len(rows)
+        N, dtype = self.dataset.N, self.parts[0].scan.diffraction.dtype
+        # As large as it can get, so that every batch fits the same buffer.
+        staged = self.buffers.take("staged", (indices.size, N, N), dtype)[:count]
+        for scan, where, rows in wanted:
+            if isinstance(scan.diffraction, Frames):
+                scan.diffraction.read(rows, staged[where])
+            else:
+                np.take(scan.diffraction, rows, axis=0, out=staged[where], mode="clip")
+            if len(present) > 1 and scan.mask is not None:
+                staged[where][:, ~scan.mask] = 0
+        return staged, columns
+
+    def _patches(
+        self, coords: NDArray[np.float64], scan_id: NDArray[np.intp], present: NDArray[np.intp]
+    ) -> NDArray[np.complex64]:
+        B, _, _, C = coords.shape
+        out = self._take("Y", self._image_shape(B), np.complex64)
+        positions, target = coords[:, 0], out
+        if self.channels_first:
+            positions = positions.transpose(0, 2, 1).reshape(B * C, 2, 1)
+            target, scan_id = out.reshape(B * C, *out.shape[2:], 1), np.repeat(scan_id, C)
+        for part in present:
+            image = self.parts[part].scan.object
+            assert image is not None  # batches() looked
+            if len(present) == 1:
+                extract_patches(
+                    image, positions, self.dataset.N, out=target, num_threads=self.threads
+                )
+            else:
+                own = scan_id == part
+                target[own] = extract_patches(
+                    image, positions[own], self.dataset.N, num_threads=self.threads
+                )
+        return out
+
+    @cached_property
+    def _probes(self) -> NDArray[Any]:
+        probes = [scan.probe for scan in self.dataset.scans if scan.probe is not None]
+        shapes = {probe.shape for probe in probes}
+        if len(shapes) > 1:
+            msg = f"The scans' probes have different shapes, {shapes}: one batch can't hold both."
+            raise ValueError(msg)
+        return np.stack(probes)
