@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -264,18 +265,20 @@ def test_an_exception_in_the_consumer_ends_the_thread() -> None:
 
 def test_a_file_cut_short_is_an_error_where_the_batch_is_asked_for(tmp_path: Path) -> None:
     scan = make_scan()
-    held = in_file(tmp_path, scan.diffraction)
-    data = pf.GroupedDataset(
-        pf.Scan(scan.positions, held), pf.group_positions(scan.positions, 47, seed=3)
-    )
-    whole = (tmp_path / "stack.bin").read_bytes()
+    groups = pf.group_positions(scan.positions, 47, seed=3)
+
+    def opened() -> pf.GroupedDataset:
+        return pf.GroupedDataset(
+            pf.Scan(scan.positions, in_file(tmp_path, scan.diffraction)), groups
+        )
+
+    data = opened()
     expected = [batch["diffraction"] for batch in data.batches(5)]
-    (tmp_path / "stack.bin").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(OSError, match=r"was cut short while it was read: pattern \d+ of 60"):
+    os.truncate(tmp_path / "stack.bin", 4000)
+    with pytest.raises(OSError, match=r"stack.bin was (cut short|changed)"):
         list(data.batches(5))
     wait_until_gone()
-    (tmp_path / "stack.bin").write_bytes(whole)  # the next epoch works again
-    for one, other in zip(data.batches(5), expected, strict=True):
+    for one, other in zip(opened().batches(5), expected, strict=True):  # written again
         np.testing.assert_array_equal(one["diffraction"], other)
 
 

@@ -123,20 +123,25 @@ class Batches:
 
     def __init__(self, make: Callable[[int], Batch], start: int, stop: int, *, ahead: int) -> None:
         self._make, self._next, self._stop = make, start, stop
-        self._made: queue.Queue[Any] | None = None
+        self._made: queue.SimpleQueue[Any] | None = None
+        # One for each batch that may lie ready; taking a batch gives one back.
+        self._tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._process = os.getpid()
         self.close: Callable[[], object] = lambda: None
         if ahead and start < stop:
-            self._made = queue.Queue(ahead)
+            self._made = queue.SimpleQueue()
+            for _ in range(ahead):
+                self._tickets.put(None)
             ended = threading.Event()
+            queues = (self._made, self._tickets, ended)
             thread = threading.Thread(
                 target=_make_ahead,
-                args=(make, range(start, stop), self._made, ended),
+                args=(make, range(start, stop), *queues),
                 name="ptycho_fast-batches",
                 daemon=True,
             )
             # The thread knows nothing of this iterator, so that forgetting it ends the thread.
-            self.close = weakref.finalize(self, _end, self._made, ended, thread)
+            self.close = weakref.finalize(self, _end, thread, *queues)
             thread.start()
 
     def __len__(self) -> int:
@@ -156,6 +161,7 @@ class Batches:
                 msg = "These batches belong to the parent process: iterate anew in the child."
                 raise RuntimeError(msg)
             made = self._made.get()
+            self._tickets.put(None)
             if isinstance(made, BaseException):
                 self._next = self._stop
                 self.close()
@@ -173,30 +179,32 @@ class Batches:
 
 
 def _make_ahead(
-    make: Callable[[int], Batch], batches: range, made: queue.Queue[Any], ended: threading.Event
+    make: Callable[[int], Batch],
+    batches: range,
+    made: queue.SimpleQueue[Any],
+    tickets: queue.SimpleQueue[None],
+    ended: threading.Event,
 ) -> None:
     for number in batches:
-        try:
-            batch: Any = make(number)
-        except BaseException as error:  # it arrives where the batch is asked for
-            batch = error
-        while not ended.is_set():
-            try:
-                made.put(batch, timeout=0.05)
-                break
-            except queue.Full:
-                continue
-        if ended.is_set() or isinstance(batch, BaseException):
+        tickets.get()
+        if ended.is_set():
             return
-        del batch  # or its buffers would count as in use while the next is made
-
-
-def _end(made: queue.Queue[Any], ended: threading.Event, thread: threading.Thread) -> None:
-    ended.set()
-    while True:  # what was made ahead is memory
         try:
-            made.get_nowait()
-        except queue.Empty:
-            break
+            made.put(make(number))
+        except BaseException as error:  # it arrives where the batch is asked for
+            made.put(error)
+            return
+
+
+def _end(
+    thread: threading.Thread,
+    made: queue.SimpleQueue[Any],
+    tickets: queue.SimpleQueue[None],
+    ended: threading.Event,
+) -> None:
+    ended.set()
+    tickets.put(None)
     if thread is not threading.current_thread() and thread.is_alive():
         thread.join(timeout=5)
+    while not made.empty():  # what was made ahead is memory
+        made.get()

@@ -363,6 +363,97 @@ class GroupedDataset:
         with self.batches(len(self), fields=fields, layout=layout, rank=0, world_size=1) as all_:
             return next(all_)
 
+    def to_tensorflow(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        redraw: bool = False,
+        drop_last: bool | None = None,
+        pad: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        fields: Sequence[str] = (),
+        layout: str = "channels_last",
+        intensity_scale: float = 1.0,
+    ) -> Any:
+        """Feed TensorFlow: a ``tf.data.Dataset`` of whole batches, for ``model.fit`` or a loop.
+
+        Each iteration is the next epoch, beginning with `epoch`; ``.set_epoch(e)`` of what is
+        returned says otherwise. Shapes are static, but for the number of groups where the last
+        batch may be smaller. An error while a batch is made is a ``tf.errors.OpError`` that holds
+        its sentence.
+
+        Parameters
+        ----------
+        batch_size, shuffle, seed, drop_last, pad, fields
+            As of `batches`.
+        epoch : int
+            The first one.
+        redraw : bool
+            Draw the groups of each epoch as `at_epoch` does. Their number may then differ from
+            epoch to epoch, so the cardinality is unknown.
+        rank, world_size : int, optional
+            As of `batches`. In ``tf.distribute`` there is one data set for each worker, and its
+            batches go to the worker's replicas in turn::
+
+                strategy.distribute_datasets_from_function(
+                    lambda context: data.to_tensorflow(
+                        batch_size,
+                        rank=context.input_pipeline_id,
+                        world_size=context.num_input_pipelines,
+                    )
+                )
+
+            Automatic sharding is off.
+        layout : {"channels_last", "channels_first", "ptychopinn"}
+            As of `batches`, or ``(inputs, targets)`` of PtychoPINN's ``model.fit``: with the
+            amplitude ``a = intensity_scale * diffraction`` of a data set that normalises, inputs
+            ``(a, coords_relative)`` and targets ``(object, a, a**2)``, all float32. ``object``,
+            (B, N, N, 1), is the modulus of the object around the group's centre; zeros where the
+            scan has no object.
+        intensity_scale : float
+            Of ``layout="ptychopinn"``.
+
+        Returns
+        -------
+        tf.data.Dataset
+            Of dicts of tensors, with the keys of `batches`. Where there is a GPU, patches of a
+            single scan's object are cut there.
+
+        Raises
+        ------
+        ValueError
+            As `batches`, or if `layout`, `fields` and `intensity_scale` do not go together.
+        ImportError
+            If TensorFlow is not installed.
+
+        Notes
+        -----
+        Before it trains, Keras looks at one batch to build a model, which counts as an iteration.
+        ``keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: feed.set_epoch(epoch))``
+        makes its epochs those of the feed, also with ``initial_epoch=``.
+        """
+        from ptycho_fast.feeds.tensorflow import to_tensorflow  # noqa: PLC0415
+
+        return to_tensorflow(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            redraw=redraw,
+            drop_last=drop_last,
+            pad=pad,
+            rank=rank,
+            world_size=world_size,
+            fields=fields,
+            layout=layout,
+            intensity_scale=intensity_scale,
+        )
+
     def _thread_count(self) -> int:
         if self._threads is not None:
             return self._threads
@@ -438,6 +529,10 @@ class _Part:
 # --- making a batch ---------------------------------------------------------------------------
 
 
+# A scan's number, and which rows of a batch are its own.
+_Share = tuple[int, "slice | NDArray[np.bool_]"]
+
+
 class _Maker:
     """Makes batch after batch; it knows the data set, the schedule and the buffers."""
 
@@ -458,29 +553,31 @@ class _Maker:
 
     def __call__(self, batch: int) -> Batch:
         rows = self.schedule.rows(batch)
-        scan_id = np.searchsorted(self.first_row, rows, side="right") - 1
         B, C = len(rows), self.dataset.group_size
+        scan_id = np.zeros(B, np.int32)
+        shares: list[_Share] = [(0, slice(None))]
+        if len(self.parts) > 1:
+            scan_id[:] = np.searchsorted(self.first_row, rows, side="right") - 1
+            shares = [(part, scan_id == part) for part in np.unique(scan_id)]
         indices = self._take("nn_indices", (B, C), np.int32)
         coords = np.empty((B, 1, 2, C))
-        present = np.unique(scan_id)
-        for part in present:
-            own = scan_id == part
+        for part, own in shares:
             groups = self.parts[part].groups
             indices[own] = groups.indices[rows[own] - self.first_row[part]]
             coords[own] = group_coordinates(groups.positions, indices[own])
         offsets, relative = relative_coordinates(coords)
         made = {
-            "diffraction": self._patterns(indices, scan_id, present),
+            "diffraction": self._patterns(indices, scan_id, shares),
             "coords_relative": self._put("coords_relative", relative),
             "coords_offsets": self._put("coords_offsets", offsets),
             "nn_indices": indices,
         }
         if "Y" in self.fields:
-            made["Y"] = self._patches(coords, scan_id, present)
+            made["Y"] = self._patches(coords, shares)
         if "probe" in self.fields:
             made["probe"] = self._put("probe", self._probes[scan_id])
         if "scan_id" in self.fields:
-            made["scan_id"] = self._put("scan_id", scan_id.astype(np.int32))
+            made["scan_id"] = self._put("scan_id", scan_id)
         return made
 
     def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -508,18 +605,16 @@ class _Maker:
         return (B, C, N, N) if self.channels_first else (B, N, N, C)
 
     def _patterns(
-        self, indices: NDArray[np.int32], scan_id: NDArray[np.intp], present: NDArray[np.intp]
+        self, indices: NDArray[np.int32], scan_id: NDArray[np.int32], shares: list[_Share]
     ) -> NDArray[Any]:
         """Gather the patterns of a batch, straight from memory or by way of a staging buffer."""
-        scan = self.parts[present[0]].scan
+        scan = self.parts[shares[0][0]].scan
         scale = self.dataset.scales[scan_id] if self.dataset.normalize else None
-        mask = scan.mask
-        if len(present) == 1 and not isinstance(scan.diffraction, Frames):
-            source, columns = scan.diffraction, indices
-        else:
-            source, columns = self._stage(indices, scan_id, present)
-            if len(present) > 1:
-                mask = None  # each scan's own was applied where it was staged
+        source, columns, mask = scan.diffraction, indices, scan.mask
+        if len(shares) > 1 or isinstance(source, Frames):
+            source, columns = self._stage(indices, shares)
+        if len(shares) > 1:
+            mask = None  # each scan's own was applied where it was staged
         out = self._take("diffraction", self._image_shape(len(indices)), self.dataset.dtype)
         target = out
         if self.channels_first:
@@ -533,13 +628,12 @@ class _Maker:
         return out
 
     def _stage(
-        self, indices: NDArray[np.int32], scan_id: NDArray[np.intp], present: NDArray[np.intp]
+        self, indices: NDArray[np.int32], shares: list[_Share]
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Bring each pattern that a batch needs into memory once."""
         columns = np.empty_like(indices)
         wanted, count = [], 0
-        for part in present:
-            own = scan_id == part
+        for part, own in shares:
             rows, places = np.unique(indices[own], return_inverse=True)
             columns[own] = count + places.reshape(-1, indices.shape[1])
             wanted.append((self.parts[part].scan, slice(count, count + len(rows)), rows))
@@ -552,31 +646,26 @@ class _Maker:
                 scan.diffraction.read(rows, staged[where])
             else:
                 np.take(scan.diffraction, rows, axis=0, out=staged[where], mode="clip")
-            if len(present) > 1 and scan.mask is not None:
+            if len(shares) > 1 and scan.mask is not None:
                 staged[where][:, ~scan.mask] = 0
         return staged, columns
 
-    def _patches(
-        self, coords: NDArray[np.float64], scan_id: NDArray[np.intp], present: NDArray[np.intp]
-    ) -> NDArray[np.complex64]:
+    def _patches(self, coords: NDArray[np.float64], shares: list[_Share]) -> NDArray[np.complex64]:
+        """Cut the patches of the objects at the positions themselves."""
         B, _, _, C = coords.shape
-        out = self._take("Y", self._image_shape(B), np.complex64)
+        N, out = self.dataset.N, self._take("Y", self._image_shape(B), np.complex64)
         positions, target = coords[:, 0], out
         if self.channels_first:
             positions = positions.transpose(0, 2, 1).reshape(B * C, 2, 1)
-            target, scan_id = out.reshape(B * C, *out.shape[2:], 1), np.repeat(scan_id, C)
-        for part in present:
+            target = out.reshape(B * C, N, N, 1)
+        for part, own in shares:
             image = self.parts[part].scan.object
             assert image is not None  # batches() looked
-            if len(present) == 1:
-                extract_patches(
-                    image, positions, self.dataset.N, out=target, num_threads=self.threads
-                )
-            else:
-                own = scan_id == part
-                target[own] = extract_patches(
-                    image, positions[own], self.dataset.N, num_threads=self.threads
-                )
+            if len(shares) == 1:
+                extract_patches(image, positions, N, out=target, num_threads=self.threads)
+                break
+            mine: Any = np.repeat(np.asarray(own), C) if self.channels_first else own
+            target[mine] = extract_patches(image, positions[mine], N, num_threads=self.threads)
         return out
 
     @cached_property

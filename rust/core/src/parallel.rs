@@ -6,7 +6,7 @@
 //! `DataLoader` forks), so a child builds its own pool on first use.
 
 use std::env;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{process, thread};
 
 use rayon::prelude::*;
@@ -99,13 +99,24 @@ pub fn for_each_chunk<T: Send>(
         for (i, chunk) in out.chunks_mut(length).enumerate() {
             work(i, chunk);
         }
-    } else {
-        pool(threads)?.install(|| {
-            out.par_chunks_mut(length)
-                .enumerate()
-                .for_each(|(i, chunk)| work(i, chunk));
-        });
+        return Ok(());
     }
+    let helpers = threads.min(out.len().div_ceil(length)) - 1;
+    let chunks = Mutex::new(out.chunks_mut(length).enumerate());
+    let take = || chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work_off = || {
+        while let Some((i, chunk)) = take() {
+            work(i, chunk);
+        }
+    };
+    // The calling thread works too: waking another takes tens of microseconds,
+    // in which it would only wait.
+    pool(threads)?.in_place_scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| work_off());
+        }
+        work_off();
+    });
     Ok(())
 }
 
