@@ -64,6 +64,8 @@ def test_batches_hold_what_the_definition_says(
 ) -> None:
     mask = np.random.default_rng(0).random((N, N)) < 0.8 if masked else None
     scan = make_scan(mask=mask)
+    assert scan.object is not None
+    image = scan.object
     groups = pf.group_positions(scan.positions, 47, seed=3)
     stack = scan.diffraction if mask is None else np.where(mask, scan.diffraction, 0)
     if where == "file":
@@ -85,7 +87,7 @@ def test_batches_hold_what_the_definition_says(
             np.testing.assert_allclose(data.scales, [scale], rtol=2e-7)
             patterns = data.scales[0] * patterns.astype(np.float32)
         coords = reference.coordinates(scan.positions, indices)
-        patches = reference.extract_patches(scan.object, coords["coords_nn"], N)
+        patches = reference.extract_patches(image, coords["coords_nn"], N)
         if layout == "channels_first":
             patterns, patches = patterns.transpose(0, 3, 1, 2), patches.transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(batch["diffraction"], patterns)
@@ -319,7 +321,7 @@ def test_a_child_process_iterates_too(tmp_path: Path, method: str) -> None:
     scan = pf.Scan(scan.positions, held, probe=scan.probe, object=scan.object)
     data = pf.GroupedDataset(scan, pf.group_positions(scan.positions, 47, seed=3), normalize=True)
     expected = sum(float(batch["diffraction"].sum()) for batch in data.batches(10))
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     result = context.Queue()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking while threads run
@@ -340,7 +342,7 @@ def test_batches_of_the_parent_are_refused_in_a_child() -> None:
 
 def test_out_is_filled_in_place() -> None:
     data = make_data()
-    out = {
+    out: dict[str, NDArray[Any]] = {
         "diffraction": np.empty((10, N, N, C), np.float32),
         "coords_relative": np.empty((10, 1, 2, C)),
         "nn_indices": np.empty((10, C), np.int32),

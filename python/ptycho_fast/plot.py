@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ptycho_fast.frames import Frames
 from ptycho_fast.io.atomic import replacing
 
 if TYPE_CHECKING:
@@ -187,7 +188,13 @@ def _draw_window(axes: Axes, position: NDArray[np.float64], N: int, color: str, 
 
 
 def _mean_pattern(axes: Axes, scan: Scan) -> None:
-    mean = scan.diffraction.mean(axis=0, dtype=np.float64)
+    if isinstance(scan.diffraction, Frames):
+        total = np.zeros((scan.N, scan.N))
+        for _, patterns in scan.diffraction.blocks():
+            total += patterns.sum(axis=0, dtype=np.float64)
+        mean = total / len(scan)
+    else:
+        mean = scan.diffraction.mean(axis=0, dtype=np.float64)
     image = axes.imshow(np.log10(1 + np.maximum(mean, 0)), cmap="viridis")
     axes.figure.colorbar(image, ax=axes, shrink=0.75, label="log10(1 + amplitude)")
     _label(axes, "Mean diffraction pattern (the scan has no object)")
