@@ -162,9 +162,11 @@ def test_group_on_the_measured_star(here: Path) -> None:
 
 def test_intensity_reaches_the_reader(scan: pf.Scan, capsys: pytest.CaptureFixture[str]) -> None:
     pf.write_scan(dataclasses.replace(scan, diffraction=-scan.diffraction), "scan.npz")
-    assert main(["group", "scan.npz", "-o", "groups.npz"]) == 0
-    sentence = refused(capsys, "group", "scan.npz", "-o", "more.npz", "--intensity")
-    assert "Intensities can't be negative" in sentence
+    assert main(["inspect", "scan.npz"]) == 0
+    capsys.readouterr()
+    for option in ("--counts", "--intensity"):
+        assert main(["inspect", "scan.npz", option]) == 2
+        assert "Intensities can't be negative" in capsys.readouterr().err
 
 
 # --- inspect ----------------------------------------------------------------------------------
@@ -330,12 +332,12 @@ def test_usage_errors_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture
 def test_full_disk_leaves_the_old_file(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full_disk(file: Any, **_: Any) -> None:
+    def full_disk(file: Any, *_: Any, **__: Any) -> None:
         file.write(b"PK")
         raise OSError(28, "No space left on device")
 
     (here / "out.npz").write_bytes(b"old")
-    monkeypatch.setattr(np, "savez", full_disk)
+    monkeypatch.setattr(np.lib.format, "write_array", full_disk)
     assert "No space left" in refused(capsys, "group", "scan.npz", "-o", "out.npz")
     assert "No space left" in refused(capsys, "simulate", "-o", "out.npz", "--positions", "2")
     assert names(here) == ["out.npz", "scan.npz"]
@@ -399,7 +401,7 @@ def test_demo_survives_a_broken_tensorflow(
 
 @needs_matplotlib
 @pytest.mark.usefixtures("scan")
-@pytest.mark.parametrize("command", ["demo", "simulate", "inspect", "group"])
+@pytest.mark.parametrize("command", ["demo", "simulate", "inspect", "convert", "group"])
 def test_help_has_an_example_that_runs(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,3 +425,20 @@ def test_exit_code_and_sentence_of_the_command_itself() -> None:
     done = run("inspect", "nothing.npz")
     assert done.returncode == 2
     assert done.stderr == f"{ERROR}nothing.npz: No such file or directory.\n"
+
+
+def test_cache_shows_and_clears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PTYCHO_FAST_CACHE", str(tmp_path / "cache"))
+    assert main(["cache"]) == 0
+    assert capsys.readouterr().out == ""
+    scan = pf.simulate_scan(20, 16, seed=0)
+    x, y = scan.positions.T
+    np.savez_compressed(tmp_path / "scan.npz", xcoords=x, ycoords=y, diff3d=scan.diffraction)
+    pf.read_scan(tmp_path / "scan.npz", load=False).diffraction[0]
+    assert main(["cache"]) == 0
+    assert "scan-diff3d-" in capsys.readouterr().out
+    assert main(["cache", "--clear"]) == 0
+    assert "Freed 0.0 MiB" in capsys.readouterr().out
+    assert not list((tmp_path / "cache").iterdir())

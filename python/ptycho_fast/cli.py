@@ -17,7 +17,9 @@ import numpy as np
 
 from ptycho_fast import __version__
 from ptycho_fast.grouping import Groups, ScanIndex, group_positions
-from ptycho_fast.io import npz, read_scan, write_scan
+from ptycho_fast.io import cache, convert, named, read_scan, write_scan
+from ptycho_fast.io.prepare import METRES
+from ptycho_fast.io.suggest import command_line, suggest
 from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
 from ptycho_fast.plot import plot_scan
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ptycho_fast.frames import Frames
     from ptycho_fast.scan import Scan
 
 logger = logging.getLogger("ptycho_fast")
@@ -147,14 +150,34 @@ def _parser() -> argparse.ArgumentParser:
         "Show what a scan file holds, and whether it is fit to be grouped.",
         "scan.npz",
     )
-    inspect.add_argument("file", type=Path, metavar="FILE", help="an NPZ file")
+    inspect.add_argument("file", type=Path, metavar="FILE", help="NPZ, CXI, ptychodus or HDF5")
+    _add_reading(inspect)
+
+    convert_ = command(
+        "convert", _convert,
+        "Write a scan of any format as an uncompressed NPZ file, which is read fastest.",
+        "scan.npz small.npz --bin 2",
+    )  # fmt: skip
+    convert_.add_argument("file", type=Path, metavar="IN", help="NPZ, CXI, ptychodus or HDF5")
+    convert_.add_argument("output", type=Path, metavar="OUT.npz", help="the scan")
+    _add_reading(convert_)
+
+    cache_ = command(
+        "cache",
+        _cache,
+        "Show what was unpacked from compressed files, so that batches can be read; or clear it.",
+        "--clear",
+    )
+    cache_.add_argument("--clear", action="store_true", help="remove it; nothing in it is needed")
 
     group = command(
         "group", _group, "Draw groups of overlapping positions from a scan file.",
         "scan.npz --gridsize 2 --neighbors 7 --groups 512 --seed 42 -o groups.npz "
         "--plot groups.png",
     )  # fmt: skip
-    group.add_argument("file", type=Path, metavar="FILE", help="the scan, an NPZ file")
+    group.add_argument(
+        "file", type=Path, metavar="FILE", help="the scan: NPZ, CXI, ptychodus or HDF5"
+    )
     group.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT.npz", help="the groups"
     )
@@ -183,11 +206,62 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--threads", type=int, metavar="T", help="(default: all that the process may use)"
     )
-    group.add_argument(
-        "--intensity", action="store_true", help="the file holds counts, not their square roots"
-    )
+    _add_reading(group)
     group.add_argument("--plot", type=Path, metavar="PNG", help="draw the scan and some groups")
     return parser
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what is in a file."""
+    reading = command.add_argument_group(
+        "what the file holds",
+        "A file that is no NPZ scan, CXI or ptychodus product needs --diffraction, --x, --y,\n"
+        "--unit and --counts or --amplitude. KEY is a data set, KEY[:,0] a column of it, and\n"
+        "FILE:KEY one in another file.",
+    )
+    told = reading.add_mutually_exclusive_group()
+    told.add_argument(
+        "--counts", "--intensity", action="store_true", default=None, dest="intensity",
+        help="patterns are counts",
+    )  # fmt: skip
+    told.add_argument(
+        "--amplitude", action="store_false", dest="intensity", help="patterns are their roots"
+    )
+    for name, summary in {
+        "diffraction": "patterns (n, rows, columns)",
+        "x": "position along object columns",
+        "y": "position along object rows",
+        "probe": "the illumination",
+        "mask": "of the detector: of bools, True is good; of numbers, 0 is good",
+        "index": "for each position its frame, or for each frame its position, from 0",
+    }.items():
+        reading.add_argument(f"--{name}", metavar="KEY", help=summary)
+    reading.add_argument("--unit", choices=(*METRES, "px"), help="of x and y")
+    reading.add_argument("--energy-eV", type=float, metavar="E", help="of a photon")
+    reading.add_argument("--distance-m", type=float, metavar="Z", help="sample to detector")
+    reading.add_argument("--detector-pixel-m", type=float, metavar="P", help="its side")
+    reading.add_argument("--swap-xy", action="store_true", help="exchange the axes of the motors")
+    reading.add_argument("--flip-x", action="store_true", help="then mirror x")
+    reading.add_argument("--flip-y", action="store_true", help="then mirror y")
+    reading.add_argument("--crop", type=int, metavar="N", help="keep N by N detector pixels")
+    reading.add_argument(
+        "--centre", type=_row_column, metavar="ROW,COL", help="about this one (default: the middle)"
+    )
+    reading.add_argument("--bin", type=int, metavar="M", help="sum the counts of M by M pixels")
+
+
+def _row_column(text: str) -> tuple[float, float]:
+    row, column = text.split(",")
+    return float(row), float(column)
+
+
+def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what `read_scan` is to be told."""
+    names = (
+        "intensity", "diffraction", "x", "y", "probe", "mask", "index", "unit", "energy_eV",
+        "distance_m", "detector_pixel_m", "swap_xy", "flip_x", "flip_y", "crop", "centre", "bin",
+    )  # fmt: skip
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -311,18 +385,24 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    members = npz.members(arguments.file)
+    members = named.members(arguments.file)
     width = max((len(key) for key in members), default=0)
     for key, member in members.items():
-        print(f"{key:{width}}  {member.dtype!s:10}  {member.shape}")
+        chunks = "" if member.chunks is None else f"  chunks {member.chunks}"
+        print(f"{key:{width}}  {member.dtype!s:10}  {member.shape}{chunks}")
     print()
     memory = sum(np.prod(m.shape, dtype=float) * m.dtype.itemsize for m in members.values())
+    try:
+        scan = read_scan(arguments.file, load=False, **_reading(arguments))
+    except KeyError:
+        # Its keys are unknown, or not all are named.
+        print("If these are the right ones (fill in ?, and check the rest):")
+        print(f"  {command_line(arguments.file, suggest(arguments.file))}", flush=True)
+        raise
     with _bar("inspect") as advance:
-        scan = read_scan(arguments.file)
-        advance(0.5)
+        amplitude = _amplitude_range(scan.diffraction, advance)
         index = ScanIndex(scan.positions)
         n = len(scan)
-        amplitude = f"{scan.diffraction.min():g} .. {scan.diffraction.max():g}"
         (left, top), (right, bottom) = scan.positions.min(axis=0), scan.positions.max(axis=0)
         spacing, duplicates, ties = "none: there is one position", "none", "none"
         if n > 1:
@@ -339,7 +419,6 @@ def _inspect(arguments: argparse.Namespace) -> None:
                 f"{np.count_nonzero(last == next_) / n:.1%} of positions have neighbours "
                 f"{TIE_NEIGHBORS} and {TIE_NEIGHBORS + 1} at the same distance"
             )
-        advance(0.5)
     for name, value in {
         "positions": str(n),
         "N": f"{scan.N} pixels",
@@ -348,11 +427,24 @@ def _inspect(arguments: argparse.Namespace) -> None:
         "spacing": spacing,
         "duplicates": duplicates,
         "ties": ties,
+        "mask": _bad_pixels(scan.mask),
         "probe": _presence(scan.probe),
         "object": _presence(scan.object),
         "memory": f"{memory / 2**20:.1f} MiB",
     }.items():
         print(f"{name:<12}{value}")
+
+
+def _amplitude_range(patterns: Frames, advance: Callable[[float], object]) -> str:
+    lowest, highest = np.inf, -np.inf
+    for rows, block in patterns.blocks():
+        lowest, highest = min(lowest, block.min()), max(highest, block.max())
+        advance((rows.stop - rows.start) / len(patterns))
+    return f"{lowest:g} .. {highest:g}"
+
+
+def _bad_pixels(mask: NDArray[np.bool_] | None) -> str:
+    return "absent" if mask is None else f"{np.count_nonzero(~mask)} of {mask.size} pixels are bad"
 
 
 def _distances(positions: NDArray[np.float64], neighbors: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -366,6 +458,24 @@ def _presence(array: NDArray[Any] | None) -> str:
     return "absent" if array is None else f"{array.shape} {array.dtype}"
 
 
+def _cache(arguments: argparse.Namespace) -> None:
+    for path, size in cache.cached_files():
+        print(f"{size / 2**20:10.1f} MiB  {path}")
+    if arguments.clear:
+        print(f"Freed {cache.clear_cache() / 2**20:.1f} MiB in {cache.cache_folder()}.")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    _check_output(arguments.output)
+    with _step("convert") as step:
+        scan = convert(
+            arguments.file, arguments.output, progress=step.advance, **_reading(arguments)
+        )
+        step.done(f"{len(scan)} patterns of {scan.N} x {scan.N} to {arguments.output}")
+    (left, top), (right, bottom) = scan.positions.min(axis=0), scan.positions.max(axis=0)
+    print(f"{'extent':12}x {left:.6g} .. {right:.6g}, y {top:.6g} .. {bottom:.6g} pixels")
+
+
 def _group(arguments: argparse.Namespace) -> None:
     for path in (arguments.output, arguments.plot):
         if path is not None:
@@ -374,7 +484,7 @@ def _group(arguments: argparse.Namespace) -> None:
                 msg = f"{path} is the scan itself. Write to another file."
                 raise ValueError(msg)
     with _step("read") as step:
-        scan = read_scan(arguments.file, intensity=arguments.intensity)
+        scan = read_scan(arguments.file, load=False, **_reading(arguments))
         step.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
     with _step("group") as step:
         groups = group_positions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +98,13 @@ class FileFrames(Frames):
         What lies there, in C order.
     dtype : dtype
         As which numbers, in either byte order.
+    version : tuple of int, optional
+        The file must have this size and time (`os.stat_result.st_mtime_ns`).
 
     Raises
     ------
     OSError
-        If the file is missing or shorter than that.
+        If the file is missing, shorter than that or of another version.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class FileFrames(Frames):
         offset: int,
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
+        version: tuple[int, int] | None = None,
     ) -> None:
         self.path = os.path.abspath(path)
         self.offset = offset
@@ -117,7 +121,9 @@ class FileFrames(Frames):
         self.stored = np.dtype(dtype)
         self.dtype = self.stored.newbyteorder("=")
         self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        needed, found = offset + self.nbytes, os.fstat(self._file).st_size
+        self._version = self._stamp() if version is None else version
+        self._check_version()
+        needed, found = offset + self.nbytes, self._version[0]
         if found < needed:
             msg = (
                 f"{self.path} is cut short: {len(self)} patterns of {shape[1]} x {shape[2]} "
@@ -130,25 +136,54 @@ class FileFrames(Frames):
             os.close(self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FileFrames, (self.path, self.offset, self.shape, self.stored)
+        # A process that gets this opens the file anew, and it must be the same one.
+        return FileFrames, (self.path, self.offset, self.shape, self.stored, self._version)
+
+    def _stamp(self) -> tuple[int, int]:
+        status = os.fstat(self._file)
+        return status.st_size, status.st_mtime_ns
+
+    def _check_version(self) -> None:
+        if self._stamp() != self._version:
+            msg = (
+                f"{self.path} was changed since it was opened: its patterns may be others now. "
+                "Read the scan again."
+            )
+            raise OSError(msg)
 
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
         """Fill ``out[i]`` with pattern ``rows[i]``; one system call for each run of rows."""
         size = self.nbytes // max(1, len(self))
-        rows = np.asarray(rows)
+        rows = np.asarray(rows, np.int64)  # differences of unsigned ones would wrap
         content = out.reshape(-1).view(np.uint8).data
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
-        for first, last in zip(starts, [*starts[1:], len(rows)], strict=True):
+        for first, last in zip(starts, [*starts, len(rows)][1:], strict=True):
             part = content[first * size : last * size]
             position = self.offset + int(rows[first]) * size
             while part:
-                count = os.preadv(self._file, [part], position)
+                count = _read_at(self._file, part, position)
                 if count == 0:
+                    row = (position - self.offset) // size
                     msg = (
-                        f"{self.path} was cut short while it was read: pattern {rows[first]} "
-                        f"of {len(self)} should go on at byte {position}. Copy it again."
+                        f"{self.path} was cut short while it was read: pattern {row} of "
+                        f"{len(self)} should go on at byte {position}. Copy it again."
                     )
                     raise OSError(msg)
                 part, position = part[count:], position + count
+        self._check_version()
         if self.stored != self.dtype:
             out.byteswap(inplace=True)
+
+
+_seeking = threading.Lock()
+
+
+def _read_at(file: int, content: memoryview, position: int) -> int:
+    """Fill what is there of `content`, as `os.preadv`; return how many bytes."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [content], position)
+    with _seeking:  # Windows: to seek and to read are two calls
+        os.lseek(file, position, os.SEEK_SET)
+        found = os.read(file, min(len(content), BLOCK_BYTES))
+    content[: len(found)] = found
+    return len(found)

@@ -1,0 +1,443 @@
+"""From what a detector counted and motors read to amplitudes on object pixels."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ptycho_fast.checks import as_count
+from ptycho_fast.frames import Frames
+from ptycho_fast.scan import Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+EV_METRE = 1.2398419843320026e-06
+"""h c / e: a photon of 1 eV has this wavelength in metres."""
+
+PIECE_BYTES = 2**20
+"""Raw frames become amplitudes this much at a time, which stays in a processor's cache."""
+
+METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
+"""Units of positions; the other one is ``px``."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the caller of `ptycho_fast.read_scan`, which explains each, says about a file."""
+
+    intensity: bool | None = None
+    diffraction: str | None = None
+    x: str | None = None
+    y: str | None = None
+    probe: str | None = None
+    mask: str | None = None
+    index: str | None = None
+    unit: str | None = None
+    energy_eV: float | None = None  # noqa: N815  # the unit is eV
+    distance_m: float | None = None
+    detector_pixel_m: float | None = None
+    swap_xy: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+    crop: int | tuple[int, int] | None = None
+    centre: tuple[float, float] | None = None
+    bin: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in (None, "px", *METRES):
+            msg = f"unit must be one of {', '.join(METRES)} or px, got {self.unit!r}."
+            raise ValueError(msg)
+        for name in ("energy_eV", "distance_m", "detector_pixel_m"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                msg = f"{name} must be a positive number, got {value!r}."
+                raise ValueError(msg)
+
+    def given(self, *names: str) -> list[str]:
+        """Return which of these were asked for."""
+        return [
+            name for name in names if not any(getattr(self, name) is no for no in (None, False))
+        ]
+
+
+class Window(NamedTuple):
+    """The part of a detector that is kept, and how many of its pixels make one."""
+
+    rows: slice
+    columns: slice
+    bin: int
+
+    @property
+    def N(self) -> int:  # noqa: N802
+        """Pixels per side of what comes out."""
+        return int(self.rows.stop - self.rows.start) // self.bin
+
+    def good(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a mask of the detector for what comes out: all pixels of a bin must be good."""
+        N, b = self.N, self.bin
+        return np.asarray(mask[self.rows, self.columns].reshape(N, b, N, b).all(axis=(1, 3)))
+
+
+def window(shape: tuple[int, ...], recipe: Recipe) -> Window:
+    """Return the window that `crop`, `centre` and `bin` make of a detector.
+
+    The pixel `centre` (the nearest to it) becomes pixel ``N // 2``, where a Fourier transform has
+    its zero frequency.
+
+    Raises
+    ------
+    ValueError
+        If it reaches beyond the detector, is not square, or no multiple of the bin.
+    """
+    detector = shape[1:]
+    whole = "x".join(map(str, detector))
+    b = 1 if recipe.bin is None else as_count("bin", recipe.bin)
+    crop = detector if recipe.crop is None else recipe.crop
+    try:
+        size = (operator.index(crop),) * 2 if not isinstance(crop, tuple) else crop
+        sizes = [as_count("crop", side) for side in size]
+        middle = [side // 2 for side in detector]
+        centre = [round(c) for c in (middle if recipe.centre is None else recipe.centre)]
+        if len(sizes) != 2 or len(centre) != 2:
+            raise TypeError
+    except (TypeError, OverflowError):
+        msg = (
+            "crop must be a number of pixels or (rows, columns), and centre (row, column), got "
+            f"crop={recipe.crop!r}, centre={recipe.centre!r}."
+        )
+        raise ValueError(msg) from None
+    if recipe.centre is not None and recipe.crop is None:
+        msg = "centre says where to crop, so it needs crop, the number of pixels to keep."
+        raise ValueError(msg)
+    if sizes[0] != sizes[1]:
+        msg = (
+            f"Patterns must be square, but these are {sizes[0]} rows x {sizes[1]} columns. Pass "
+            f"crop={min(sizes) // b * b} (and centre=(row, column) of the beam)."
+        )
+        raise ValueError(msg)
+    if sizes[0] % b:
+        msg = f"Patterns of {sizes[0]} pixels can't be binned by {b}: crop={sizes[0] // b * b}."
+        raise ValueError(msg)
+    firsts = [c - side // 2 for c, side in zip(centre, sizes, strict=True)]
+    for first, side, length in zip(firsts, sizes, detector, strict=True):
+        if first < 0 or first + side > length:
+            msg = (
+                f"crop={recipe.crop} about centre={tuple(centre)} reaches from row {firsts[0]}, "
+                f"column {firsts[1]} to row {firsts[0] + sizes[0] - 1}, column "
+                f"{firsts[1] + sizes[1] - 1}, beyond the detector's {whole} pixels. Crop less."
+            )
+            raise ValueError(msg)
+    rows, columns = (slice(first, first + side) for first, side in zip(firsts, sizes, strict=True))
+    return Window(rows, columns, b)
+
+
+class PreparedFrames(Frames):
+    """Frames of a detector as amplitudes, float32, made as they are read.
+
+    A pixel has weight 0, which is amplitude 0, where `mask` is False, where an integer is its
+    dtype's largest (saturated, or a gap between modules) or negative (a flag), and where a float
+    is not finite. With `bin`, the counts of a bin are summed, and one pixel without weight takes
+    the weight of its bin.
+
+    Parameters
+    ----------
+    source : Frames, (m, H, W), integers or floats
+        What was recorded.
+    window : Window
+        What is kept of it.
+    intensity : bool
+        Counts, whose root is taken, and not amplitudes.
+    rows : ndarray, (n,), int, optional
+        Which frames, in which order; all if not given.
+    mask : ndarray, (H, W), bool, optional
+        False for pixels of weight 0.
+    """
+
+    def __init__(
+        self,
+        source: Frames,
+        window: Window,
+        *,
+        intensity: bool,
+        rows: NDArray[np.integer[Any]] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.source = source
+        self.window = window
+        self.intensity = intensity
+        self.rows = rows
+        self.mask = mask
+        self.shape = (len(source) if rows is None else len(rows), window.N, window.N)
+        self.dtype = np.dtype(np.float32)
+        self._bad = None if mask is None else ~mask[window.rows, window.columns]
+
+    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
+        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
+        if self.rows is not None:
+            rows = self.rows[rows]
+        size = max(1, self.source.nbytes // max(1, len(self.source)))
+        each = max(1, min(PIECE_BYTES // size, len(rows)))
+        buffer = np.empty((each, *self.source.shape[1:]), self.source.dtype)
+        for first in range(0, len(rows), each):
+            some = rows[first : first + each]
+            raw = buffer[: len(some)]
+            self.source.read(some, raw)
+            kept = raw[:, self.window.rows, self.window.columns]
+            self._amplitudes(kept, some, out[first : first + len(some)])
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Read all patterns, some at a time, in the way that suits the source."""
+        if self.rows is not None:
+            yield from super().blocks()
+            return
+        each = max(1, PIECE_BYTES // max(1, self.nbytes // max(1, len(self))))
+        for where, raw in self.source.blocks():
+            kept = raw[:, self.window.rows, self.window.columns]
+            for first in range(where.start, where.stop, each):
+                rows = np.arange(first, min(first + each, where.stop))
+                out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+                self._amplitudes(kept[rows - where.start], rows, out)
+                yield slice(first, first + len(rows)), out
+
+    def _amplitudes(
+        self, kept: NDArray[Any], rows: NDArray[np.integer[Any]], out: NDArray[Any]
+    ) -> None:
+        """Turn raw pixels, which are overwritten, into amplitudes."""
+        if kept.dtype.kind in "iu":
+            bad = kept == np.iinfo(kept.dtype).max
+            if kept.dtype.kind == "i":
+                bad |= kept < 0
+        else:
+            bad = ~np.isfinite(kept)
+        if self._bad is not None:
+            bad |= self._bad
+        np.copyto(kept, 0, where=bad)
+        if self.intensity and kept.dtype.kind == "f":
+            lowest = kept.min(axis=(1, 2), initial=0)
+            if (lowest < 0).any():
+                first = int(np.argmax(lowest < 0))
+                msg = (
+                    f"Intensities can't be negative; the lowest is {lowest[first]:g} (pattern "
+                    f"{rows[first]}). Subtract no background, or mask such pixels."
+                )
+                raise ValueError(msg)
+        if self.window.bin == 1:
+            if self.intensity:
+                np.sqrt(kept, out=out, dtype=np.float32, casting="unsafe")
+            else:
+                out[...] = kept
+            return
+        N, b = self.window.N, self.window.bin
+        counts = kept.astype(np.float64)
+        if not self.intensity:
+            np.square(counts, out=counts)
+        summed = counts.reshape(-1, N, b, N, b).sum(axis=(2, 4))
+        summed[bad.reshape(-1, N, b, N, b).any(axis=(2, 4))] = 0
+        out[...] = np.sqrt(summed)
+
+
+def scaled(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    recipe: Recipe,
+    part: Window,
+    shape: tuple[int, ...],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float] | None]:
+    """Bring positions of the unit that the caller names to metres, or to pixels of the object.
+
+    Cropping a detector makes the pixels of the object larger, so positions in pixels shrink.
+
+    Returns
+    -------
+    x, y : ndarray, (n,), float64
+        In metres, or in pixels for the unit px.
+    object_pixel : tuple of float, or None
+        Width and height in metres.
+
+    Raises
+    ------
+    ValueError
+        If the unit or what it needs is not given.
+    """
+    side = part.N * part.bin
+    if recipe.unit == "px":
+        return x * (side / shape[2]), y * (side / shape[1]), None
+    needed = ("energy_eV", "distance_m", "detector_pixel_m")
+    missing = [name for name in needed if getattr(recipe, name) is None]
+    if recipe.unit is None:
+        msg = f"In which unit are x and y? Pass unit=, one of {', '.join(METRES)} or px."
+        raise ValueError(msg)
+    if missing:
+        msg = (
+            f"Positions in {recipe.unit} become pixels of the object by wavelength * distance / (N "
+            f"* detector pixel). Pass {', '.join(f'{name}=' for name in missing)} too."
+        )
+        raise ValueError(msg)
+    assert recipe.energy_eV is not None
+    assert recipe.distance_m is not None
+    assert recipe.detector_pixel_m is not None
+    metres = METRES[recipe.unit]
+    pixel = EV_METRE / recipe.energy_eV * recipe.distance_m / (side * recipe.detector_pixel_m)
+    return x * metres, y * metres, (pixel, pixel)
+
+
+def join(
+    n_frames: int,
+    n_positions: int,
+    frame_ids: NDArray[np.int64] | None = None,
+    position_ids: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the position of each frame: the one with its number.
+
+    Parameters
+    ----------
+    n_frames, n_positions : int
+        How many there are.
+    frame_ids, position_ids : ndarray, (n_frames,) and (n_positions,), int64, optional
+        Their numbers; 0, 1, 2, ... if not given. Negative ones have no partner.
+
+    Returns
+    -------
+    frames, positions : ndarray, (n,), int64
+        Rows that belong together, by ascending frame.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of frames and positions differ and no ids say what belongs together, if two
+        positions have one number, or if nothing belongs together.
+    """
+    if frame_ids is None and position_ids is None and n_frames != n_positions:
+        msg = (
+            f"There are {n_frames} frames, but {n_positions} positions. Name the data set that "
+            "says which belong together: index=KEY."
+        )
+        raise ValueError(msg)
+    frame_ids = np.arange(n_frames) if frame_ids is None else frame_ids
+    position_ids = np.arange(n_positions) if position_ids is None else position_ids
+    known = np.flatnonzero(position_ids >= 0)
+    order = known[np.argsort(position_ids[known], kind="stable")]
+    ordered = position_ids[order]
+    repeated = np.flatnonzero(np.diff(ordered) == 0)
+    if len(repeated):
+        number = ordered[repeated[0]]
+        times = np.count_nonzero(ordered == number)
+        msg = (
+            f"{times} positions belong to frame {number} ({len(repeated)} positions too many in "
+            "all). Average the positions of each frame first."
+        )
+        raise ValueError(msg)
+    place = np.searchsorted(ordered, frame_ids)
+    found = place < len(ordered)
+    found[found] = ordered[place[found]] == frame_ids[found]
+    frames = np.flatnonzero(found)
+    return frames, order[place[frames]]
+
+
+def as_ids(values: NDArray[Any], key: str) -> NDArray[np.int64]:
+    """Return whole numbers, which detectors also write as floats, as int64."""
+    ids = np.asarray(values)
+    if ids.ndim == 1 and ids.dtype.kind == "f":
+        finite = np.where(np.isfinite(ids), ids, -1)
+        ids = finite.astype(np.int64) if (finite == np.floor(finite)).all() else ids
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        msg = f"index={key!r} must be whole numbers (n,), got shape {ids.shape} of {ids.dtype}."
+        raise ValueError(msg)
+    return ids.astype(np.int64)
+
+
+def assemble(
+    source: Frames,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    recipe: Recipe,
+    *,
+    intensity: bool,
+    object_pixel: tuple[float, float] | None,
+    part: Window,
+    frame_ids: NDArray[np.int64] | None = None,
+    position_ids: NDArray[np.int64] | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    probe: NDArray[Any] | None = None,
+    object: NDArray[Any] | None = None,
+) -> Scan:
+    """Make a scan of frames and positions; each format brings them here.
+
+    Parameters
+    ----------
+    source : Frames, (n_frames, H, W)
+        What the detector recorded.
+    x, y : ndarray, (n_positions,), float64
+        Positions, in metres or, without `object_pixel`, in pixels.
+    recipe : Recipe
+        Of which `swap_xy`, `flip_x` and `flip_y` count here.
+    intensity : bool
+        The frames are counts.
+    object_pixel : tuple of float, optional
+        Width and height of an object pixel in metres. Positions in metres are moved so that the
+        smallest x and y are ``N // 2``.
+    part : Window
+        What is kept of a frame.
+    frame_ids, position_ids : ndarray, optional
+        As of `join`.
+    mask : ndarray, (H, W), bool, optional
+        True for good pixels.
+    probe, object : ndarray, optional
+        What is known of them.
+    """
+    frames, rows = join(len(source), len(x), frame_ids, position_ids)
+    finite = np.isfinite(x[rows]) & np.isfinite(y[rows])
+    frames, rows = frames[finite], rows[finite]
+    lost = {"frames": len(source) - len(frames), "positions": len(x) - len(np.unique(rows))}
+    if not len(frames):
+        msg = (
+            f"None of {len(source)} frames belongs to one of {len(x)} positions. Check index= "
+            "(frames are numbered from 0) and whether x and y are finite."
+        )
+        raise ValueError(msg)
+    if any(lost.values()):
+        warnings.warn(
+            f"{lost['frames']} of {len(source)} frames have no position, and {lost['positions']} "
+            f"of {len(x)} positions no frame; they were left out.",
+            stacklevel=5,
+        )
+    x, y = x[rows], y[rows]
+    if recipe.swap_xy:
+        x, y = y, x
+    # A mirrored axis keeps its extent.
+    x = x.min() + x.max() - x if recipe.flip_x else x
+    y = y.min() + y.max() - y if recipe.flip_y else y
+    metadata = {}
+    if object_pixel is not None:
+        width, height = object_pixel
+        x = (x - x.min()) / width + part.N // 2
+        y = (y - y.min()) / height + part.N // 2
+        metadata["object_pixel_m"] = np.array(object_pixel)
+    if probe is not None and (probe.ndim not in (2, 3) or probe.shape[-2:] != (part.N, part.N)):
+        warnings.warn(
+            f"The probe has shape {probe.shape}, which does not fit patterns of {part.N} x "
+            f"{part.N}; it was left out.",
+            stacklevel=5,
+        )
+        probe = None
+    return Scan(
+        positions=np.stack([x, y], axis=1),
+        diffraction=PreparedFrames(
+            source,
+            part,
+            intensity=intensity,
+            rows=None if len(frames) == len(source) else frames,
+            mask=mask,
+        ),
+        probe=probe,
+        object=object,
+        mask=None if mask is None else part.good(mask),
+        metadata=metadata,
+    )
