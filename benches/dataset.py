@@ -33,7 +33,7 @@ def make_data(n: int, N: int, n_groups: int) -> pf.GroupedDataset:
 
     rng = np.random.default_rng(0)
     side = int(np.ceil(np.sqrt(n)))
-    positions = np.stack([np.arange(n) % side, np.arange(n) // side], 1) * 8.0
+    positions = (np.stack([np.arange(n) % side, np.arange(n) // side], 1) * 8.0).astype("f8")
     patterns = np.empty((n, N, N), np.float32)
     for pattern in patterns:
         rng.random(out=pattern, dtype=np.float32)

@@ -222,6 +222,11 @@ def test_batches_that_are_let_go_are_reused() -> None:
     assert len(addresses) < 10  # of 24 batches
 
 
+def test_arrays_begin_on_64_bytes() -> None:
+    for batch in make_data().batches(3, fields=("Y",)):
+        assert batch["diffraction"].ctypes.data % 64 == batch["Y"].ctypes.data % 64 == 0
+
+
 def our_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "ptycho_fast-batches" in thread.name]
 

@@ -221,7 +221,7 @@ def test_memory_beyond_the_result_is_bounded() -> None:
         scan = pf.simulate_scan(n, 64, spacing=0.5, seed=0)
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return highest - scan.diffraction.nbytes
+        return int(highest - scan.diffraction.nbytes)
 
     # 1500 patterns more are 25 MB; what is needed beside them is the same (the object grows by
     # a few pixels).

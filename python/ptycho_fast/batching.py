@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import sys
@@ -106,16 +107,24 @@ class Buffers:
         self._idle = sys.getrefcount(alone[0])
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return an array to fill, new or no longer in use."""
-        # A view is given out: while it, or anything made from it, lives, so does a reference.
+        """Return an array to fill, new or no longer in use.
+
+        It begins on 64 bytes, so that TensorFlow takes it as it is.
+        """
         kept = self._kept.setdefault((name, shape, np.dtype(dtype)), [])
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         for i in range(len(kept)):
+            # What is given out refers to it, and so does anything made from that.
             if sys.getrefcount(kept[i]) == self._idle:
-                return kept[i].view()
-        fresh = np.empty(shape, dtype)
-        if len(kept) < self.MOST:
-            kept.append(fresh)
-        return fresh.view()
+                memory = kept[i]
+                break
+        else:
+            memory = np.empty(size + 64, np.uint8)
+            if len(kept) < self.MOST:
+                kept.append(memory)
+        start = -memory.ctypes.data % 64
+        aligned: NDArray[Any] = memory[start : start + size].view(dtype).reshape(shape)
+        return aligned
 
 
 class Batches:

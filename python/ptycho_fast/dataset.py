@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ptycho_fast.feeds.torch import TorchFeed
     from ptycho_fast.scan import Scan
 
     Batch = dict[str, NDArray[Any]]
@@ -393,8 +394,8 @@ class GroupedDataset:
         epoch : int
             The first one.
         redraw : bool
-            Draw the groups of each epoch as `at_epoch` does. Their number may then differ from
-            epoch to epoch, so the cardinality is unknown.
+            Draw the groups of each epoch as `at_epoch` does. All epochs have as many batches:
+            should other groups be more, the rest is dropped; if fewer, the first come again.
         rank, world_size : int, optional
             As of `batches`. In ``tf.distribute`` there is one data set for each worker, and its
             batches go to the worker's replicas in turn::
@@ -452,6 +453,95 @@ class GroupedDataset:
             fields=fields,
             layout=layout,
             intensity_scale=intensity_scale,
+        )
+
+    def to_torch(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        redraw: bool = False,
+        drop_last: bool | None = None,
+        pad: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        fields: Sequence[str] = (),
+        layout: str = "channels_first",
+        pin_memory: bool | None = None,
+        resident: bool = False,
+        device: Any = None,
+    ) -> TorchFeed:
+        """Feed PyTorch: an iterable data set of whole batches, as dicts of tensors.
+
+        Each iteration is the next epoch, and ``feed.set_epoch(epoch, start_batch=0)`` says which
+        it is and where in it to begin; ``state_dict`` and ``load_state_dict`` do so for
+        checkpoints. Its ``len`` is the number of batches of an epoch.
+
+        Parameters
+        ----------
+        batch_size, shuffle, seed, drop_last, pad, fields
+            As of `batches`.
+        epoch : int
+            The first.
+        redraw : bool
+            Draw new groups for each epoch, as `at_epoch` does.
+        rank, world_size : int, optional
+            Those of ``torch.distributed`` where that is initialised by the time of an iteration,
+            else 0 of 1.
+        layout : {"channels_first", "channels_last"}
+            Of patterns and patches: ``(B, C, N, N)`` or ``(B, N, N, C)``.
+        pin_memory : bool, optional
+            Make batches in page-locked memory, from which they reach a GPU fastest; by default
+            where there is CUDA. The workers of a ``DataLoader`` can't: use the loader's own.
+        resident : bool
+            Keep all patterns on `device` and gather there: an index is all that travels. Object
+            patches are cut there too, and all tensors are there. It needs ``num_workers=0``.
+        device : torch.device or str, optional
+            For `resident`: by default the current CUDA device, else the CPU.
+
+        Returns
+        -------
+        ptycho_fast.feeds.torch.TorchFeed
+            For ``DataLoader(feed, batch_size=None)``. A thread makes batches ahead; workers are
+            not needed for that.
+
+        Raises
+        ------
+        ValueError
+            If there is no whole batch, or arguments contradict.
+        ImportError
+            If PyTorch is not installed.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> from torch.utils.data import DataLoader
+        >>> scan = pf.simulate_scan(n_positions=60, N=16, seed=0)
+        >>> data = pf.GroupedDataset(scan, pf.group_positions(scan.positions, 50, seed=1))
+        >>> loader = DataLoader(data.to_torch(batch_size=20, shuffle=True), batch_size=None)
+        >>> [tuple(batch["diffraction"].shape) for batch in loader]
+        [(20, 4, 16, 16), (20, 4, 16, 16), (10, 4, 16, 16)]
+        """
+        from ptycho_fast.feeds.torch import TorchFeed  # noqa: PLC0415
+
+        return TorchFeed(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            redraw=redraw,
+            drop_last=drop_last,
+            pad=pad,
+            rank=rank,
+            world_size=world_size,
+            fields=fields,
+            layout=layout,
+            pin_memory=pin_memory,
+            resident=resident,
+            device=device,
         )
 
     def _thread_count(self) -> int:

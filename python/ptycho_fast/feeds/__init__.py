@@ -1,0 +1,1 @@
+"""Batches as a framework wants them: one module a framework."""

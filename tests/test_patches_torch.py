@@ -1,0 +1,408 @@
+"""Patches in PyTorch against the float64 oracle, and their gradients against its matrix."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import reference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+import ptycho_fast.patches.torch as module  # noqa: E402
+from ptycho_fast.patches.torch import METHODS, extract_patches  # noqa: E402
+
+torch.set_num_threads(2)
+
+HEIGHT, WIDTH = 150, 210
+
+
+def make_object(
+    height: int = HEIGHT, width: int = WIDTH, dtype: type = np.complex128
+) -> NDArray[Any]:
+    rng = np.random.default_rng(height)
+    real, imaginary = rng.normal(size=(2, height, width))
+    image: NDArray[Any] = (real + 1j * imaginary).astype(dtype)
+    return image
+
+
+def make_positions(B: int, C: int, N: int, seed: int = 0) -> NDArray[np.float64]:
+    """Positions of which many straddle a border and some lie beyond it, all different."""
+    rng = np.random.default_rng([seed, B, C, N])
+    x = rng.uniform(-0.7 * N, WIDTH + 0.7 * N, (B, C))
+    y = rng.uniform(-0.7 * N, HEIGHT + 0.7 * N, (B, C))
+    return np.stack([x, y], axis=1)
+
+
+def tolerance(image: NDArray[Any]) -> float:
+    """CONTRACT section 5."""
+    bordered = np.pad(image, 1)
+    steps = max(float(np.abs(np.diff(bordered, axis=axis)).max()) for axis in (0, 1))
+    return 1e-6 * float(np.abs(image).max()) + 1e-4 * steps
+
+
+def assert_close(found: Any, expected: NDArray[Any], image: NDArray[Any]) -> None:
+    assert found.dtype == torch.complex64
+    assert found.shape == expected.shape
+    assert found.is_contiguous()
+    assert np.abs(found.numpy() - expected).max(initial=0) <= tolerance(image)
+
+
+# --- values --------------------------------------------------------------------------------------
+
+CASES = [
+    (N, gridsize, B)
+    for N, gridsize, B in itertools.product((1, 32, 33, 64, 127, 256), (1, 2, 3), (1, 7, 100))
+    if B * N**2 * gridsize**2 <= 100 * 127**2
+]
+
+
+@pytest.mark.parametrize(("N", "gridsize", "B"), CASES)
+def test_both_methods_follow_the_definition(N: int, gridsize: int, B: int) -> None:
+    C = gridsize**2
+    image = make_object(dtype=np.complex64 if (N + C + B) % 2 else np.complex128)
+    positions = make_positions(B, C, N)
+    expected = reference.extract_patches(image, positions, N)
+    kernel, gather = (
+        extract_patches(torch.from_numpy(image), torch.from_numpy(positions), N, method=method)
+        for method in METHODS
+    )
+    assert_close(kernel, expected, image)
+    assert_close(gather, expected, image)
+    assert_close(kernel, gather.numpy(), image)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("N", [32, 33])
+def test_across_every_border_and_outside(N: int, method: str) -> None:
+    def crossings(size: int) -> list[float]:
+        near = [-N / 2 - 1, -N / 2, -N // 2 + 0.25, -1.0, -0.5, 0.0, 0.5, 2.75]
+        far = [-1e18, -1e9, -3.1 * N, size + 1e5, 2.0**32 + size / 3, 1e18]
+        return [size / 3, *far, *near, *(size - x for x in near)]
+
+    xs, ys = crossings(WIDTH), crossings(HEIGHT)
+    positions = np.array([(x, y) for x in xs for y in ys]).reshape(len(xs), len(ys), 2)
+    positions = positions.transpose(0, 2, 1)
+    image = make_object()
+    patches = extract_patches(image, positions, N, method=method)
+    assert_close(patches, reference.extract_patches(image, positions, N), image)
+    assert patches.numpy()[0, :, :, 0].all()
+    assert not patches.numpy()[1:7].any()
+    assert not patches.numpy()[..., 1:7].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_position(method: str, data: st.DataObject) -> None:
+    coordinate = st.one_of(
+        st.floats(-20, 30),
+        st.integers(-20, 30).map(float),
+        st.floats(allow_nan=False, allow_infinity=False),
+    )
+    values = data.draw(st.lists(coordinate, min_size=12, max_size=12))
+    positions = np.array(values).reshape(2, 2, 3)
+    image = make_object(11, 17)
+    patches = extract_patches(image, positions, 5, method=method)
+    assert_close(patches, reference.extract_patches(image, positions, 5), image)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_fraction_is_taken_in_float64(method: str) -> None:
+    image = make_object(4, 120_000)
+    positions = np.array([[[100_000.123, 99_999.877], [1.5, 2.25]]])
+    patches = extract_patches(image, positions, 4, method=method)
+    assert_close(patches, reference.extract_patches(image, positions, 4), image)
+    # A float32 position is the number that it holds, here 0.002 pixels off.
+    narrow = positions.astype(np.float32)
+    patches = extract_patches(image, torch.from_numpy(narrow), 4, method=method)
+    assert_close(patches, reference.extract_patches(image, narrow, 4), image)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_taken_as_an_object_and_as_positions(method: str) -> None:
+    image, positions = make_object(9, 13), make_positions(2, 3, 6)
+    positions[0] = [[3.2, 5.7, -1.1], [4.4, 1.5, 2.6]]
+    expected = reference.extract_patches(image, positions, 6)
+    tensor, frozen = torch.from_numpy(image), image.astype(np.complex64)
+    frozen.flags.writeable = False
+    for an_object in (
+        image,
+        image.tolist(),
+        frozen,
+        tensor,
+        tensor.T.contiguous().T,
+        tensor.conj_physical().conj(),  # a conjugate that PyTorch puts off
+    ):
+        for where in (
+            positions,
+            positions[:, None],
+            torch.from_numpy(positions),
+            torch.from_numpy(positions).requires_grad_(),
+        ):
+            with torch.no_grad():
+                assert_close(extract_patches(an_object, where, 6, method=method), expected, image)
+    real = extract_patches(tensor.real, positions, 6, method=method)
+    assert_close(real, reference.extract_patches(image.real, positions, 6), image)
+    whole = np.round(positions)
+    expected = reference.extract_patches(image, whole, 6)
+    for dtype in (torch.int64, torch.bfloat16):  # whole numbers this small are exact in both
+        where = torch.from_numpy(whole.clip(-20, 20)).to(dtype)
+        expected = reference.extract_patches(image, whole.clip(-20, 20), 6)
+        assert_close(extract_patches(image, where, 6, method=method), expected, image)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_to_cut_or_to_cut_from(method: str) -> None:
+    image = make_object(9, 13)
+    assert extract_patches(image, np.empty((0, 2, 3)), 6, method=method).shape == (0, 6, 6, 3)
+    nothing = torch.from_numpy(image[:0]).requires_grad_()
+    patches = extract_patches(nothing, [[[1.0], [2.0]]], 6, method=method)
+    assert patches.shape == (1, 6, 6, 1)
+    assert not patches.detach().numpy().any()
+    torch.autograd.backward(patches.abs().sum())
+    assert nothing.grad.shape == (0, 13)
+
+
+@pytest.mark.parametrize("piece", [1, 500, 2000])
+def test_the_pieces_do_not_show(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 groups of 3 patches of 12 x 12: one at a time, one, and three."""
+    image, positions = make_object(dtype=np.complex64), make_positions(5, 3, 11)
+
+    def run() -> tuple[Any, Any]:
+        x = torch.from_numpy(image).requires_grad_()
+        patches = extract_patches(x, positions, 11, method="torch")
+        torch.autograd.backward((patches.abs() ** 2).sum())
+        return patches.detach(), x.grad
+
+    patches, gradient = run()
+    monkeypatch.setattr(module, "PIECE", piece)
+    in_pieces, gradient_in_pieces = run()
+    assert torch.equal(patches, in_pieces)
+    torch.testing.assert_close(gradient, gradient_in_pieces)
+
+
+def test_no_more_memory_than_a_piece_beside_the_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that either way allocates is larger than a piece, but the patches and the object."""
+    from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC0415
+
+    sizes = []
+
+    class Record(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                sizes.append(out.untyped_storage().nbytes())
+            return out
+
+    monkeypatch.setattr(module, "PIECE", 1000)
+    positions = make_positions(50, 4, 20)
+    x = torch.from_numpy(make_object(30, 30, np.complex64)).requires_grad_()
+    with Record():  # type: ignore[no-untyped-call, unused-ignore]
+        patches = extract_patches(x, positions, 20, method="torch")
+        torch.autograd.backward(patches, patches.detach())
+    own = {8 * 50 * 4 * 20**2, 8 * 30 * 30}
+    assert own <= set(sizes)
+    assert max(set(sizes) - own) <= 8 * 4 * 21**2  # a piece is at least one group
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def matrix(shape: tuple[int, int], positions: NDArray[Any], N: int) -> Any:
+    """The extraction as a matrix, column by column from the oracle: complex128."""
+    unit = np.eye(shape[0] * shape[1]).reshape(-1, *shape)
+    columns = [reference.extract_patches(pixel, positions, N).ravel() for pixel in unit]
+    return torch.from_numpy(np.stack(columns, axis=1).astype(np.complex128))
+
+
+def small_case() -> tuple[Any, NDArray[np.float64], int]:
+    positions = np.random.default_rng(5).uniform(-3, 8, (2, 2, 3))
+    positions[0, :, 0] = 1e18
+    return torch.from_numpy(make_object(6, 5)), positions, 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.float64])
+def test_the_gradient_is_that_of_the_matrix(method: str, dtype: Any) -> None:
+    image, positions, N = small_case()
+    image = image.to(dtype) if dtype.is_complex else image.real.clone()
+    A = matrix(image.shape, positions, N)
+    target = torch.from_numpy(make_object(A.shape[0], 1)[:, 0])
+
+    def gradient(extract: Any) -> Any:
+        x = image.clone().requires_grad_()
+        loss = (extract(x).reshape(-1) - target).abs().pow(3).sum()
+        (found,) = torch.autograd.grad(loss, x)
+        return found
+
+    expected = gradient(lambda x: A @ x.to(torch.complex128).reshape(-1))
+    assert expected.abs().max() > 1
+    found = gradient(lambda x: extract_patches(x, positions, N, method=method))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-4, check_dtype=False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_of_gradients_are_those_of_the_matrix(method: str) -> None:
+    image, positions, N = small_case()
+    A = matrix(image.shape, positions, N)
+
+    def second(extract: Any) -> Any:
+        x = image.clone().requires_grad_()
+        loss = extract(x).reshape(-1).abs().pow(4).sum()
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        (found,) = torch.autograd.grad(first.abs().pow(2).sum(), x)
+        return found
+
+    expected = second(lambda x: A @ x.reshape(-1))
+    assert expected.abs().max() > 1
+    found = second(lambda x: extract_patches(x, positions, N, method=method))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradcheck(method: str) -> None:
+    """The function is linear, so that a long step is as exact as a short one."""
+    image, positions, N = small_case()
+    x = image.to(torch.complex64).requires_grad_()
+    with pytest.warns(UserWarning, match="not a double precision"):
+        assert torch.autograd.gradcheck(
+            lambda x: extract_patches(x, positions, N, method=method), (x,), eps=1.0, atol=1e-4
+        )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_the_backward_is_the_adjoint(N: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(-6, 20, (2, 2, 3))
+    target = rng.normal(size=(2, N, N, 3)) + 1j * rng.normal(size=(2, N, N, 3))
+    upstream = torch.from_numpy(target.astype(np.complex64))
+    image = make_object(11, 17, np.complex64)
+    for method in METHODS:
+        x = torch.from_numpy(image).requires_grad_()
+        patches = extract_patches(x, positions, N, method=method)
+        torch.autograd.backward(patches, upstream)
+        one = (patches.detach().numpy() * target.conj()).sum(dtype=np.complex128)
+        other = (image * x.grad.numpy().conj()).sum(dtype=np.complex128)
+        assert abs(one - other) <= 1e-5 * np.abs(target).sum()
+
+
+@pytest.mark.parametrize("shape", [(64, 2, 4), (33, 3, 9)])
+def test_gradients_of_both_methods_agree(shape: tuple[int, int, int]) -> None:
+    N, B, C = shape
+    positions = make_positions(B, C, N)
+    gradients = []
+    for method in METHODS:
+        x = torch.from_numpy(make_object(dtype=np.complex64)).requires_grad_()
+        patches = extract_patches(x, positions, N, method=method)
+        torch.autograd.backward((patches - 0.5j).abs().pow(2).sum())
+        gradients.append(x.grad)
+    assert gradients[0].abs().max() > 1
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gradient_that_is_not_laid_out_like_the_patches(method: str) -> None:
+    """A conjugate that is put off, a transpose and an expanded number come from upstream."""
+    image, positions, N = small_case()
+    x = image.to(torch.complex64).requires_grad_()
+    patches = extract_patches(x, positions, N, method=method)
+    for upstream in (
+        (torch.randn(patches.shape) + 1j).conj(),
+        (torch.randn(2, 3, N, N) * 1j).permute(0, 2, 3, 1),
+        torch.tensor(2 + 1j).expand(patches.shape),
+    ):
+        (found,) = torch.autograd.grad(patches, x, upstream, retain_graph=True)
+        plain = upstream.resolve_conj().clone(memory_format=torch.contiguous_format)
+        (expected,) = torch.autograd.grad(patches, x, plain, retain_graph=True)
+        assert expected.abs().max() > 0.1
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_gradient_with_respect_to_positions(method: str) -> None:
+    positions = torch.tensor([[[4.5], [3.5]]], dtype=torch.float64, requires_grad=True)
+    patches = extract_patches(make_object(12, 9), positions, 4, method=method)
+    assert not patches.requires_grad
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_object_is_found_by_descent(method: str) -> None:
+    """The gradient points where the loss falls: patches of an object give the object back."""
+    image = torch.from_numpy(make_object(12, 12, np.complex64))
+    grid = np.arange(12.0)
+    positions = np.stack(np.meshgrid(grid, grid)).reshape(2, -1).T[:, :, None] + 0.25
+    target = extract_patches(image, positions, 4)
+    x = torch.zeros_like(image).requires_grad_()
+    for _ in range(200):
+        loss = (extract_patches(x, positions, 4, method=method) - target).abs().pow(2).sum()
+        (step,) = torch.autograd.grad(loss, x)
+        with torch.no_grad():
+            x -= 0.03 * step
+    assert (x - image).abs().max() < 1e-2
+
+
+# --- other devices -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("N", [33, 64])
+def test_on_a_gpu(N: int) -> None:
+    image, positions = make_object(dtype=np.complex64), make_positions(7, 4, N)
+    expected = reference.extract_patches(image, positions, N)
+    gradients = []
+    for device in ("cpu", "cuda"):
+        x = torch.from_numpy(image).to(device).requires_grad_()
+        for where in (positions, torch.from_numpy(positions), torch.from_numpy(positions).cuda()):
+            patches = extract_patches(x, where, N)
+            assert patches.device == x.device
+            assert_close(patches.detach().cpu(), expected, image)
+        torch.autograd.backward((patches - 0.5j).abs().pow(2).sum())
+        gradients.append(x.grad.cpu())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-4)
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+GOOD = np.array([[[4.5], [3.5]]])
+BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"method": "rust"}, r"method must be 'auto' or 'torch', got 'rust'\."),
+    ({"method": None}, "got None"),
+    ({"N": 0}, r"N must be a whole number in 1\.\.2147483647, got 0\."),
+    ({"N": 2.5}, r"N must be .*, got 2\.5\."),
+    ({"object": np.ones(3)}, r"object must be \(H, W\) complex, got shape \(3,\)"),
+    ({"object": torch.ones(3)}, r"object must be \(H, W\) complex, got shape \(3,\) of .*float32"),
+    ({"object": torch.tensor([[True]])}, "of torch.bool"),
+    ({"object": [["a"]]}, "object must be"),
+    ({"positions": np.ones((4, 2))}, r"\(B, 2, C\) or \(B, 1, 2, C\).* got shape \(4, 2\)"),
+    ({"positions": torch.ones((4, 3, 2))}, r"got shape .*4, 3, 2"),
+    ({"positions": torch.ones((4, 2, 1), dtype=torch.complex64)}, "real numbers, got dtype comp"),
+    ({"positions": torch.ones((4, 2, 1), dtype=torch.bool)}, "real numbers, got dtype bool"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_ARGUMENTS)
+def test_a_bad_argument_is_a_sentence(change: dict[str, Any], message: str) -> None:
+    arguments = {"object": make_object(9, 13), "positions": GOOD, "N": 4, **change}
+    with pytest.raises(ValueError, match=message):
+        extract_patches(**arguments)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_positions_that_are_not_finite(value: float, method: str) -> None:
+    positions = np.full((2, 2, 3), 4.5)
+    positions[1, 0, 2] = value
+    with pytest.raises(ValueError, match="finite"):
+        extract_patches(make_object(9, 13), torch.from_numpy(positions), 4, method=method)
