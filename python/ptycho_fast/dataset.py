@@ -342,7 +342,7 @@ class GroupedDataset:
         schedule = Schedule(
             len(self), batch_size, rank, world_size, drop_last=drop_last, pad=pad, order=order
         )
-        maker = _Maker(self, schedule, tuple(fields), layout, out)
+        maker = Maker(self, schedule, tuple(fields), layout, out)
         start = as_count("start_batch", start_batch, least=0, most=len(schedule))
         return Batches(maker, start, len(schedule), ahead=AHEAD if out is None else 0)
 
@@ -623,7 +623,7 @@ class _Part:
 _Share = tuple[int, "slice | NDArray[np.bool_]"]
 
 
-class _Maker:
+class Maker:
     """Makes batch after batch; it knows the data set, the schedule and the buffers."""
 
     def __init__(

@@ -24,7 +24,7 @@ import numpy as np
 
 from ptycho_fast.batching import Batches, rank_and_world
 from ptycho_fast.checks import as_count
-from ptycho_fast.dataset import AHEAD, _Maker
+from ptycho_fast.dataset import AHEAD, Maker
 from ptycho_fast.frames import BLOCK_BYTES, Frames
 from ptycho_fast.patches.torch import extract_patches  # says what to install
 
@@ -161,7 +161,7 @@ class TorchFeed(IterableDataset[Any]):
         made = self._at(epoch).batches(**self._options, epoch=epoch, start_batch=start, out={})
         maker: Any = made._make
         if self._resident is not None:
-            maker = _ResidentMaker(maker, self._resident)
+            maker = ResidentMaker(maker, self._resident)
         maker.threads = max(1, maker.threads // step)
         numbers = range(start + number, len(maker.schedule), step)
         self._position = epoch, start
@@ -169,7 +169,7 @@ class TorchFeed(IterableDataset[Any]):
         ahead = AHEAD if worker is None and self._resident is None else 0
         return self._iterate(maker, numbers, epoch, ahead)
 
-    def _iterate(self, maker: _Maker, numbers: range, epoch: int, ahead: int) -> Iterator[Batch]:
+    def _iterate(self, maker: Maker, numbers: range, epoch: int, ahead: int) -> Iterator[Batch]:
         pin = self.pin_memory and ahead > 0  # a loader with workers pins on its own
 
         def make(i: int) -> Any:
@@ -409,10 +409,10 @@ def _blocks(diffraction: Any) -> Iterator[tuple[int, NDArray[Any]]]:
         )
 
 
-class _ResidentMaker(_Maker):
+class ResidentMaker(Maker):
     """Makes batches on the device where the patterns are."""
 
-    def __init__(self, maker: _Maker, resident: _Resident) -> None:
+    def __init__(self, maker: Maker, resident: _Resident) -> None:
         layout = "channels_first" if maker.channels_first else "channels_last"
         super().__init__(maker.dataset, maker.schedule, maker.fields, layout, None)
         self.resident = resident
