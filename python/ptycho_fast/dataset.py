@@ -642,6 +642,7 @@ class Maker:
         self.first_row = np.cumsum([0, *(len(part.groups) for part in self.parts)])
 
     def __call__(self, batch: int) -> Batch:
+        """Return a batch by its number."""
         rows = self.schedule.rows(batch)
         B, C = len(rows), self.dataset.group_size
         scan_id = np.zeros(B, np.int32)
