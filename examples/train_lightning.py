@@ -18,7 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 import ptycho_fast as pf
-from ptycho_fast.feeds.torch import GroupedDataModule
+from ptycho_fast.feeds.lightning import GroupedDataModule
 
 N = 32
 

@@ -646,7 +646,7 @@ def test_a_worker_does_not_set_the_epoch() -> None:
 def test_lightning_takes_the_epochs_of_its_trainer(tmp_path: Path) -> None:
     """Also where a run goes on from a checkpoint."""
     lightning = pytest.importorskip("lightning")
-    from ptycho_fast.feeds.torch import GroupedDataModule  # noqa: PLC0415
+    from ptycho_fast.feeds.lightning import GroupedDataModule  # noqa: PLC0415
 
     training, validation = make_data().split(0.3, margin=0)
     seen: dict[int, list[Any]] = {}

@@ -1,4 +1,4 @@
-"""Batches for PyTorch's ``DataLoader`` and for Lightning.
+"""Batches for PyTorch's ``DataLoader``.
 
 `GroupedDataset.to_torch` says what there is to ask for.
 
@@ -30,7 +30,7 @@ from ptycho_fast.patches.torch import extract_patches  # says what to install
 
 # isort: split
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -264,84 +264,6 @@ class _Epochs:
         self.__dict__.update(state)
         # Nothing happens if it is.
         self._shared.share_memory_()  # type: ignore[no-untyped-call, unused-ignore]
-
-
-# --- Lightning ------------------------------------------------------------------------------------
-
-
-def __getattr__(name: str) -> Any:
-    """Define `GroupedDataModule` when it is wanted: Lightning takes seconds to import."""
-    if name != "GroupedDataModule":
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    from lightning import LightningDataModule  # noqa: PLC0415
-
-    class GroupedDataModule(LightningDataModule):
-        """Batches of groups for a Lightning ``Trainer``, each rank its own.
-
-        The epochs are the trainer's, also those of a run that goes on from a checkpoint.
-
-        Parameters
-        ----------
-        train : GroupedDataset
-            Shuffled, unless ``shuffle=False``.
-        validation : GroupedDataset, optional
-            In its own order; `GroupedDataset.split` holds one out.
-        batch_size : int
-            Groups per batch and rank.
-        num_workers : int
-            Of the ``DataLoader``: batches are made ahead by a thread without any.
-        options
-            Of `GroupedDataset.to_torch`.
-
-        Examples
-        --------
-        >>> import ptycho_fast as pf
-        >>> from ptycho_fast.feeds.torch import GroupedDataModule
-        >>> scan = pf.simulate_scan(n_positions=200, N=16, seed=0)
-        >>> data = pf.GroupedDataset(scan, pf.group_positions(scan.positions, seed=1))
-        >>> module = GroupedDataModule(*data.split(0.2), batch_size=8, fields=("Y",))
-        >>> next(iter(module.val_dataloader()))["Y"].shape
-        torch.Size([8, 4, 16, 16])
-        """
-
-        def __init__(
-            self,
-            train: GroupedDataset,
-            validation: GroupedDataset | None = None,
-            *,
-            batch_size: int,
-            num_workers: int = 0,
-            **options: Any,
-        ) -> None:
-            super().__init__()
-            self.num_workers = num_workers
-            self.train = train.to_torch(batch_size, **{"shuffle": True, **options})
-            plain = {**options, "shuffle": False, "redraw": False}
-            self.validation = (
-                None if validation is None else validation.to_torch(batch_size, **plain)
-            )
-
-        def train_dataloader(self) -> Any:
-            if self.trainer is not None:
-                self.train.set_epoch(self.trainer.current_epoch)
-            return self._loader(self.train)
-
-        def val_dataloader(self) -> Any:
-            return [] if self.validation is None else self._loader(self.validation)
-
-        def _loader(self, feed: TorchFeed) -> Any:
-            return DataLoader(
-                feed,
-                batch_size=None,
-                num_workers=self.num_workers,
-                persistent_workers=self.num_workers > 0,
-                pin_memory=self.num_workers > 0 and feed.pin_memory,
-            )
-
-    GroupedDataModule.__qualname__ = name  # where pickle looks for it
-    globals()[name] = GroupedDataModule
-    return GroupedDataModule
 
 
 # --- patterns that stay on a device ---------------------------------------------------------------
