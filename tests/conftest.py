@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+
+# PyTorch's triton and TensorFlow each bring an LLVM, and the process aborts where triton's is loaded
+# second. The other way round both work.
+with contextlib.suppress(ImportError):
+    import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
