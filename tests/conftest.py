@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# PyTorch's triton and TensorFlow each bring an LLVM, and the process aborts where triton's is loaded
-# second. The other way round both work.
+# PyTorch's triton and TensorFlow each bring an LLVM, and the process aborts where triton's is
+# loaded second. The other way round both work.
 with contextlib.suppress(ImportError):
     import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
 
