@@ -168,7 +168,8 @@ def array(path: str | os.PathLike[str], key: str) -> NDArray[Any]:
 
 def _unreadable(path: str | os.PathLike[str], what: str, error: Exception) -> OSError:
     reason = str(error)
-    if "plugin" in reason or "registered" in reason:
+    # How it is said depends on the version of HDF5; the directory is that of the plugins.
+    if any(word in reason for word in ("plugin", "registered", "open directory")):
         hint = 'It is compressed with a filter that is not installed: pip install "hdf5plugin".'
     else:
         hint = "It is damaged or cut short. Copy or write it again."
