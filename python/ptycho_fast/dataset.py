@@ -7,7 +7,7 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,9 @@ LAYOUTS = ("channels_last", "channels_first")
 
 AHEAD = 3
 """Batches that are made before they are asked for."""
+
+TOGETHER = 16
+"""Batches whose coordinates are worked out at once: NumPy's calls cost more than the numbers."""
 
 
 class GroupedDataset:
@@ -619,6 +622,18 @@ class _Part:
 # --- making a batch ---------------------------------------------------------------------------
 
 
+class _Plan(NamedTuple):
+    """Groups and coordinates of some batches, one after another."""
+
+    first: int
+    ends: list[int]
+    scan_id: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    coords: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    relative: NDArray[np.float64]
+
+
 # A scan's number, and which rows of a batch are its own.
 _Share = tuple[int, "slice | NDArray[np.bool_]"]
 
@@ -638,38 +653,53 @@ class Maker:
         self.channels_first = layout == "channels_first"
         self.buffers = Buffers()
         self.threads = dataset._thread_count()
+        self._plan: _Plan | None = None
         self.parts = dataset._parts
         self.first_row = np.cumsum([0, *(len(part.groups) for part in self.parts)])
 
     def __call__(self, batch: int) -> Batch:
         """Return a batch by its number."""
-        rows = self.schedule.rows(batch)
-        B, C = len(rows), self.dataset.group_size
-        scan_id = np.zeros(B, np.int32)
+        place = batch % TOGETHER
+        if self._plan is None or self._plan.first != batch - place:
+            self._plan = self._planned(batch - place)
+        plan = self._plan
+        here = slice(plan.ends[place], plan.ends[place + 1])
+        scan_id = plan.scan_id[here]
         shares: list[_Share] = [(0, slice(None))]
         if len(self.parts) > 1:
-            scan_id[:] = np.searchsorted(self.first_row, rows, side="right") - 1
             shares = [(part, scan_id == part) for part in np.unique(scan_id)]
-        indices = self._take("nn_indices", (B, C), np.int32)
-        coords = np.empty((B, 1, 2, C))
-        for part, own in shares:
-            groups = self.parts[part].groups
-            indices[own] = groups.indices[rows[own] - self.first_row[part]]
-            coords[own] = group_coordinates(groups.positions, indices[own])
-        offsets, relative = relative_coordinates(coords)
         made = {
-            "diffraction": self._patterns(indices, scan_id, shares),
-            "coords_relative": self._put("coords_relative", relative),
-            "coords_offsets": self._put("coords_offsets", offsets),
-            "nn_indices": indices,
+            "diffraction": self._patterns(plan.indices[here], scan_id, shares),
+            "coords_relative": self._put("coords_relative", plan.relative[here]),
+            "coords_offsets": self._put("coords_offsets", plan.offsets[here]),
+            "nn_indices": self._put("nn_indices", plan.indices[here]),
         }
         if "Y" in self.fields:
-            made["Y"] = self._patches(coords, shares)
+            made["Y"] = self._patches(plan.coords[here], shares)
         if "probe" in self.fields:
             made["probe"] = self._put("probe", self._probes[scan_id])
         if "scan_id" in self.fields:
             made["scan_id"] = self._put("scan_id", scan_id)
         return made
+
+    def _planned(self, first: int) -> _Plan:
+        """Work out which groups some batches hold, and their coordinates."""
+        batches = range(first, min(first + TOGETHER, len(self.schedule)))
+        each = [self.schedule.rows(batch) for batch in batches]
+        rows = np.concatenate(each)
+        scan_id = np.zeros(len(rows), np.int32)
+        shares: list[_Share] = [(0, slice(None))]
+        if len(self.parts) > 1:
+            scan_id[:] = np.searchsorted(self.first_row, rows, side="right") - 1
+            shares = [(part, scan_id == part) for part in np.unique(scan_id)]
+        indices = np.empty((len(rows), self.dataset.group_size), np.int32)
+        coords = np.empty((len(rows), 1, 2, self.dataset.group_size))
+        for part, own in shares:
+            groups = self.parts[part].groups
+            indices[own] = groups.indices[rows[own] - self.first_row[part]]
+            coords[own] = group_coordinates(groups.positions, indices[own])
+        ends = [0, *np.cumsum([len(some) for some in each]).tolist()]
+        return _Plan(first, ends, scan_id, indices, coords, *relative_coordinates(coords))
 
     def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Return an array to fill: the caller's, or one of the buffers."""
