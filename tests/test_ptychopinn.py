@@ -1078,3 +1078,13 @@ def test_golden_patches() -> None:
     patches = get_image_patches(obj, positions, np.zeros_like(positions), N=64, gridsize=1)
     expected = arrays["patches_N64_gridsize1_first6"]
     np.testing.assert_allclose(patches, expected, rtol=0, atol=tolerance(obj))
+
+
+def test_a_mask_that_a_record_can_not_hold_is_said(tmp_path: Path) -> None:
+    scan = pf.simulate_scan(12, 8, seed=0)
+    mask = np.ones((8, 8), bool)
+    mask[0, :3] = False
+    pf.write_scan(pf.Scan(scan.positions, scan.diffraction, mask=mask), tmp_path / "scan.npz")
+    with pytest.warns(UserWarning, match=r"masks 3 pixels of the detector.*GroupedDataset honours"):
+        record = RawData.from_file(tmp_path / "scan.npz")
+    np.testing.assert_array_equal(record.diff3d, scan.diffraction)

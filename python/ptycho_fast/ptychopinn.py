@@ -197,8 +197,20 @@ class RawData:
         ------
         OSError, KeyError, ValueError
             As of `ptycho_fast.read_scan`.
+
+        Warns
+        -----
+        UserWarning
+            If the file has a detector mask, which a record has no place for.
         """
         scan = read_scan(train_data_file_path)
+        if scan.mask is not None:
+            warnings.warn(
+                f"{train_data_file_path} masks {np.count_nonzero(~scan.mask)} pixels of the "
+                "detector, but RawData has no place for a mask: all pixels are used as they are. "
+                "ptycho_fast.GroupedDataset honours it.",
+                stacklevel=2,
+            )
         metadata = dict(scan.metadata)
         return cls(
             xcoords=scan.positions[:, 0].copy(),
