@@ -130,6 +130,16 @@ pub enum Error {
         found: String,
     },
 
+    /// `PTYCHO_FAST_SIMD` names no instructions of this processor.
+    #[error(
+        "PTYCHO_FAST_SIMD must be portable, avx2 or avx512, and this processor must have it, got {found:?}. \
+         Unset it to use the widest instructions there are."
+    )]
+    SimdVariable {
+        /// The variable's value.
+        found: String,
+    },
+
     /// The operating system gave no threads.
     #[error(
         "No pool of {threads} threads could be started: {reason}. Ask for fewer with num_threads."

@@ -12,8 +12,8 @@
 //!
 //! Slices come in, vectors or the caller's buffers go out. Nothing that a
 //! caller passes makes it panic: every precondition stands in [`check`], every
-//! refusal in [`Error`]. The number of threads ([`parallel`]) never changes a
-//! bit of a result.
+//! refusal in [`Error`]. Neither the number of threads ([`parallel`]) nor the
+//! instruction set ([`simd`]) changes a bit of a result.
 //!
 //! ```
 //! use ptycho_fast_core::{groups, index::KdTree, philox::Key};
@@ -37,5 +37,6 @@ pub mod index;
 pub mod parallel;
 pub mod patches;
 pub mod philox;
+pub mod simd;
 
 pub use error::{Error, Result};

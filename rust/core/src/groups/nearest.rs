@@ -1,7 +1,7 @@
 //! The rule `nearest`: C of the K nearest neighbours of each centre.
 
 use super::legacy_rng::MersenneTwister;
-use crate::index::{NeighborIndex, neighbors, visiting_order};
+use crate::index::{NeighborIndex, neighbors};
 use crate::philox::{Key, Stage, below};
 use crate::{Result, check, parallel};
 
@@ -26,18 +26,14 @@ pub fn draw<I: NeighborIndex>(
     if c == 1 {
         return Ok(centers.to_vec());
     }
-    let neighbors = k.min(n - 1);
-    let order = visiting_order(index, centers, threads)?;
-    parallel::rows_in_order(
-        &order,
+    index.rows(
+        centers,
+        k,
         c,
         threads,
-        || (I::Scratch::default(), Vec::with_capacity(neighbors + 1)),
-        |row, (scratch, slots), group| {
-            let center = centers[row as usize];
-            slots.clear();
-            slots.resize(neighbors, 0);
-            index.nearest(center as usize, scratch, slots);
+        || (),
+        |row, (), slots, group| {
+            let center = centers[row];
             let drawn = if include_center {
                 group[0] = center;
                 &mut group[1..]

@@ -27,6 +27,38 @@ pub trait NeighborIndex: Sync {
     /// Fills `out` with the nearest neighbours of position `center`, nearest
     /// first. `out` is no longer than `positions() - 1`.
     fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]);
+
+    /// Computes a row of `width` for each of `centers` from its
+    /// `min(k, positions() - 1)` nearest neighbours, nearest first.
+    ///
+    /// `work(row, scratch, neighbors, out)` may change `neighbors` as it likes.
+    /// The rows are visited in an order that suits the index, each once.
+    fn rows<S>(
+        &self,
+        centers: &[i32],
+        k: usize,
+        width: usize,
+        threads: usize,
+        scratch: impl Fn() -> S + Sync,
+        work: impl Fn(usize, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
+    ) -> Result<Vec<i32>> {
+        check::indices("centers", centers, self.positions())?;
+        let k = k.min(self.positions() - 1);
+        let order = visiting_order(self, centers, threads)?;
+        parallel::rows_in_order(
+            &order,
+            width,
+            threads,
+            || (Self::Scratch::default(), scratch(), Vec::new()),
+            |row, (own, scratch, neighbors), out| {
+                let row = row as usize;
+                neighbors.clear();
+                neighbors.resize(k, 0);
+                self.nearest(centers[row] as usize, own, neighbors);
+                work(row, scratch, neighbors, out);
+            },
+        )
+    }
 }
 
 /// The `min(k, n - 1)` nearest neighbours of each centre, nearest first, row
@@ -37,16 +69,14 @@ pub fn neighbors<I: NeighborIndex>(
     k: usize,
     threads: usize,
 ) -> Result<(Vec<i32>, usize)> {
-    let n = index.positions();
-    check::indices("centers", centers, n)?;
-    let width = k.min(n - 1);
-    let order = visiting_order(index, centers, threads)?;
-    let rows = parallel::rows_in_order(
-        &order,
+    let width = k.min(index.positions() - 1);
+    let rows = index.rows(
+        centers,
+        k,
         width,
         threads,
-        I::Scratch::default,
-        |row, scratch, out| index.nearest(centers[row as usize] as usize, scratch, out),
+        || (),
+        |_, (), neighbors, out| out.copy_from_slice(neighbors),
     )?;
     Ok((rows, width))
 }
@@ -54,7 +84,7 @@ pub fn neighbors<I: NeighborIndex>(
 /// The rows of `centers` in the order of their places: successive queries then
 /// find in the cache what the one before them fetched, worth 2-4x on scans
 /// whose centres come in random order.
-pub(crate) fn visiting_order<I: NeighborIndex>(
+fn visiting_order<I: NeighborIndex + ?Sized>(
     index: &I,
     centers: &[i32],
     threads: usize,
