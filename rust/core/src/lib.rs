@@ -34,9 +34,11 @@ mod error;
 pub mod gather;
 pub mod groups;
 pub mod index;
+mod memory;
 pub mod parallel;
 pub mod patches;
 pub mod philox;
+mod shared;
 pub mod simd;
 
 pub use error::{Error, Result};

@@ -6,13 +6,14 @@
 //! `DataLoader` forks), so a child builds its own pool on first use.
 
 use std::env;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{process, thread};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::{Error, Result, check};
+use crate::{Error, Result, check, memory};
 
 /// Below this many rows waking threads
 /// costs more than it saves.
@@ -80,6 +81,11 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
     }
 }
 
+/// The threads worth waking for that many rows.
+pub(crate) fn worth(rows: usize, threads: usize) -> usize {
+    if rows < SERIAL_BELOW { 1 } else { threads }
+}
+
 /// Runs `work` inside a pool of `threads`, for a library that splits its own
 /// work over "the current pool".
 pub fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
@@ -120,6 +126,31 @@ pub fn for_each_chunk<T: Send>(
     Ok(())
 }
 
+/// Hands the numbers in `0..count` to `work`, each once.
+pub fn for_each(count: usize, threads: usize, work: impl Fn(usize) + Sync) -> Result<()> {
+    if threads == 1 || count <= 1 {
+        (0..count).for_each(work);
+        return Ok(());
+    }
+    let next = AtomicUsize::new(0);
+    let work_off = || {
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                break;
+            }
+            work(i);
+        }
+    };
+    pool(threads)?.in_place_scope(|scope| {
+        for _ in 1..threads.min(count) {
+            scope.spawn(|_| work_off());
+        }
+        work_off();
+    });
+    Ok(())
+}
+
 /// Computes rows of `width` in the order that `order` names them, and returns
 /// them in their own order, 0 first.
 ///
@@ -134,12 +165,8 @@ pub fn rows_in_order<S>(
     work: impl Fn(u32, &mut S, &mut [i32]) + Sync,
 ) -> Result<Vec<i32>> {
     const ROWS_A_CHUNK: usize = 256;
-    let mut visited = indices(order.len(), width)?;
-    let threads = if order.len() < SERIAL_BELOW {
-        1
-    } else {
-        threads
-    };
+    let mut visited = memory::zeros::<i32>(order.len(), width)?;
+    let threads = worth(order.len(), threads);
     for_each_chunk(
         &mut visited,
         ROWS_A_CHUNK * width,
@@ -152,27 +179,11 @@ pub fn rows_in_order<S>(
             }
         },
     )?;
-    let mut rows = indices(order.len(), width)?;
+    let mut rows = memory::zeros::<i32>(order.len(), width)?;
     for (&row, values) in order.iter().zip(visited.chunks_exact(width.max(1))) {
         rows[row as usize * width..][..width].copy_from_slice(values);
     }
     Ok(rows)
-}
-
-/// Zeros for `rows` x `width` indices. A count that a user typed may ask for
-/// more memory than there is, and that must not end the process.
-pub(crate) fn indices(rows: usize, width: usize) -> Result<Vec<i32>> {
-    let length = rows.saturating_mul(width);
-    let mut zeros = Vec::new();
-    zeros
-        .try_reserve_exact(length)
-        .map_err(|_| Error::OutOfMemory {
-            rows,
-            width,
-            bytes: length.saturating_mul(size_of::<i32>()),
-        })?;
-    zeros.resize(length, 0);
-    Ok(zeros)
 }
 
 /// Sorts, in parallel where that pays.
@@ -196,15 +207,6 @@ mod tests {
         assert!(std::ptr::eq(three, pool(3).unwrap()));
         assert_eq!(pool(2).unwrap().current_num_threads(), 2);
         assert!(threads(Some(0)).is_err());
-    }
-
-    #[test]
-    fn too_large_a_result_is_refused() {
-        assert!(matches!(
-            indices(1 << 40, 1 << 40),
-            Err(Error::OutOfMemory { .. })
-        ));
-        assert_eq!(indices(2, 3).unwrap(), [0; 6]);
     }
 
     #[test]

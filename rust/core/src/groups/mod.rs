@@ -3,9 +3,11 @@
 
 pub mod legacy_rng;
 pub mod nearest;
+mod smallest;
 
 use crate::philox::{Key, Stage};
-use crate::{Result, check, parallel};
+use crate::{Result, check};
+use smallest::smallest;
 
 /// The `m` centres of a scan of `n` positions: those with the smallest
 /// (word, position), in that order.
@@ -22,28 +24,6 @@ pub fn centers(n: usize, m: usize, key: Key, threads: usize) -> Result<Vec<i32>>
 pub fn order(n: usize, key: Key, threads: usize) -> Result<Vec<i32>> {
     check::within("The number of groups", n, 0, i32::MAX as usize)?;
     smallest(n, n, key, Stage::Order, threads)
-}
-
-/// The `m` of `0..n` with the smallest (word, number), in that order. Number i
-/// has word `i % 4` of block `1 + i / 4` of its stage.
-fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> Result<Vec<i32>> {
-    const BLOCKS_A_CHUNK: usize = 1 << 12;
-    let mut ranked: Vec<(u64, i32)> = vec![(0, 0); n];
-    parallel::for_each_chunk(&mut ranked, 4 * BLOCKS_A_CHUNK, threads, |chunk, ranked| {
-        let first = chunk * BLOCKS_A_CHUNK;
-        for (block, points) in (first..).zip(ranked.chunks_mut(4)) {
-            let words = key.block(stage, 0, 1 + block as u64);
-            for ((point, rank), word) in (4 * block..).zip(points).zip(words) {
-                *rank = (word, point as i32);
-            }
-        }
-    })?;
-    if m < n {
-        ranked.select_nth_unstable(m - 1);
-        ranked.truncate(m);
-    }
-    parallel::sort(&mut ranked, threads)?;
-    Ok(ranked.into_iter().map(|(_, point)| point).collect())
 }
 
 #[cfg(test)]

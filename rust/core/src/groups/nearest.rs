@@ -3,7 +3,7 @@
 use super::legacy_rng::MersenneTwister;
 use crate::index::{NeighborIndex, neighbors};
 use crate::philox::{Key, Stage, below};
-use crate::{Result, check, parallel};
+use crate::{Result, check, memory};
 
 /// Draws one group of `c` for each centre, row by row; the channel order is
 /// the order of drawing.
@@ -26,41 +26,122 @@ pub fn draw<I: NeighborIndex>(
     if c == 1 {
         return Ok(centers.to_vec());
     }
-    index.rows(
+    let draw = Draw {
+        c,
+        include_center,
+        key,
+    };
+    index.batches(
         centers,
         k,
         c,
         threads,
-        || (),
-        |row, (), slots, group| {
-            let center = centers[row];
-            let drawn = if include_center {
-                group[0] = center;
-                &mut group[1..]
-            } else {
-                if slots.len() < c {
-                    slots.push(center);
-                }
-                &mut *group
-            };
-            choose(center, c, key, slots, drawn);
+        Vec::new,
+        |centers, slots, neighbors, groups| {
+            let k = neighbors.len() / centers.len();
+            if k + usize::from(!include_center && k < c) <= PACKED {
+                draw.packed(centers, neighbors, groups);
+                return;
+            }
+            let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
+            for (&center, (neighbors, group)) in centers.iter().zip(rows) {
+                slots.clear();
+                slots.extend_from_slice(neighbors);
+                draw.one(center, slots, group);
+            }
         },
     )
 }
 
-/// Draws `out.len()` of `slots` without replacement: a Fisher-Yates shuffle
-/// stopped early, by the words of stage 2.
-///
-/// The words depend on the centre and the group size alone, so a centre's
-/// group does not depend on which other centres were drawn.
-fn choose(center: i32, c: usize, key: Key, slots: &mut [i32], out: &mut [i32]) {
-    let blocks = c.div_ceil(4);
-    let first = 1 + center as u64 * blocks as u64;
-    for (block, drawn) in out.chunks_mut(4).enumerate() {
-        let words = key.block(Stage::Choice, 0, first + block as u64);
-        for ((j, word), chosen) in (4 * block..).zip(words).zip(drawn) {
-            slots.swap(j, j + below(word, slots.len() - j));
-            *chosen = slots[j];
+/// As many slots as have their numbers in one word, four bits each.
+const PACKED: usize = 16;
+
+/// What a draw depends on, beside the centre and its neighbours.
+#[derive(Clone, Copy)]
+struct Draw {
+    c: usize,
+    include_center: bool,
+    key: Key,
+}
+
+impl Draw {
+    /// The words of stage 2 for draws 4·block.. of a centre: they depend on the
+    /// centre and the group size alone, so a centre's group does not depend on
+    /// which other centres were drawn.
+    fn words(self, center: i32, block: usize) -> [u64; 4] {
+        let blocks = self.c.div_ceil(4);
+        let first = 1 + center as u64 * blocks as u64;
+        self.key.block(Stage::Choice, 0, first + block as u64)
+    }
+
+    /// Draws from `slots` without replacement: a Fisher-Yates shuffle stopped
+    /// early.
+    fn one(self, center: i32, slots: &mut Vec<i32>, group: &mut [i32]) {
+        let drawn = if self.include_center {
+            group[0] = center;
+            &mut group[1..]
+        } else {
+            if slots.len() < self.c {
+                slots.push(center);
+            }
+            group
+        };
+        let count = slots.len();
+        for (block, drawn) in drawn.chunks_mut(4).enumerate() {
+            let words = self.words(center, block);
+            for ((j, word), chosen) in (4 * block..).zip(words).zip(drawn) {
+                slots.swap(j, j + below(word, count - j));
+                *chosen = slots[j];
+            }
+        }
+    }
+
+    /// The same for some centres at once, with few slots.
+    ///
+    /// The words first, for all of them: so the processor works on several
+    /// blocks at a time. Then the shuffle, over the slots' numbers in one
+    /// register.
+    #[inline(never)]
+    fn packed(self, centers: &[i32], neighbors: &[i32], groups: &mut [i32]) {
+        let k = neighbors.len() / centers.len();
+        let first = usize::from(self.include_center);
+        let slots = k + usize::from(first == 0 && k < self.c);
+        let draws = self.c - first;
+        let mut words = [[0; 4]; 16];
+        for (centers, (neighbors, groups)) in centers.chunks(words.len()).zip(
+            neighbors
+                .chunks(words.len() * k)
+                .zip(groups.chunks_mut(words.len() * self.c)),
+        ) {
+            let mut orders = [0xfedc_ba98_7654_3210_u64; 16];
+            for block in 0..draws.div_ceil(4) {
+                for (words, &center) in words.iter_mut().zip(centers) {
+                    *words = self.words(center, block);
+                }
+                let drawn = 4 * block..draws.min(4 * block + 4);
+                let rows = neighbors
+                    .chunks_exact(k)
+                    .zip(groups.chunks_exact_mut(self.c));
+                let drawers = words.iter().zip(&mut orders).zip(centers);
+                for ((neighbors, group), ((words, order), &center)) in rows.zip(drawers) {
+                    for ((j, &word), chosen) in drawn
+                        .clone()
+                        .zip(words)
+                        .zip(&mut group[first + drawn.start..])
+                    {
+                        let t = j + below(word, slots - j);
+                        let slot = *order >> (4 * t) & 15;
+                        let moved = *order >> (4 * j) & 15;
+                        *order ^= (slot ^ moved) << (4 * t);
+                        *chosen = neighbors.get(slot as usize).copied().unwrap_or(center);
+                    }
+                }
+            }
+            if self.include_center {
+                for (group, &center) in groups.chunks_exact_mut(self.c).zip(centers) {
+                    group[0] = center;
+                }
+            }
         }
     }
 }
@@ -89,7 +170,7 @@ pub fn draw_legacy<I: NeighborIndex>(
         return Ok((centers, groups));
     }
     let (rows, width) = neighbors(index, &centers, k, threads)?;
-    let mut groups = parallel::indices(centers.len(), c)?;
+    let mut groups = memory::zeros::<i32>(centers.len(), c)?;
     let mut slots = Vec::with_capacity(width + 1);
     let drawn = groups.chunks_exact_mut(c);
     for ((&center, row), group) in centers.iter().zip(rows.chunks_exact(width)).zip(drawn) {

@@ -1,8 +1,10 @@
 //! Neighbours of scan positions.
 
+mod grid;
 mod kdtree;
 mod listed;
 
+pub use grid::Grid;
 pub use kdtree::KdTree;
 pub use listed::Listed;
 
@@ -31,16 +33,19 @@ pub trait NeighborIndex: Sync {
     /// Computes a row of `width` for each of `centers` from its
     /// `min(k, positions() - 1)` nearest neighbours, nearest first.
     ///
-    /// `work(row, scratch, neighbors, out)` may change `neighbors` as it likes.
-    /// The rows are visited in an order that suits the index, each once.
-    fn rows<S>(
+    /// `work(centers, scratch, neighbors, out)` takes some centres at a time,
+    /// with their neighbours and for their results row by row, and may change
+    /// the neighbours as it likes. Centres come in an order that suits the
+    /// index, one that is named twice once or twice: a row is a function of its
+    /// centre.
+    fn batches<S>(
         &self,
         centers: &[i32],
         k: usize,
         width: usize,
         threads: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(usize, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
     ) -> Result<Vec<i32>> {
         check::indices("centers", centers, self.positions())?;
         let k = k.min(self.positions() - 1);
@@ -49,13 +54,11 @@ pub trait NeighborIndex: Sync {
             &order,
             width,
             threads,
-            || (Self::Scratch::default(), scratch(), Vec::new()),
+            || (Self::Scratch::default(), scratch(), vec![0; k]),
             |row, (own, scratch, neighbors), out| {
-                let row = row as usize;
-                neighbors.clear();
-                neighbors.resize(k, 0);
-                self.nearest(centers[row] as usize, own, neighbors);
-                work(row, scratch, neighbors, out);
+                let center = centers[row as usize];
+                self.nearest(center as usize, own, neighbors);
+                work(&[center], scratch, neighbors, out);
             },
         )
     }
@@ -70,7 +73,7 @@ pub fn neighbors<I: NeighborIndex>(
     threads: usize,
 ) -> Result<(Vec<i32>, usize)> {
     let width = k.min(index.positions() - 1);
-    let rows = index.rows(
+    let rows = index.batches(
         centers,
         k,
         width,
@@ -96,4 +99,103 @@ fn visiting_order<I: NeighborIndex + ?Sized>(
         .collect();
     parallel::sort(&mut keyed, threads)?;
     Ok(keyed.into_iter().map(|key| key as u32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition: all points but the centre by (d², index).
+    fn by_definition(positions: &[f64], center: usize, k: usize) -> Vec<i32> {
+        let mut all: Vec<(f64, i32)> = (0..positions.len() / 2)
+            .filter(|&i| i != center)
+            .map(|i| {
+                let dx = positions[2 * i] - positions[2 * center];
+                let dy = positions[2 * i + 1] - positions[2 * center + 1];
+                (dx * dx + dy * dy, i as i32)
+            })
+            .collect();
+        all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        all.truncate(k);
+        all.into_iter().map(|(_, i)| i).collect()
+    }
+
+    fn assert_exact(positions: &[f64], k: usize) {
+        for threads in [1, 3] {
+            let tree = KdTree::build(positions, threads).unwrap();
+            assert_index_exact(&tree, positions, k, threads);
+            let grid = Grid::build(positions, threads).unwrap();
+            assert_index_exact(&grid, positions, k, threads);
+        }
+    }
+
+    fn assert_index_exact<I: NeighborIndex>(
+        index: &I,
+        positions: &[f64],
+        k: usize,
+        threads: usize,
+    ) {
+        let n = positions.len() / 2;
+        // Twice the same centre, and not in order.
+        let centers: Vec<i32> = (0..n as i32).rev().chain([0, n as i32 / 2]).collect();
+        let (rows, width) = neighbors(index, &centers, k, threads).unwrap();
+        assert_eq!(width, k.min(n - 1));
+        let mut alone = vec![0; width];
+        let mut scratch = I::Scratch::default();
+        for (row, &center) in centers.iter().enumerate() {
+            let expected = by_definition(positions, center as usize, k);
+            let found = &rows[row * width..][..width];
+            assert_eq!(found, expected, "center {center} of {n}");
+            index.nearest(center as usize, &mut scratch, &mut alone);
+            assert_eq!(alone, expected, "center {center} of {n}, alone");
+        }
+    }
+
+    fn coordinate() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            4 => (-4_i32..4).prop_map(f64::from),
+            2 => -10.0..10.0,
+            1 => (-4_i32..5).prop_map(|decade| 10_f64.powi(decade)),
+            1 => Just(-0.0),
+            1 => Just(1e8),
+            1 => Just(1e-170),
+            1 => Just(-1e150),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn exact_on_anything(
+            positions in prop::collection::vec(coordinate(), 1..60)
+                .prop_map(|mut v| { v.truncate(v.len() / 2 * 2); v })
+                .prop_filter("a scan", |v| !v.is_empty()),
+            k in 1..20_usize,
+        ) {
+            assert_exact(&positions, k);
+        }
+    }
+
+    #[test]
+    fn exact_where_all_is_tied() {
+        let raster: Vec<f64> = (0..400)
+            .flat_map(|i| [f64::from(i % 20), f64::from(i / 20)])
+            .collect();
+        assert_exact(&raster, 7);
+        let line: Vec<f64> = (0..300).flat_map(|i| [5.0, f64::from(i) * 0.3]).collect();
+        assert_exact(&line, 9);
+        let copies: Vec<f64> = (0..300).flat_map(|i| [f64::from(i % 3), 1.0]).collect();
+        assert_exact(&copies, 9);
+        let one_place = [2.5; 200];
+        assert_exact(&one_place, 12);
+        // 20 x 20 cells of one raster, eight decades of size.
+        let clusters: Vec<f64> = (0..400)
+            .flat_map(|i| {
+                let size = 10_f64.powi(i % 9 - 4);
+                [size * f64::from(i % 7), size * f64::from(i / 9 % 11)]
+            })
+            .collect();
+        assert_exact(&clusters, 7);
+    }
 }

@@ -1,0 +1,170 @@
+//! The smallest random words, in order: how centres are sampled and epochs are
+//! shuffled.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::memory::{self, Buffer};
+use crate::philox::{Key, Stage};
+use crate::{Result, parallel, shared};
+
+/// Keys sorted at a time: they stay in the first-level cache.
+const KEYS_A_BUCKET: usize = 256;
+
+/// The words of a stage: number i has word `i % 4` of block `1 + i / 4`.
+#[derive(Clone, Copy)]
+struct Words {
+    key: Key,
+    stage: Stage,
+}
+
+impl Words {
+    fn of(self, number: usize) -> u64 {
+        self.key.block(self.stage, 0, 1 + (number / 4) as u64)[number % 4]
+    }
+
+    /// Hands (word, number) of `numbers` to `take`; they start at a multiple of 4.
+    fn each(self, numbers: std::ops::Range<usize>, mut take: impl FnMut(u64, usize)) {
+        for first in numbers.clone().step_by(4) {
+            let words = self.key.block(self.stage, 0, 1 + (first / 4) as u64);
+            for (word, number) in words.into_iter().zip(first..numbers.end) {
+                take(word, number);
+            }
+        }
+    }
+}
+
+/// The `m` of `0..n` with the smallest (word, number), in that order.
+///
+/// Words are drawn twice instead of stored, and only those that can be among
+/// the smallest are kept: as many as are expected below a limit. They are put
+/// into buckets by their highest bits, as keys that hold a word's highest bits
+/// above its number, and each bucket is sorted.
+pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> Result<Vec<i32>> {
+    if m == 0 {
+        return Ok(Vec::new());
+    }
+    let words = Words { key, stage };
+    let threads = parallel::worth(n, threads);
+    let part = n.div_ceil(threads).next_multiple_of(4);
+    let numbers = |i: usize| i * part..((i + 1) * part).min(n);
+
+    // Six standard deviations more than m: the second round is never needed.
+    let wanted = m as f64 + 6.0 * (m as f64).sqrt() + 6.0;
+    let mut limit = (wanted / n as f64 * 2_f64.powi(64)) as u64 | 1;
+    let (mut next, starts, shift) = loop {
+        let buckets = (m / KEYS_A_BUCKET + 1).next_power_of_two();
+        // The limit's highest bits number the buckets.
+        let shift = limit.ilog2().saturating_sub(buckets.trailing_zeros());
+        let buckets = (limit >> shift) as usize + 1;
+        let mut counts = vec![0_u32; threads * buckets];
+        parallel::for_each_chunk(&mut counts, buckets, threads, |i, counts| {
+            words.each(numbers(i), |word, _| {
+                if word <= limit {
+                    counts[(word >> shift) as usize] += 1;
+                }
+            });
+        })?;
+        let mut starts = Vec::with_capacity(buckets + 1);
+        let mut total = 0;
+        for bucket in 0..buckets {
+            starts.push(total as usize);
+            for part in 0..threads {
+                total += std::mem::replace(&mut counts[part * buckets + bucket], total);
+            }
+        }
+        starts.push(total as usize);
+        if total as usize >= m {
+            break (counts, starts, shift);
+        }
+        limit = limit.saturating_mul(2);
+    };
+
+    let buckets = starts.len() - 1;
+    let low = (1_u64 << (usize::BITS - (n - 1).leading_zeros())) - 1;
+    let mut keys = Buffer::<u64>::new(starts[buckets], 1)?;
+    let shared_keys = shared::long_words(&mut keys);
+    parallel::for_each_chunk(&mut next, buckets, threads, |i, next| {
+        words.each(numbers(i), |word, number| {
+            if word <= limit {
+                let next = &mut next[(word >> shift) as usize];
+                shared_keys[*next as usize].store(word & !low | number as u64, Relaxed);
+                *next += 1;
+            }
+        });
+    })?;
+
+    let mut found = memory::zeros::<i32>(starts[buckets], 1)?;
+    let shared_found = shared::words(&mut found);
+    let mut rest = &mut *keys;
+    let mut sorted: Vec<&mut [u64]> = Vec::with_capacity(buckets);
+    for bucket in starts.windows(2) {
+        let (keys, others) = rest.split_at_mut(bucket[1] - bucket[0]);
+        sorted.push(keys);
+        rest = others;
+    }
+    parallel::for_each_chunk(&mut sorted, 16, threads, |chunk, sorted| {
+        for (keys, &start) in sorted.iter_mut().zip(&starts[16 * chunk..]) {
+            sort(keys, low, |number| words.of(number));
+            for (found, key) in shared_found[start..].iter().zip(keys.iter()) {
+                found.store((key & low) as u32, Relaxed);
+            }
+        }
+    })?;
+    found.truncate(m);
+    Ok(found)
+}
+
+/// Sorts keys by (word, number), where `low` are the bits that hold the number.
+fn sort(keys: &mut [u64], low: u64, word: impl Fn(usize) -> u64) {
+    keys.sort_unstable();
+    for same in keys.chunk_by_mut(|a, b| a & !low == b & !low) {
+        if same.len() > 1 {
+            // The words differ, if at all, in bits the keys don't hold.
+            same.sort_unstable_by_key(|key| (word((key & low) as usize), *key));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_definition(n: usize, m: usize, key: Key) -> Vec<i32> {
+        let words = Words {
+            key,
+            stage: Stage::Order,
+        };
+        let mut all: Vec<(u64, i32)> = (0..n).map(|i| (words.of(i), i as i32)).collect();
+        all.sort_unstable();
+        all.truncate(m);
+        all.into_iter().map(|(_, i)| i).collect()
+    }
+
+    #[test]
+    fn the_smallest_words_in_order() {
+        for n in [1_usize, 2, 3, 4, 5, 1000, 1023, 1024, 1025, 70_001] {
+            for m in [1, 2, n / 100, n / 2, n.saturating_sub(1), n] {
+                let m = m.min(n);
+                let key = Key([n as u64, m as u64]);
+                let expected = by_definition(n, m, key);
+                for threads in [1, 2, 3, 8] {
+                    let found = smallest(n, m, key, Stage::Order, threads).unwrap();
+                    assert_eq!(found, expected, "{m} of {n}, {threads} threads");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_that_agree_in_what_keys_hold() {
+        let low = 0xff;
+        let words: Vec<u64> = (0..200)
+            .map(|i| ((i * 37 % 5) << 8) | (i * 11 % 7))
+            .collect();
+        let mut keys: Vec<u64> = (0..200).map(|i| words[i] & !low | i as u64).collect();
+        sort(&mut keys, low, |number| words[number]);
+        let mut expected: Vec<u64> = (0..200).collect();
+        expected.sort_by_key(|&i| (words[i as usize], i));
+        assert!(keys.iter().map(|key| key & low).eq(expected));
+    }
+}
