@@ -17,7 +17,7 @@ use numpy::{
 };
 use ptycho_fast_core::groups::legacy_rng::MersenneTwister;
 use ptycho_fast_core::groups::{self, nearest};
-use ptycho_fast_core::index::{self, KdTree, Listed, NeighborIndex};
+use ptycho_fast_core::index::{self, KdTree, Listed, Neighbors};
 use ptycho_fast_core::philox::Key;
 use ptycho_fast_core::{Error, check, energy, gather, parallel, patches};
 use pyo3::exceptions::{PyMemoryError, PyValueError};

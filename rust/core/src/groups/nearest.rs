@@ -1,7 +1,7 @@
 //! The rule `nearest`: C of the K nearest neighbours of each centre.
 
 use super::legacy_rng::MersenneTwister;
-use crate::index::{NeighborIndex, neighbors};
+use crate::index::{Neighbors, neighbors};
 use crate::philox::{Key, Stage, below};
 use crate::{Result, check, memory};
 
@@ -11,7 +11,7 @@ use crate::{Result, check, memory};
 /// The slots drawn from are the centre's `min(k, n - 1)` nearest neighbours;
 /// where these are too few (n = c), the centre itself is the last slot. With
 /// `include_center` channel 0 is the centre, and c - 1 are drawn.
-pub fn draw<I: NeighborIndex>(
+pub fn draw<I: Neighbors>(
     index: &I,
     centers: &[i32],
     k: usize,
@@ -150,7 +150,7 @@ impl Draw {
 /// (all in order if `m == n`), then a group for each. Returns (centres, groups).
 ///
 /// The stream is sequential, so only the search for neighbours is threaded.
-pub fn draw_legacy<I: NeighborIndex>(
+pub fn draw_legacy<I: Neighbors>(
     index: &I,
     centers: Option<Vec<i32>>,
     m: usize,

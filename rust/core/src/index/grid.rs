@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pulp::{Simd, WithSimd};
 
-use super::NeighborIndex;
+use super::{NeighborIndex, Neighbors};
 use crate::memory::{self, Buffer};
 use crate::{Result, check, parallel, shared, simd};
 
 /// Positions of a cell, on average. Fewer, and the nearest 7 often lie beyond
 /// the cells around; more, and there is more to search.
-const OCCUPANCY: f64 = 4.0;
+pub(super) const OCCUPANCY: f64 = 4.0;
 
 /// Positions sorted at a time: what the second-level cache holds.
 const POSITIONS_A_BAND: usize = 1 << 14;
@@ -49,9 +49,9 @@ pub struct Grid {
 
 /// One axis of the grid.
 #[derive(Clone, Copy)]
-struct Axis {
+pub(super) struct Axis {
     low: f64,
-    cells: usize,
+    pub cells: usize,
     /// Length of a cell.
     size: f64,
     inverse: f64,
@@ -83,9 +83,18 @@ impl Axis {
 
     /// The cell of a coordinate; never decreases with it.
     #[inline(always)]
-    fn cell(&self, coordinate: f64) -> usize {
+    pub fn cell(&self, coordinate: f64) -> usize {
         let cell = ((coordinate - self.low) * self.inverse) as u32;
         (cell as usize).min(self.cells - 1)
+    }
+
+    /// The first and the last cell up to `rings` cells from one.
+    #[inline(always)]
+    pub fn around(&self, cell: usize, rings: usize) -> [usize; 2] {
+        [
+            cell.saturating_sub(rings),
+            (cell + rings).min(self.cells - 1),
+        ]
     }
 
     /// Where cells `first..=last` end, seen from `origin`: no position of other
@@ -107,6 +116,28 @@ impl Axis {
     }
 }
 
+/// How far from a position anything outside some cells is, at least.
+#[derive(Clone, Copy)]
+pub(super) struct Margin(f64);
+
+impl Margin {
+    /// Whether a squared distance is less, by more than rounding.
+    #[inline(always)]
+    pub fn exceeds(self, d2: f64) -> bool {
+        self.0 > 0.0 && d2 < self.0 * self.0 * (1.0 - 16.0 * f64::EPSILON)
+    }
+}
+
+/// The margin around `position` inside the cells `around` it, along x and y.
+#[inline(always)]
+pub(super) fn margin(axes: [Axis; 2], around: [[usize; 2]; 2], position: [f64; 2]) -> Margin {
+    let along = [0, 1].map(|i| {
+        let [below, above] = axes[i].ends(around[i], position[i]);
+        above.min(-below)
+    });
+    Margin(along[0].min(along[1]))
+}
+
 /// What is sorted into bands: a position and where it goes.
 const ENTRY: usize = 3;
 
@@ -114,8 +145,13 @@ impl Grid {
     /// Builds the index of `positions`, x and y in turn.
     pub fn build(positions: &[f64], threads: usize) -> Result<Self> {
         let bounds = check::bounds(positions, threads)?;
+        let axes = axes(positions.len() / 2, bounds, OCCUPANCY);
+        Self::within(positions, axes, threads)
+    }
+
+    /// The same in these cells, of positions that were checked.
+    pub(super) fn within(positions: &[f64], [x, y]: [Axis; 2], threads: usize) -> Result<Self> {
         let n = positions.len() / 2;
-        let [x, y] = axes(n, bounds);
         let threads = parallel::worth(n, threads);
 
         // First the bands of rows, then the cells of each band: two passes over
@@ -211,11 +247,14 @@ impl Grid {
         })
     }
 
-    /// How many positions share a cell, as a position sees it: the work of a
-    /// search, known before it is done.
+    /// Whether positions crowd in few cells: then a tree is faster. That is
+    /// known before anything is searched.
     #[must_use]
-    pub fn crowding(&self) -> f64 {
-        self.crowding
+    pub fn is_crowded(&self) -> bool {
+        /// Positions in the cell of a position, on average; 5 where they are
+        /// spread at random.
+        const MOST: f64 = 40.0;
+        self.crowding > MOST
     }
 
     /// The places of cells `columns` of a row.
@@ -262,11 +301,8 @@ impl Grid {
         let [x, y] = [self.xs[place], self.ys[place]];
         let [column, row] = [self.x.cell(x), self.y.cell(y)];
         loop {
-            let around = |cell: usize, cells: usize| {
-                [cell.saturating_sub(rings), (cell + rings).min(cells - 1)]
-            };
-            let columns = around(column, self.x.cells);
-            let rows = around(row, self.y.cells);
+            let columns = self.x.around(column, rings);
+            let rows = self.y.around(row, rings);
             let mut count = 0;
             for row in rows[0]..=rows[1] {
                 let run = self.run(row, columns);
@@ -283,12 +319,10 @@ impl Grid {
                     count += usize::from(d2 <= bound && first + i != place);
                 }
             }
-            let ends = [self.x.ends(columns, x), self.y.ends(rows, y)];
-            let margin = ends.map(|[below, above]| above.min(-below));
-            let margin = margin[0].min(margin[1]);
+            let margin = margin([self.x, self.y], [columns, rows], [x, y]);
             let near = &mut found[..count];
             if count < k {
-                if margin == f64::INFINITY {
+                if margin.0 == f64::INFINITY {
                     // Only where `bound` did not hold: never a wrong answer.
                     bound = f64::INFINITY;
                 }
@@ -301,14 +335,13 @@ impl Grid {
             let near = &mut near[..k];
             let farthest = near.iter().max().map_or(0, |&key| (key >> 32) as u64);
             let farthest = f64::from_bits(farthest);
-            // Strictly nearer than anything outside, by more than rounding.
-            if margin > 0.0 && farthest < margin * margin * (1.0 - 16.0 * f64::EPSILON) {
+            if margin.exceeds(farthest) {
                 near.sort_unstable();
                 out.extend(near.iter().map(|&key| key as u32 as i32));
                 return;
             }
             bound = farthest;
-            let missing = (farthest.sqrt() - margin) / self.x.size.max(self.y.size);
+            let missing = (farthest.sqrt() - margin.0) / self.x.size.max(self.y.size);
             rings += 1 + missing.clamp(0.0, rings as f64) as usize;
         }
     }
@@ -319,9 +352,9 @@ fn part_of(positions: &[f64], i: usize, part: usize) -> &[f64] {
     &positions[(2 * i * part).min(end)..(2 * (i + 1) * part).min(end)]
 }
 
-/// Cells as square as the extents allow, `OCCUPANCY` positions in each.
-fn axes(n: usize, [low, high]: [[f64; 2]; 2]) -> [Axis; 2] {
-    let wanted = (n as f64 / OCCUPANCY).max(1.0);
+/// Cells as square as the extents allow, with so many positions in each.
+pub(super) fn axes(n: usize, [low, high]: [[f64; 2]; 2], occupancy: f64) -> [Axis; 2] {
+    let wanted = (n as f64 / occupancy).max(1.0);
     let [width, height] = [high[0] - low[0], high[1] - low[1]];
     // A line has one row (or column); 0/0 is a scan at one place.
     let ratio = height / width;
@@ -660,19 +693,11 @@ pub struct Scratch {
 impl NeighborIndex for Grid {
     type Scratch = Scratch;
 
-    fn positions(&self) -> usize {
-        self.n
-    }
-
-    fn place(&self, point: usize) -> u32 {
-        self.places()[point]
-    }
-
     fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) {
-        if out.is_empty() {
+        let k = out.len();
+        if k == 0 {
             return;
         }
-        let k = out.len();
         scratch.neighbors.clear();
         self.nearest_by_definition(
             self.places()[center] as usize,
@@ -683,6 +708,12 @@ impl NeighborIndex for Grid {
             &mut scratch.neighbors,
         );
         out.copy_from_slice(&scratch.neighbors);
+    }
+}
+
+impl Neighbors for Grid {
+    fn positions(&self) -> usize {
+        self.n
     }
 
     fn batches<T>(

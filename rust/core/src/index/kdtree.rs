@@ -20,7 +20,7 @@ use std::num::NonZero;
 use kiddo::leaf_strategies::FlatVec;
 use kiddo::{Eytzinger, SquaredEuclidean};
 
-use super::NeighborIndex;
+use super::{NeighborIndex, Neighbors, one_by_one};
 use crate::{Error, Result, check, parallel};
 
 /// Leaves of 16 places, not kiddo's 32: about a tenth faster where a million
@@ -163,16 +163,27 @@ pub struct Scratch {
     margin: usize,
 }
 
-impl NeighborIndex for KdTree {
-    type Scratch = Scratch;
-
+impl Neighbors for KdTree {
     fn positions(&self) -> usize {
         self.place_of_point.len()
     }
 
-    fn place(&self, point: usize) -> u32 {
-        self.place_of_point[point]
+    fn batches<S>(
+        &self,
+        centers: &[i32],
+        k: usize,
+        width: usize,
+        threads: usize,
+        scratch: impl Fn() -> S + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+    ) -> Result<Vec<i32>> {
+        let place = |center: i32| self.place_of_point[center as usize];
+        one_by_one(self, place, centers, k, width, threads, scratch, work)
     }
+}
+
+impl NeighborIndex for KdTree {
+    type Scratch = Scratch;
 
     fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) {
         if out.is_empty() {

@@ -1,6 +1,6 @@
 //! Neighbours that were found before.
 
-use super::NeighborIndex;
+use super::{NeighborIndex, Neighbors, one_by_one};
 use crate::{Result, check};
 
 /// The neighbour lists of all positions, as [`neighbors`](super::neighbors)
@@ -31,17 +31,28 @@ impl<'a> Listed<'a> {
     }
 }
 
-impl NeighborIndex for Listed<'_> {
-    type Scratch = ();
-
+impl Neighbors for Listed<'_> {
     fn positions(&self) -> usize {
         self.positions
     }
 
-    /// The rows lie by position.
-    fn place(&self, point: usize) -> u32 {
-        point as u32
+    fn batches<S>(
+        &self,
+        centers: &[i32],
+        k: usize,
+        width: usize,
+        threads: usize,
+        scratch: impl Fn() -> S + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+    ) -> Result<Vec<i32>> {
+        // The rows lie by position.
+        let place = |center: i32| center as u32;
+        one_by_one(self, place, centers, k, width, threads, scratch, work)
     }
+}
+
+impl NeighborIndex for Listed<'_> {
+    type Scratch = ();
 
     /// `out` must not ask for more neighbours than are listed: what is missing
     /// is not written.

@@ -1,34 +1,25 @@
 //! Neighbours of scan positions.
 
+mod few;
 mod grid;
 mod kdtree;
 mod listed;
 
+pub use few::Few;
 pub use grid::Grid;
 pub use kdtree::KdTree;
 pub use listed::Listed;
 
 use crate::{Result, check, parallel};
 
-/// Something that knows the neighbours of each position of a scan.
+/// Something that finds the neighbours of many positions of a scan.
 ///
 /// The order is that of (d², index) with `d² = dx·dx + dy·dy` in float64,
 /// unfused, and the centre is left out by index, not by place. That settles
-/// every tie, so all indexes give the same answer.
-pub trait NeighborIndex: Sync {
-    /// What is reused from query to query.
-    type Scratch: Default;
-
+/// every tie, so all give the same answer.
+pub trait Neighbors: Sync {
     /// The number of positions, at least 1.
     fn positions(&self) -> usize;
-
-    /// The place of a position on a path through the scan on which near places
-    /// are near positions.
-    fn place(&self, point: usize) -> u32;
-
-    /// Fills `out` with the nearest neighbours of position `center`, nearest
-    /// first. `out` is no longer than `positions() - 1`.
-    fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]);
 
     /// Computes a row of `width` for each of `centers` from its
     /// `min(k, positions() - 1)` nearest neighbours, nearest first.
@@ -46,27 +37,125 @@ pub trait NeighborIndex: Sync {
         threads: usize,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+    ) -> Result<Vec<i32>>;
+
+    /// The same, one centre at a time: `work(center, scratch, neighbors, out)`.
+    fn rows<S>(
+        &self,
+        centers: &[i32],
+        k: usize,
+        width: usize,
+        threads: usize,
+        scratch: impl Fn() -> S + Sync,
+        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
     ) -> Result<Vec<i32>> {
-        check::indices("centers", centers, self.positions())?;
-        let k = k.min(self.positions() - 1);
-        let order = visiting_order(self, centers, threads)?;
-        parallel::rows_in_order(
-            &order,
+        self.batches(
+            centers,
+            k,
             width,
             threads,
-            || (Self::Scratch::default(), scratch(), vec![0; k]),
-            |row, (own, scratch, neighbors), out| {
-                let center = centers[row as usize];
-                self.nearest(center as usize, own, neighbors);
-                work(&[center], scratch, neighbors, out);
+            || (scratch(), Vec::new()),
+            |centers, (scratch, own), neighbors, out| {
+                let k = neighbors.len() / centers.len();
+                for (i, &center) in centers.iter().enumerate() {
+                    own.clear();
+                    own.extend_from_slice(&neighbors[i * k..][..k]);
+                    work(center, scratch, own, &mut out[i * width..][..width]);
+                }
             },
         )
     }
 }
 
+/// Something that also finds those of one position, as many as are asked for.
+pub trait NeighborIndex: Neighbors {
+    /// What is reused from query to query.
+    type Scratch: Default;
+
+    /// Fills `out` with the nearest neighbours of position `center`, nearest
+    /// first. `out` is no longer than `positions() - 1`.
+    fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]);
+}
+
+/// Which index finds the neighbours. The answer is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// The grid, or the tree where positions crowd.
+    Auto,
+    /// [`Grid`].
+    Grid,
+    /// [`KdTree`].
+    KdTree,
+}
+
+/// One index or the other.
+pub enum Index {
+    /// Cells.
+    Grid(Grid),
+    /// A tree.
+    KdTree(KdTree),
+}
+
+impl Index {
+    /// Builds the index of `positions`, x and y in turn.
+    pub fn build(positions: &[f64], engine: Engine, threads: usize) -> Result<Self> {
+        if engine != Engine::KdTree {
+            let grid = Grid::build(positions, threads)?;
+            if engine == Engine::Grid || !grid.is_crowded() {
+                return Ok(Self::Grid(grid));
+            }
+        }
+        KdTree::build(positions, threads).map(Self::KdTree)
+    }
+
+    /// Which it is.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        match self {
+            Self::Grid(_) => Engine::Grid,
+            Self::KdTree(_) => Engine::KdTree,
+        }
+    }
+}
+
+impl Neighbors for Index {
+    fn positions(&self) -> usize {
+        match self {
+            Self::Grid(grid) => grid.positions(),
+            Self::KdTree(tree) => tree.positions(),
+        }
+    }
+
+    fn batches<S>(
+        &self,
+        centers: &[i32],
+        k: usize,
+        width: usize,
+        threads: usize,
+        scratch: impl Fn() -> S + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+    ) -> Result<Vec<i32>> {
+        match self {
+            Self::Grid(grid) => grid.batches(centers, k, width, threads, scratch, work),
+            Self::KdTree(tree) => tree.batches(centers, k, width, threads, scratch, work),
+        }
+    }
+}
+
+impl NeighborIndex for Index {
+    type Scratch = (grid::Scratch, kdtree::Scratch);
+
+    fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]) {
+        match self {
+            Self::Grid(grid) => grid.nearest(center, &mut scratch.0, out),
+            Self::KdTree(tree) => tree.nearest(center, &mut scratch.1, out),
+        }
+    }
+}
+
 /// The `min(k, n - 1)` nearest neighbours of each centre, nearest first, row
 /// by row, and the length of a row.
-pub fn neighbors<I: NeighborIndex>(
+pub fn neighbors<I: Neighbors>(
     index: &I,
     centers: &[i32],
     k: usize,
@@ -84,26 +173,47 @@ pub fn neighbors<I: NeighborIndex>(
     Ok((rows, width))
 }
 
-/// The rows of `centers` in the order of their places: successive queries then
-/// find in the cache what the one before them fetched, worth 2-4x on scans
-/// whose centres come in random order.
-fn visiting_order<I: NeighborIndex + ?Sized>(
+/// [`Neighbors::batches`] of an index that finds one position's neighbours at a
+/// time, in the order of `place`: a path through the scan on which near places
+/// are near positions. Successive queries then find in the cache what the one
+/// before them fetched, worth 2-4x where centres come in random order.
+#[expect(clippy::too_many_arguments, reason = "those of batches, and place")]
+fn one_by_one<I: NeighborIndex, S>(
     index: &I,
+    place: impl Fn(i32) -> u32,
     centers: &[i32],
+    k: usize,
+    width: usize,
     threads: usize,
-) -> Result<Vec<u32>> {
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+) -> Result<Vec<i32>> {
+    check::indices("centers", centers, index.positions())?;
+    let k = k.min(index.positions() - 1);
     let mut keyed: Vec<u64> = centers
         .iter()
         .zip(0_u64..)
-        .map(|(&center, row)| u64::from(index.place(center as usize)) << 32 | row)
+        .map(|(&center, row)| u64::from(place(center)) << 32 | row)
         .collect();
     parallel::sort(&mut keyed, threads)?;
-    Ok(keyed.into_iter().map(|key| key as u32).collect())
+    let order: Vec<u32> = keyed.into_iter().map(|key| key as u32).collect();
+    parallel::rows_in_order(
+        &order,
+        width,
+        threads,
+        || (I::Scratch::default(), scratch(), vec![0; k]),
+        |row, (own, scratch, neighbors), out| {
+            let center = centers[row as usize];
+            index.nearest(center as usize, own, neighbors);
+            work(&[center], scratch, neighbors, out);
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::philox::{Key, Stage};
     use proptest::prelude::*;
 
     /// The definition: all points but the centre by (d², index).
@@ -127,6 +237,8 @@ mod tests {
             assert_index_exact(&tree, positions, k, threads);
             let grid = Grid::build(positions, threads).unwrap();
             assert_index_exact(&grid, positions, k, threads);
+            let auto = Index::build(positions, Engine::Auto, threads).unwrap();
+            assert_index_exact(&auto, positions, k, threads);
         }
     }
 
@@ -197,5 +309,57 @@ mod tests {
             })
             .collect();
         assert_exact(&clusters, 7);
+    }
+
+    /// A pseudo-random number in 0..1, of a place in a sequence.
+    fn noise(i: usize) -> f64 {
+        (Key([7, i as u64]).block(Stage::Order, 0, 1)[0] >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    #[test]
+    fn few_centers_of_many_shapes() {
+        const N: usize = 5000;
+        let spread: Vec<f64> = (0..2 * N).map(noise).collect();
+        let raster: Vec<f64> = (0..N)
+            .flat_map(|i| [(i % 70) as f64, (i / 70) as f64])
+            .collect();
+        let line: Vec<f64> = (0..N).flat_map(|i| [noise(i), 3.0]).collect();
+        let copies: Vec<f64> = (0..2 * N).map(|i| (5.0 * noise(i)).floor()).collect();
+        let decades: Vec<f64> = (0..2 * N)
+            .map(|i| (20.0 * noise(i)).exp() * (noise(i + 1) - 0.5))
+            .collect();
+        // A dense half, and a sparse one in which neighbours are far.
+        let halves: Vec<f64> = (0..N)
+            .flat_map(|i| {
+                let x = if i % 50 == 0 { 100.0 } else { 1.0 } * noise(2 * i);
+                [x, noise(2 * i + 1)]
+            })
+            .collect();
+        for positions in [spread, raster, line, copies, decades, halves] {
+            let mut centers: Vec<i32> = (0..N as i32).step_by(113).rev().collect();
+            centers.push(centers[3]);
+            for k in [1, 7, 40] {
+                for threads in [1, 3] {
+                    let few = Few::new(&positions, centers.len(), threads).unwrap();
+                    let few = few.expect("these are few");
+                    let (rows, width) = neighbors(&few, &centers, k, threads).unwrap();
+                    for (row, &center) in rows.chunks_exact(width).zip(&centers) {
+                        assert_eq!(row, by_definition(&positions, center as usize, k));
+                    }
+                }
+            }
+        }
+        assert!(Few::new(&[0.0; 200], 2, 1).unwrap().is_none());
+        assert!(Few::new(&[f64::NAN; 200], 1, 1).is_err());
+    }
+
+    #[test]
+    fn crowds_go_to_the_tree() {
+        let copies: Vec<f64> = (0..4000).map(|i| f64::from(i % 2)).collect();
+        let index = Index::build(&copies, Engine::Auto, 1).unwrap();
+        assert_eq!(index.engine(), Engine::KdTree);
+        let spread: Vec<f64> = (0..4000).map(noise).collect();
+        let index = Index::build(&spread, Engine::Auto, 1).unwrap();
+        assert_eq!(index.engine(), Engine::Grid);
     }
 }
