@@ -1,24 +1,96 @@
-//! Patches, gather and energies at N = 64: `cargo bench --bench patches`.
+//! Patches, gather and energies: `cargo bench --bench patches`.
 //!
-//! Beside each kernel stands a plain copy of as many bytes, into the same
-//! memory: what the machine allows.
+//! First a table: each kernel beside a plain copy of as many bytes, by as many
+//! threads, into the same memory, in turn: what the machine allows. Then each
+//! by itself.
+
+use std::time::Instant;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use num_complex::Complex32;
 use ptycho_fast_core::energy::energies;
-use ptycho_fast_core::gather::gather;
+use ptycho_fast_core::gather::{Stack, gather};
 use ptycho_fast_core::patches::{Object, add, extract};
 use ptycho_fast_core::philox::philox4x64;
+use ptycho_fast_core::{parallel, simd};
 
 const N: usize = 64;
 const C: usize = 4;
 const GROUPS: usize = 64;
-const SIDE: usize = 600;
+const SIDE: usize = 1024;
+const PATTERNS: usize = 1000;
 const THREADS: [usize; 2] = [1, 2];
 
 fn main() {
+    // `cargo test --benches` runs this too, and has no use for the table.
+    if std::env::args().any(|argument| argument == "--bench") {
+        ratios();
+    }
     divan::main();
+}
+
+/// Prints how much longer each kernel takes than the copy.
+fn ratios() {
+    println!("{} instructions\n", simd::name().unwrap());
+    println!("| job | output (MB) | threads | ms | copy (ms) | x the copy |");
+    println!("|---|---|---|---|---|---|");
+    let pixels = object();
+    let object = Object::new(&pixels, SIDE, SIDE).unwrap();
+    for bytes in [4 << 20, 256 << 20] {
+        for channels in [1, 4, 9] {
+            let groups = bytes / (N * N * channels * size_of::<Complex32>());
+            let positions = positions(groups, channels);
+            let job = format!("patches, N = {N}, C = {channels}");
+            beside_a_copy(&job, groups * N * N * channels, |out, threads| {
+                extract(object, &positions, N, channels, out, threads).unwrap();
+            });
+        }
+        for (n, channels) in [(64, 1), (64, 4), (64, 9), (128, 4), (128, 9)] {
+            let stack: Vec<f32> = (0..PATTERNS * n * n).map(|i| i as f32).collect();
+            let stack = Stack::new(&stack, n * n).unwrap();
+            let groups = bytes / (n * n * channels * size_of::<f32>());
+            let indices = indices(groups, channels);
+            let job = format!("gather, N = {n}, C = {channels}");
+            beside_a_copy(&job, groups * n * n * channels, |out, threads| {
+                let as_is = |_| |value| value;
+                gather(stack, None, &indices, channels, out, as_is, threads).unwrap();
+            });
+        }
+    }
+    println!();
+}
+
+/// One row for each number of threads; the least of many times, taken in turn.
+fn beside_a_copy<T: Copy + Default + Sync + Send>(
+    job: &str,
+    length: usize,
+    run: impl Fn(&mut [T], usize),
+) {
+    const CHUNK: usize = 1 << 14;
+    let mut out = vec![T::default(); length];
+    run(&mut out, 2);
+    let source = out.clone(); // written memory: what was never written is one page of zeros
+    let megabytes = size_of_val(&source[..]) as f64 / 1e6;
+    for threads in THREADS {
+        let mut least = [f64::INFINITY; 2];
+        for _ in 0..(4e3 / megabytes) as usize {
+            let start = Instant::now();
+            run(black_box(&mut out), threads);
+            least[0] = least[0].min(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            parallel::for_each_chunk(black_box(&mut out), CHUNK, threads, |i, out| {
+                out.copy_from_slice(&source[i * CHUNK..][..out.len()]);
+            })
+            .unwrap();
+            least[1] = least[1].min(start.elapsed().as_secs_f64());
+        }
+        let [ours, copy] = least.map(|seconds| 1e3 * seconds);
+        println!(
+            "| {job} | {megabytes:.0} | {threads} | {ours:.2} | {copy:.2} | {:.2} |",
+            ours / copy
+        );
+    }
 }
 
 fn object() -> Vec<Complex32> {
@@ -27,27 +99,27 @@ fn object() -> Vec<Complex32> {
         .collect()
 }
 
-/// `(GROUPS, 2, C)` positions inside the object.
-fn positions() -> Vec<f64> {
-    (0..GROUPS * 2 * C)
-        .map(|i| {
-            let word = philox4x64([i as u64, 0, 0, 0], [0, 0])[0];
-            32.0 + (SIDE - 64) as f64 * (word as f64 / 2_f64.powi(64))
-        })
+/// `(groups, 2, channels)` positions inside the object: groups of neighbours,
+/// in random order.
+fn positions(groups: usize, channels: usize) -> Vec<f64> {
+    let random = |i: usize, j: usize| {
+        let word = philox4x64([i as u64, j as u64, 0, 0], [0, 0])[0];
+        word as f64 / 2_f64.powi(64)
+    };
+    (0..groups * 2 * channels)
+        .map(|i| 32.0 + (SIDE - 81) as f64 * random(i / channels, 0) + 16.0 * random(i, 1))
         .collect()
 }
 
-fn stack() -> Vec<f32> {
-    (0..1000 * N * N).map(|i| i as f32).collect()
-}
-
-fn indices() -> Vec<i32> {
-    (0..GROUPS * C).map(|i| (i * 379 % 1000) as i32).collect()
+fn indices(groups: usize, channels: usize) -> Vec<i32> {
+    (0..groups * channels)
+        .map(|i| (i * 379 % PATTERNS) as i32)
+        .collect()
 }
 
 #[divan::bench(args = THREADS)]
 fn extract_patches(bencher: Bencher, threads: usize) {
-    let (pixels, positions) = (object(), positions());
+    let (pixels, positions) = (object(), positions(GROUPS, C));
     let object = Object::new(&pixels, SIDE, SIDE).unwrap();
     let mut out = vec![Complex32::ZERO; GROUPS * N * N * C];
     bencher
@@ -57,7 +129,7 @@ fn extract_patches(bencher: Bencher, threads: usize) {
 
 #[divan::bench(args = THREADS)]
 fn add_patches(bencher: Bencher, threads: usize) {
-    let positions = positions();
+    let positions = positions(GROUPS, C);
     let patches = vec![Complex32::ONE; GROUPS * N * N * C];
     let mut object = object();
     bencher
@@ -75,24 +147,17 @@ fn add_patches(bencher: Bencher, threads: usize) {
         });
 }
 
-#[divan::bench]
-fn copy_of_as_many_patches(bencher: Bencher) {
-    let source = vec![Complex32::ONE; GROUPS * N * N * C];
-    let mut out = source.clone();
-    bencher
-        .counter(ItemsCount::new(GROUPS * C))
-        .bench_local(|| out.copy_from_slice(black_box(&source)));
-}
-
 #[divan::bench(args = THREADS)]
 fn gather_patterns(bencher: Bencher, threads: usize) {
-    let (stack, indices) = (stack(), indices());
-    let as_is = |_| |_, value| value;
+    let stack: Vec<f32> = (0..PATTERNS * N * N).map(|i| i as f32).collect();
+    let stack = Stack::new(&stack, N * N).unwrap();
+    let indices = indices(GROUPS, C);
+    let as_is = |_| |value| value;
     let mut out = vec![0.0_f32; GROUPS * N * N * C];
     bencher.counter(ItemsCount::new(GROUPS)).bench_local(|| {
         gather(
-            &stack,
-            N * N,
+            stack,
+            None,
             black_box(&indices),
             C,
             &mut out,
@@ -102,19 +167,10 @@ fn gather_patterns(bencher: Bencher, threads: usize) {
     });
 }
 
-#[divan::bench]
-fn copy_of_as_many_patterns(bencher: Bencher) {
-    let source = vec![1.0_f32; GROUPS * N * N * C];
-    let mut out = source.clone();
-    bencher
-        .counter(ItemsCount::new(GROUPS))
-        .bench_local(|| out.copy_from_slice(black_box(&source)));
-}
-
 #[divan::bench(args = THREADS)]
 fn pattern_energies(bencher: Bencher, threads: usize) {
-    let stack = stack();
+    let stack: Vec<f32> = (0..PATTERNS * N * N).map(|i| i as f32).collect();
     bencher
-        .counter(ItemsCount::new(1000_usize))
-        .bench_local(|| energies(black_box(&stack), N * N, None, threads));
+        .counter(ItemsCount::new(PATTERNS))
+        .bench_local(|| energies(black_box(&stack), N * N, None, None, threads));
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +79,40 @@ def test_a_hundred_groups_equal_the_oracle() -> None:
     positions = _positions(100, 4, image.shape, 64)
     expected = reference.extract_patches(image, positions, 64)
     assert np.abs(pf.extract_patches(image, positions, 64) - expected).max() <= tolerance(image)
+
+
+IDENTICAL = """
+import hashlib
+import numpy as np
+import ptycho_fast as pf
+from ptycho_fast.patterns import gather_normalised
+rng = np.random.default_rng(0)
+image = (rng.normal(size=(150, 97)) + 1j * rng.normal(size=(150, 97))).astype("c8")
+bits = hashlib.sha256()
+for N, C in [(1, 1), (7, 1), (64, 1), (33, 4), (64, 4), (31, 5), (16, 9), (5, 16)]:
+    bits.update(pf.extract_patches(image, rng.uniform(-20, 170, (9, 2, C)), N))
+    stack = rng.uniform(0, 900, (20, N, N))
+    for dtype in ("u2", "f4", "f8"):
+        for part in gather_normalised(stack.astype(dtype), rng.integers(0, 20, (9, C))):
+            bits.update(part)
+print(bits.hexdigest())
+"""
+
+
+def test_instructions_do_not_change_a_bit() -> None:
+    found = {}
+    for name in ("portable", "avx2", "avx512", None):
+        environment = {k: v for k, v in os.environ.items() if k != "PTYCHO_FAST_SIMD"}
+        if name:
+            environment["PTYCHO_FAST_SIMD"] = name
+        command = [sys.executable, "-c", IDENTICAL]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            found[name] = done.stdout
+        else:
+            assert "PTYCHO_FAST_SIMD" in done.stderr  # this processor has not got them
+    assert {None, "portable"} <= found.keys()
+    assert len(set(found.values())) == 1
 
 
 @needs_gold_balls

@@ -10,14 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from ptycho_fast.patterns import gather_patterns, normalisation_scale, pattern_energies
+from ptycho_fast.patterns import (
+    gather_normalised,
+    gather_patterns,
+    normalisation_scale,
+    pattern_energies,
+)
 
 DTYPES = [np.float32, np.float64, np.uint16]
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    n=st.integers(1, 20), N=st.integers(1, 12), C=st.integers(1, 10), B=st.integers(0, 9),
+    n=st.integers(1, 20), N=st.integers(1, 12), C=st.integers(1, 16), B=st.integers(0, 9),
     dtype=st.sampled_from(DTYPES), seed=st.integers(0, 100),
 )  # fmt: skip
 def test_patterns_are_gathered_channels_last(
@@ -65,6 +70,23 @@ def test_energies_and_scale_equal_the_reference(dtype: Any) -> None:
     expected = reference.normalisation_scale(stack[indices].transpose(0, 2, 3, 1), 33)
     assert isinstance(scale, np.float32)
     assert abs(scale - expected) <= np.spacing(expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("C", [1, 4, 9])
+def test_gathering_twice_is_gathering_and_normalising(dtype: Any, C: int) -> None:
+    rng = np.random.default_rng(2)
+    stack = rng.uniform(0, 900, (50, 33, 33)).astype(dtype)
+    indices = rng.integers(10, 50, (20, C))
+    if dtype != np.uint16:
+        stack[3] = np.nan  # in no group: not looked at
+    gathered, normalised = gather_normalised(stack, indices)
+    expected = reference.gather(stack, indices)
+    assert gathered.dtype == stack.dtype
+    np.testing.assert_array_equal(gathered, expected)
+    scale = reference.normalisation_scale(expected, 33)
+    np.testing.assert_allclose(normalised, scale * expected.astype(np.float32), rtol=2e-7)
+    assert normalised.dtype == np.float32
 
 
 def test_any_memory_layout_is_accepted() -> None:

@@ -71,6 +71,17 @@ def gather_patterns(
     mask: NDArray[np.bool_] | None,
     num_threads: int | None,
 ) -> None: ...
+def gather_twice(
+    stack: NDArray[Any],
+    indices: NDArray[np.int32],
+    out: NDArray[Any],
+    scaled: NDArray[np.float32],
+    scale: float,
+    num_threads: int | None,
+) -> None: ...
 def pattern_energies(
-    stack: NDArray[Any], mask: NDArray[np.bool_] | None, num_threads: int | None
+    stack: NDArray[Any],
+    rows: NDArray[np.int32] | None,
+    mask: NDArray[np.bool_] | None,
+    num_threads: int | None,
 ) -> NDArray[np.float64]: ...

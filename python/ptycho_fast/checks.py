@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast import _core
+from ptycho_fast.memory import empty
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -162,8 +163,7 @@ def as_indices(name: str, indices: ArrayLike, ndim: int, n: int) -> NDArray[np.i
 def as_output(out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> NDArray[Any]:
     """Return a buffer to fill: a new one for None, else ``out`` if it fits."""
     if out is None:
-        # NumPy allocates, so that too large a result is a MemoryError.
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     if (
         not isinstance(out, np.ndarray)
         or out.shape != shape

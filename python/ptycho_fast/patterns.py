@@ -17,6 +17,7 @@ from ptycho_fast.checks import (
     as_threads,
 )
 from ptycho_fast.frames import Frames
+from ptycho_fast.memory import empty
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -85,6 +86,57 @@ def gather_patterns(
     return gathered
 
 
+def gather_normalised(
+    diffraction: ArrayLike, indices: ArrayLike
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Gather the patterns of groups as they are, and normalised, reading them once.
+
+    Parameters
+    ----------
+    diffraction : array_like, (n, N, N), float32, float64 or uint16
+        The patterns of the scan; those in no group are not read.
+    indices : array_like, (B, C), integers in 0..n-1
+        The groups.
+
+    Returns
+    -------
+    gathered : ndarray, (B, N, N, C), of the dtype of `diffraction`
+        As of `gather_patterns`.
+    normalised : ndarray, (B, N, N, C), float32
+        Multiplied by `normalisation_scale`.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit, an index is out of range, or the patterns are all zero or
+        hold NaN or infinity.
+    MemoryError
+        If the result does not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.patterns import gather_normalised
+    >>> gathered, normalised = gather_normalised(np.full((3, 4, 4), 3.0), [[2, 0]])
+    >>> gathered[0, 0, 0], normalised[0, 0, 0]
+    (array([3., 3.]), array([0.5, 0.5], dtype=float32))
+    """
+    stack = as_stack(diffraction)
+    indices = as_indices("indices", indices, 2, len(stack))
+    N = stack.shape[1]
+    used = np.zeros(len(stack), np.bool_)
+    used[indices] = True
+    rows = np.flatnonzero(used).astype(np.int32)
+    energies = np.zeros(len(stack))
+    energies[rows] = _core.pattern_energies(stack, rows, None, None)
+    scale = normalisation_scale(energies, indices, N)
+    shape = (len(indices), N, N, indices.shape[1])
+    gathered, normalised = empty(shape, stack.dtype), empty(shape, np.float32)
+    if gathered.size:
+        _core.gather_twice(stack, indices, gathered, normalised, float(scale), None)
+    return gathered, normalised
+
+
 def pattern_energies(
     diffraction: ArrayLike | Frames,
     *,
@@ -125,7 +177,7 @@ def pattern_energies(
         return energies
     stack = as_stack(diffraction)
     good = None if mask is None else as_mask(mask, stack.shape[1])
-    return _core.pattern_energies(stack, good, as_threads(num_threads))
+    return _core.pattern_energies(stack, None, good, as_threads(num_threads))
 
 
 def normalisation_scale(

@@ -37,7 +37,7 @@ from ptycho_fast.grouping import (
 from ptycho_fast.io import read_scan
 from ptycho_fast.io.npz import write_arrays
 from ptycho_fast.patches import cpu
-from ptycho_fast.patterns import gather_patterns, normalisation_scale, pattern_energies
+from ptycho_fast.patterns import gather_normalised, normalisation_scale
 
 if TYPE_CHECKING:
     import os
@@ -481,20 +481,14 @@ class RawData:
     def _gather(
         self, indices: NDArray[np.int32], N: int
     ) -> tuple[NDArray[Any] | None, NDArray[np.float32] | None]:
-        """Return the patterns of groups as they are, and normalised: two passes, no temporaries."""
+        """Return the patterns of groups as they are, and normalised."""
         if self.diff3d is None:
             return None, None
         stack = as_stack(self.diff3d)
         if stack.shape[1] != N:
             msg = f"N={N}, but the patterns of diff3d are {stack.shape[1]} pixels a side."
             raise ValueError(msg)
-        # In blocks, so that patterns in no group are not read: the stack may be a file.
-        used = np.unique(indices)
-        energies = np.zeros(len(stack))
-        for rows in np.array_split(used, 1 + len(used) // 256):
-            energies[rows] = pattern_energies(stack[rows])
-        scale = normalisation_scale(energies, indices, N)
-        return gather_patterns(stack, indices), gather_patterns(stack, indices, scale=float(scale))
+        return gather_normalised(stack, indices)
 
     def _patches(
         self,

@@ -311,7 +311,7 @@ struct Gathering<'a, 'py> {
 impl Gathering<'_, '_> {
     /// Fills `out` with a stack's patterns, each value through
     /// `convert(scale, value)`, and 0 where a pixel is masked.
-    fn fill<T: Element + Copy + Sync, U: Element + Default>(
+    fn fill<T: Element + Copy, U: Element + Copy + Default>(
         &self,
         stack: &Bound<'_, PyAny>,
         convert: impl Fn(f32, T) -> U + Copy + Sync + Send,
@@ -333,32 +333,37 @@ impl Gathering<'_, '_> {
             if let Some(scales) = scales {
                 check::length("scales", scales.len(), groups, "one a group")?;
             }
-            let scale = |group: usize| scales.map_or(1.0, |scales| scales[group]);
-            match mask {
-                None => {
-                    let convert = |group| {
-                        let scale = scale(group);
-                        move |_, value| convert(scale, value)
-                    };
-                    gather::gather(stack, pixels, indices, channels, out, convert, threads)
-                }
-                Some(mask) => {
-                    check::length("mask", mask.len(), pixels, "one a pixel")?;
-                    let convert = |group| {
-                        let scale = scale(group);
-                        move |p: usize, value| {
-                            if mask[p] {
-                                convert(scale, value)
-                            } else {
-                                U::default()
-                            }
-                        }
-                    };
-                    gather::gather(stack, pixels, indices, channels, out, convert, threads)
-                }
-            }
+            let convert = |group: usize| {
+                let scale = scales.map_or(1.0, |scales| scales[group]);
+                move |value| convert(scale, value)
+            };
+            let stack = gather::Stack::new(stack, pixels)?;
+            gather::gather(stack, mask, indices, channels, out, convert, threads)
         })
     }
+}
+
+/// A stack's patterns into `out`, and through `convert` into `scaled`.
+fn fill_twice<T: Element + Copy + Default>(
+    stack: &Bound<'_, PyAny>,
+    indices: &PyReadonlyArray2<'_, i32>,
+    out: &Bound<'_, PyAny>,
+    scaled: &Bound<'_, PyArray4<f32>>,
+    convert: impl Fn(T) -> f32 + Sync + Send,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    let py = stack.py();
+    let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
+    let mut out = writeable(out.cast::<PyArray4<T>>()?)?;
+    let mut scaled = writeable(scaled)?;
+    let pixels = stack.shape()[1] * stack.shape()[2];
+    let channels = indices.shape()[1];
+    let (stack, indices) = (stack.as_slice()?, indices.as_slice()?);
+    let (out, scaled) = (out.as_slice_mut()?, scaled.as_slice_mut()?);
+    run(py, num_threads, |threads| {
+        let stack = gather::Stack::new(stack, pixels)?;
+        gather::gather_twice(stack, indices, channels, out, scaled, convert, threads)
+    })
 }
 
 fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
@@ -398,9 +403,36 @@ fn gather_patterns<'py>(
     }
 }
 
+/// The patterns of groups as they are, and scaled, in one pass.
+#[pyfunction]
+fn gather_twice<'py>(
+    stack: &Bound<'py, PyAny>,
+    indices: PyReadonlyArray2<'py, i32>,
+    out: &Bound<'py, PyAny>,
+    scaled: &Bound<'py, PyArray4<f32>>,
+    scale: f32,
+    num_threads: Option<usize>,
+) -> PyResult<()> {
+    let (i, threads) = (&indices, num_threads);
+    match (is::<f32>(stack), is::<f64>(stack), is::<u16>(stack)) {
+        (true, _, _) => fill_twice(stack, i, out, scaled, |v: f32| scale * v, threads),
+        (_, true, _) => fill_twice(stack, i, out, scaled, |v: f64| scale * v as f32, threads),
+        (_, _, true) => fill_twice(
+            stack,
+            i,
+            out,
+            scaled,
+            |v: u16| scale * f32::from(v),
+            threads,
+        ),
+        _ => Err(unknown_dtype()),
+    }
+}
+
 /// The energies of a stack of one type.
 fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
     stack: &Bound<'_, PyAny>,
+    rows: Option<&[i32]>,
     mask: Option<&[bool]>,
     num_threads: Option<usize>,
 ) -> PyResult<Vec<f64>> {
@@ -409,7 +441,7 @@ fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
     let pixels = stack.shape()[1] * stack.shape()[2];
     let stack = stack.as_slice()?;
     run(py, num_threads, |threads| {
-        energy::energies(stack, pixels, mask, threads)
+        energy::energies(stack, pixels, rows, mask, threads)
     })
 }
 
@@ -417,16 +449,18 @@ fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
 fn pattern_energies<'py>(
     py: Python<'py>,
     stack: &Bound<'py, PyAny>,
+    rows: Option<PyReadonlyArray1<'py, i32>>,
     mask: Option<PyReadonlyArray2<'py, bool>>,
     num_threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let rows = rows.as_ref().map(|rows| rows.as_slice()).transpose()?;
     let mask = mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
     let energies = if is::<f32>(stack) {
-        sum_squares::<f32>(stack, mask, num_threads)?
+        sum_squares::<f32>(stack, rows, mask, num_threads)?
     } else if is::<f64>(stack) {
-        sum_squares::<f64>(stack, mask, num_threads)?
+        sum_squares::<f64>(stack, rows, mask, num_threads)?
     } else if is::<u16>(stack) {
-        sum_squares::<u16>(stack, mask, num_threads)?
+        sum_squares::<u16>(stack, rows, mask, num_threads)?
     } else {
         return Err(unknown_dtype());
     };
@@ -446,6 +480,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(extract_patches, module)?)?;
     module.add_function(wrap_pyfunction!(add_patches, module)?)?;
     module.add_function(wrap_pyfunction!(gather_patterns, module)?)?;
+    module.add_function(wrap_pyfunction!(gather_twice, module)?)?;
     module.add_function(wrap_pyfunction!(pattern_energies, module)?)?;
     Ok(())
 }

@@ -4,10 +4,11 @@
 use crate::{Result, check, parallel};
 
 /// The sum of squares in float64 of each pattern of `pixels` values, or of
-/// those where `mask` is true.
+/// those where `mask` is true: of all patterns, or of those in `rows`.
 pub fn energies<T: Copy + Into<f64> + Sync>(
     stack: &[T],
     pixels: usize,
+    rows: Option<&[i32]>,
     mask: Option<&[bool]>,
     threads: usize,
 ) -> Result<Vec<f64>> {
@@ -19,10 +20,14 @@ pub fn energies<T: Copy + Into<f64> + Sync>(
     if let Some(mask) = mask {
         check::length("mask", mask.len(), pixels, "one a pixel")?;
     }
-    let mut energies = vec![0.0; n];
+    if let Some(rows) = rows {
+        check::indices("rows", rows, n)?;
+    }
+    let mut energies = vec![0.0; rows.map_or(n, <[i32]>::len)];
     parallel::for_each_chunk(&mut energies, 16, threads, |chunk, energies| {
-        let patterns = stack[chunk * 16 * pixels..].chunks_exact(pixels);
-        for (energy, pattern) in energies.iter_mut().zip(patterns) {
+        for (i, energy) in (chunk * 16..).zip(energies) {
+            let row = rows.map_or(i, |rows| rows[i] as usize);
+            let pattern = &stack[row * pixels..][..pixels];
             let mut sums = [0.0; SUMS];
             if let Some(mask) = mask {
                 for (values, mask) in pattern.chunks(SUMS).zip(mask.chunks(SUMS)) {
@@ -54,21 +59,26 @@ mod tests {
     fn sums_of_squares() {
         let stack: Vec<u16> = (0..37 * 11).map(|i| i * 100).collect();
         for threads in [1, 3] {
-            let energies = energies(&stack, 11, None, threads).unwrap();
+            let energies = energies(&stack, 11, None, None, threads).unwrap();
             for (energy, pattern) in energies.iter().zip(stack.chunks_exact(11)) {
                 let expected: u64 = pattern.iter().map(|&v| u64::from(v) * u64::from(v)).sum();
                 assert_eq!(*energy, expected as f64); // whole numbers: exact
             }
             let mask: Vec<bool> = (0..11).map(|p| p % 3 != 0).collect();
-            let masked = super::energies(&stack, 11, Some(&mask), threads).unwrap();
+            let masked = super::energies(&stack, 11, None, Some(&mask), threads).unwrap();
             for (energy, pattern) in masked.iter().zip(stack.chunks_exact(11)) {
                 let good = pattern.iter().zip(&mask).filter(|&(_, &good)| good);
                 let expected: u64 = good.map(|(&v, _)| u64::from(v) * u64::from(v)).sum();
                 assert_eq!(*energy, expected as f64);
             }
+            let rows = [30, 0, 36, 30];
+            let some = super::energies(&stack, 11, Some(&rows), None, threads).unwrap();
+            assert_eq!(some, rows.map(|row| energies[row as usize]));
         }
-        assert!(energies(&stack, 11, Some(&[true; 10]), 1).is_err());
-        assert!(energies(&stack, 0, None, 1).is_err());
-        assert!(energies(&stack, 10, None, 1).is_err());
+        assert!(energies(&stack, 11, None, Some(&[true; 10]), 1).is_err());
+        assert!(energies(&stack, 0, None, None, 1).is_err());
+        assert!(energies(&stack, 10, None, None, 1).is_err());
+        assert!(energies(&stack, 11, Some(&[37]), None, 1).is_err());
+        assert!(energies(&stack, 11, Some(&[-1]), None, 1).is_err());
     }
 }

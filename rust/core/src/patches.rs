@@ -7,10 +7,17 @@
 //! with the object 0 outside its bounds. The fraction of a position is the
 //! same for all pixels of its patch, so a patch is two shifted sums: of two
 //! rows, then of two columns.
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into `with_simd` gets its instructions"
+)]
 
 use num_complex::Complex32;
+use pulp::bytemuck::{cast_slice, cast_slice_mut};
+use pulp::{Simd, WithSimd};
 
-use crate::{Result, check, parallel};
+use crate::gather::{LINE, STAGE, aligned, interleave, is_staged};
+use crate::{Result, check, parallel, simd};
 
 /// An object, `(height, width)`, row by row.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +41,25 @@ impl<'a> Object<'a> {
     fn row(&self, row: i64) -> Option<&'a [Complex32]> {
         let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
         Some(&self.pixels[row * self.width..][..self.width])
+    }
+
+    /// `length` pixels of a row from column `left`, if all are there.
+    #[inline(always)]
+    fn inside(&self, row: i64, left: i64, length: usize) -> Option<&'a [Complex32]> {
+        self.row(row)?
+            .get(usize::try_from(left).ok()?..)?
+            .get(..length)
+    }
+
+    /// The same, 0 where there are none.
+    fn pad(&self, row: i64, left: i64, out: &mut [Complex32]) {
+        out.fill(Complex32::ZERO);
+        let columns = overlap(out.len(), left, self.width);
+        if let (Some(row), false) = (self.row(row), columns.is_empty()) {
+            let from = (columns.start as i64 + left) as usize;
+            let length = columns.len();
+            out[columns].copy_from_slice(&row[from..][..length]);
+        }
     }
 }
 
@@ -73,61 +99,154 @@ pub fn extract(
     if groups == 0 {
         return Ok(());
     }
+    simd::name()?; // instructions that are not there are refused here, not in a thread
     let size = n * n * channels;
-    parallel::for_each_chunk(out, size, threads, |group, out| {
-        let mut blended = vec![Complex32::ZERO; n + 1];
-        let [xs, ys] = axes(positions, group, channels);
-        for channel in 0..channels {
-            let (left, fx) = split(xs[channel], n / 2);
-            let (top, fy) = split(ys[channel], n / 2);
-            let columns = overlap(n + 1, left, object.width);
-            for (row, out) in (top..).zip(out.chunks_exact_mut(n * channels)) {
-                blend(
-                    &mut blended,
-                    columns.clone(),
-                    left,
-                    [(object.row(row), 1.0 - fy), (object.row(row + 1), fy)],
-                );
-                for (pixel, pair) in out[channel..]
-                    .iter_mut()
-                    .step_by(channels)
-                    .zip(blended.windows(2))
-                {
-                    *pixel = pair[0] * (1.0 - fx) + pair[1] * fx;
-                }
-            }
-        }
+    let staged = is_staged(out, channels);
+    // One patch after another from the same part of the object, wherever they
+    // go: what two patches share is then still near.
+    let mut groups: Vec<Group<'_>> = out
+        .chunks_exact_mut(size)
+        .enumerate()
+        .map(|(group, out)| Group { group, out })
+        .collect();
+    groups.sort_by_cached_key(|group| {
+        let [xs, ys] = axes(positions, group.group, channels);
+        let first = Window::new(xs[0], ys[0], n);
+        (first.top.div_euclid(n as i64), first.left)
+    });
+    let together = (STAGE / size_of::<Complex32>() / size).max(1);
+    parallel::for_each_chunk(&mut groups, together, threads, |_, groups| {
+        let kernel = Extract {
+            object,
+            positions,
+            n,
+            channels,
+            groups,
+            staged,
+        };
+        simd::run(kernel).unwrap_or_default();
     })
 }
 
-/// The weighted sum of two rows of the object, 0 where they end.
-fn blend(
-    out: &mut [Complex32],
-    columns: std::ops::Range<usize>,
+/// The patches of one group.
+struct Group<'a> {
+    group: usize,
+    out: &'a mut [Complex32],
+}
+
+/// Where a patch lies: its first pixel, and the fractions that all its pixels share.
+struct Window {
     left: i64,
-    rows: [(Option<&[Complex32]>, f32); 2],
-) {
-    out[..columns.start].fill(Complex32::ZERO);
-    out[columns.end..].fill(Complex32::ZERO);
-    let from = (columns.start as i64 + left).max(0) as usize;
-    let length = columns.len();
-    let out = &mut out[columns];
-    if length == 0 {
-        return;
+    top: i64,
+    fx: f32,
+    fy: f32,
+}
+
+impl Window {
+    fn new(x: f64, y: f64, n: usize) -> Self {
+        let (left, fx) = split(x, n / 2);
+        let (top, fy) = split(y, n / 2);
+        Self { left, top, fx, fy }
     }
-    match rows {
-        [(Some(upper), wu), (Some(lower), wl)] => {
-            let (upper, lower) = (&upper[from..][..length], &lower[from..][..length]);
-            for ((out, u), l) in out.iter_mut().zip(upper).zip(lower) {
-                *out = u * wu + l * wl;
+}
+
+/// The patches of some groups.
+struct Extract<'a, 'b> {
+    object: Object<'a>,
+    positions: &'a [f64],
+    n: usize,
+    channels: usize,
+    groups: &'a mut [Group<'b>],
+    staged: bool,
+}
+
+impl WithSimd for Extract<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (object, n, row) = (self.object, self.n, self.n * self.channels);
+        let mut scratch = Scratch {
+            padded: vec![Complex32::ZERO; 2 * (n + 1)],
+            channels: vec![0; row],
+        };
+        let rows = (STAGE / size_of::<Complex32>() / row).clamp(1, n);
+        let size = if self.staged { rows * row } else { 0 };
+        let mut stage = vec![Complex32::ZERO; size + LINE];
+        let stage = aligned(&mut stage);
+        for Group { group, out } in self.groups {
+            let [xs, ys] = axes(self.positions, *group, self.channels);
+            let windows = xs.iter().zip(ys).map(|(&x, &y)| Window::new(x, y, n));
+            let windows: Vec<Window> = windows.collect();
+            let mut r = 0;
+            for out in out.chunks_mut(rows * row) {
+                let made = if self.staged {
+                    &mut stage[..out.len()]
+                } else {
+                    &mut *out
+                };
+                for made in made.chunks_exact_mut(row) {
+                    cut_row(object, &windows, r, &mut scratch, made);
+                    r += 1;
+                }
+                if self.staged {
+                    out.copy_from_slice(&stage[..out.len()]);
+                }
             }
         }
-        [(Some(only), weight), (None, _)] | [(None, _), (Some(only), weight)] => {
-            for (out, value) in out.iter_mut().zip(&only[from..][..length]) {
-                *out = value * weight;
-            }
+    }
+}
+
+struct Scratch {
+    /// Two rows of a window that reaches out of the object.
+    padded: Vec<Complex32>,
+    /// The channels one after another; a pixel is moved as one number.
+    channels: Vec<u64>,
+}
+
+/// Row `r` of a group's patches.
+#[inline(always)]
+fn cut_row(
+    object: Object<'_>,
+    windows: &[Window],
+    r: i64,
+    scratch: &mut Scratch,
+    out: &mut [Complex32],
+) {
+    let channels = windows.len();
+    let n = out.len() / channels;
+    let rows: &mut [f32] = if channels == 1 {
+        cast_slice_mut(&mut *out)
+    } else {
+        cast_slice_mut(&mut scratch.channels)
+    };
+    for (window, out) in windows.iter().zip(rows.chunks_exact_mut(2 * n)) {
+        let above = window.top + r;
+        let inside = |row| object.inside(row, window.left, n + 1);
+        let [upper, lower] = if let (Some(upper), Some(lower)) = (inside(above), inside(above + 1))
+        {
+            [upper, lower]
+        } else {
+            let (upper, lower) = scratch.padded.split_at_mut(n + 1);
+            object.pad(above, window.left, upper);
+            object.pad(above + 1, window.left, lower);
+            [&*upper, &*lower]
+        };
+        let [upper, lower]: [&[f32]; 2] = [upper, lower].map(cast_slice);
+        let (fx, fy) = (window.fx, window.fy);
+        // Of the rows, then of the columns, in one go: to read blended rows
+        // again, shifted by a pixel, waits for what was just stored.
+        let blend = |(u, l): (&f32, &f32)| u * (1.0 - fy) + l * fy;
+        let left = upper.iter().zip(lower).map(blend);
+        let right = upper[2..].iter().zip(&lower[2..]).map(blend);
+        for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
+            *out = left * (1.0 - fx) + right * fx;
         }
-        [(None, _), (None, _)] => out.fill(Complex32::ZERO),
+    }
+    if channels > 1 {
+        let rows = &scratch.channels;
+        let out: &mut [[u8; 8]] = cast_slice_mut(out); // of any alignment
+        interleave(channels, |c| &rows[c * n..][..n], out, u64::to_ne_bytes);
     }
 }
 
@@ -270,8 +389,8 @@ mod tests {
     proptest! {
         #[test]
         fn patches_follow_the_definition(
-            height in 1..20_usize, width in 1..20_usize, n in 1..12_usize, channels in 1..5_usize,
-            seed in prop::collection::vec(prop_oneof![-30.0..30.0, Just(3.0), Just(1e300), Just(-1e18)], 8..40),
+            height in 1..20_usize, width in 1..20_usize, n in 1..20_usize, channels in 1..17_usize,
+            seed in prop::collection::vec(prop_oneof![-30.0..30.0, 0.0..20.0, Just(3.0), Just(1e300), Just(-1e18)], 8..80),
         ) {
             let groups = seed.len() / (2 * channels);
             let positions = &seed[..groups * 2 * channels];
@@ -313,6 +432,30 @@ mod tests {
             let mut threaded = vec![Complex32::ZERO; pixels.len()];
             add(&patches, positions, n, channels, &mut threaded, width, 3).unwrap();
             prop_assert_eq!(sum, threaded);
+        }
+    }
+
+    /// Beyond the caches, in pieces that do not divide the patch.
+    #[test]
+    fn large_outputs_are_the_same() {
+        let (n, channels, groups) = (45, 3, 700);
+        let pixels = object(60, 70);
+        let view = Object::new(&pixels, 60, 70).unwrap();
+        let positions: Vec<f64> = (0..groups * 2 * channels)
+            .map(|i| -20.0 + (i * 7919 % 10_000) as f64 * 0.01)
+            .collect();
+        let mut large = vec![Complex32::ONE; groups * n * n * channels];
+        assert!(is_staged(&large, channels));
+        extract(view, &positions, n, channels, &mut large, 2).unwrap();
+        let size = n * n * channels;
+        for (positions, large) in positions
+            .chunks_exact(2 * channels)
+            .zip(large.chunks_exact(size))
+        {
+            let mut small = vec![Complex32::ONE; size];
+            extract(view, positions, n, channels, &mut small, 1).unwrap();
+            assert!(!is_staged(&small, channels));
+            assert_eq!(small, large);
         }
     }
 
