@@ -133,10 +133,10 @@ def main() -> None:
     for rival, side in [("ptycho_fast", 0), ("NumPy + SciPy", 0), ("ptycho_fast", 600)]:
         found = run_apart(__file__, [rival, arguments.groups, side, arguments.repeats])
         size = f"{side} x {side}" if side else "none"
+        first, later, copy = found["first"], found["seconds"], found["copy"]
         print(
-            f"| {arguments.groups} | {size} | {rival} | {found['first']:.3f} "
-            f"| {found['seconds']:.3f} | {found['copy']:.3f} | {found['first'] / found['copy']:.1f} "
-            f"| {found['seconds'] / found['copy']:.1f} | {found['bytes'] / 1e6:.0f} "
+            f"| {arguments.groups} | {size} | {rival} | {first:.3f} | {later:.3f} | {copy:.3f} "
+            f"| {first / copy:.1f} | {later / copy:.1f} | {found['bytes'] / 1e6:.0f} "
             f"| {100 * found['bytes'] / found['output']:.1f} % |",
             flush=True,
         )
