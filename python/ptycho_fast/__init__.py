@@ -18,6 +18,7 @@ from ptycho_fast.dataset import GroupedDataset
 from ptycho_fast.grouping import Groups, ScanIndex, group_positions
 from ptycho_fast.io import read_scan, write_scan
 from ptycho_fast.patches.cpu import extract_patches
+from ptycho_fast.quality import coverage
 from ptycho_fast.scan import Scan
 from ptycho_fast.simulate import simulate_scan
 
@@ -27,6 +28,7 @@ __all__ = [
     "Scan",
     "ScanIndex",
     "__version__",
+    "coverage",
     "extract_patches",
     "group_positions",
     "read_scan",
