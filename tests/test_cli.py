@@ -119,6 +119,18 @@ def test_group_prints_the_spread_of_the_groups(
     assert expected in capsys.readouterr().out
 
 
+def test_group_and_inspect_print_coverage(
+    scan: pf.Scan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["group", "scan.npz", "-o", "groups.npz", "--seed", "1", "--groups", "9"]) == 0
+    groups = pf.group_positions(scan.positions, 9, seed=1)
+    assert f"\n{pf.coverage(scan, groups)}\n" in capsys.readouterr().out
+    assert main(["inspect", "scan.npz"]) == 0
+    groups = pf.group_positions(scan.positions, n_neighbors=7, seed=0)
+    heading = "Groups of 4 of the 7 neighbours of every position, seed 0:"
+    assert f"\n{heading}\n{pf.coverage(scan, groups)}\n" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("scan")
 def test_group_without_seed_records_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["group", "scan.npz", "-o", "groups.npz"]) == 0
@@ -145,6 +157,22 @@ def test_group_plots(here: Path) -> None:
     assert main(["group", "scan.npz", "-o", "groups.npz", "--plot", "groups.png"]) == 0
     assert names(here) == ["groups.npz", "groups.png", "scan.npz"]
     assert (here / "groups.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_matplotlib
+@pytest.mark.usefixtures("scan")
+def test_inspect_plots(here: Path) -> None:
+    assert main(["inspect", "scan.npz", "--plot", "scan.png"]) == 0
+    assert names(here) == ["scan.npz", "scan.png"]
+    assert (here / "scan.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("scan")
+def test_inspect_refuses_a_picture_over_the_scan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "scan.npz is the scan itself" in refused(
+        capsys, "inspect", "scan.npz", "--plot", "scan.npz"
+    )
+    assert "no folder nowhere" in refused(capsys, "inspect", "scan.npz", "--plot", "nowhere/a.png")
 
 
 @needs_matplotlib

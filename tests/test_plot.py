@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from ptycho_fast.plot import COLORS, POSITION_COLOR, plot_scan
+from ptycho_fast.plot import COLORS, OUTLINE_COLOR, POSITION_COLOR, plot_scan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,32 @@ def test_scan_without_object_shows_its_mean_pattern(tmp_path: Path, scan: pf.Sca
     narrow, wide = (
         matplotlib_image.imread(tmp_path / name).shape[1] for name in ("with.png", "without.png")
     )
-    assert wide == 2 * narrow
+    assert wide == 3 * narrow // 2
+
+
+def test_many_positions_are_a_density(tmp_path: Path) -> None:
+    # Twice as dense on the right.
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 300, 3000), rng.uniform(300, 600, 6000)])
+    positions = np.stack([x, rng.uniform(0, 600, 9000)], axis=1)
+    scan = pf.Scan(positions, np.broadcast_to(np.float32(1), (9000, 8, 8)))
+    plot_scan(scan, tmp_path / "scan.png")
+    assert len(of_color(tmp_path / "scan.png", POSITION_COLOR)) == 0
+    pixels = matplotlib_image.imread(tmp_path / "scan.png")[..., :3]
+    panel = pixels[200:650, 100:650]  # inside the first
+    middle = panel.shape[1] // 2
+    left, right = panel[:, 50 : middle - 50], panel[:, middle + 50 : -50]
+    assert right[..., 0].mean() < left[..., 0].mean() - 0.1  # the denser, the bluer
+
+
+def test_groups_on_a_large_object_are_outlined_in_an_inset(tmp_path: Path, scan: pf.Scan) -> None:
+    small = scan, pf.group_positions(scan.positions, seed=0)
+    positions = np.random.default_rng(0).uniform(0, 4000, (2000, 2))
+    large = pf.Scan(positions, np.broadcast_to(np.float32(1), (2000, 8, 8)))
+    plot_scan(small[0], tmp_path / "small.png", small[1])
+    plot_scan(large, tmp_path / "large.png", pf.group_positions(positions, seed=0))
+    for name in ("small.png", "large.png"):
+        assert len(of_color(tmp_path / name, OUTLINE_COLOR)) > 30, name
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.uint16])
@@ -90,6 +115,13 @@ def test_groups_of_another_scan_are_refused(tmp_path: Path, scan: pf.Scan) -> No
     groups = pf.group_positions(scan.positions[:50], seed=0)
     with pytest.raises(ValueError, match="from 50 positions, but the scan has 60"):
         plot_scan(scan, tmp_path / "a.png", groups)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_groups_are_refused(tmp_path: Path, scan: pf.Scan) -> None:
+    none = np.empty((0, 4), np.int32)
+    with pytest.raises(ValueError, match="There are no groups"):
+        plot_scan(scan, tmp_path / "a.png", pf.Groups(none, none[:, 0], scan.positions, 7, seed=0))
     assert list(tmp_path.iterdir()) == []
 
 

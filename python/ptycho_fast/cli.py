@@ -23,6 +23,7 @@ from ptycho_fast.io.suggest import command_line, suggest
 from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
 from ptycho_fast.plot import plot_scan
+from ptycho_fast.quality import coverage
 from ptycho_fast.simulate import simulate_scan
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ptycho_fast")
 
 TIE_NEIGHBORS = 7
-"""`inspect` looks for ties at this neighbour: the default K at gridsize 2."""
+"""`inspect` looks for ties at this neighbour, and tries groups: the default K at gridsize 2."""
 
 DEMO_BATCHES, DEMO_BATCH_SIZE = 8, 32
 
@@ -152,6 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("file", type=Path, metavar="FILE", help="NPZ, CXI, ptychodus or HDF5")
     _add_reading(inspect)
+    inspect.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the scan and its light on the object"
+    )
 
     convert_ = command(
         "convert", _convert,
@@ -207,7 +211,9 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=int, metavar="T", help="(default: all that the process may use)"
     )
     _add_reading(group)
-    group.add_argument("--plot", type=Path, metavar="PNG", help="draw the scan and some groups")
+    group.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the scan, the groups and what they cover"
+    )
     return parser
 
 
@@ -385,6 +391,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
+    _check_beside(arguments.file, arguments.plot)
     members = named.members(arguments.file)
     width = max((len(key) for key in members), default=0)
     for key, member in members.items():
@@ -433,6 +440,14 @@ def _inspect(arguments: argparse.Namespace) -> None:
         "memory": f"{memory / 2**20:.1f} MiB",
     }.items():
         print(f"{name:<12}{value}")
+    if n > TIE_NEIGHBORS:
+        groups = group_positions(index, gridsize=2, n_neighbors=TIE_NEIGHBORS, seed=0)
+        print(f"\nGroups of 4 of the {TIE_NEIGHBORS} neighbours of every position, seed 0:")
+        print(coverage(scan, groups))
+    if arguments.plot is not None:
+        with _step("picture") as step:
+            plot_scan(scan, arguments.plot)
+            step.done(str(arguments.plot))
 
 
 def _amplitude_range(patterns: Frames, advance: Callable[[float], object]) -> str:
@@ -477,12 +492,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _group(arguments: argparse.Namespace) -> None:
-    for path in (arguments.output, arguments.plot):
-        if path is not None:
-            _check_output(path)
-            if path.exists() and arguments.file.exists() and path.samefile(arguments.file):
-                msg = f"{path} is the scan itself. Write to another file."
-                raise ValueError(msg)
+    _check_beside(arguments.file, arguments.output, arguments.plot)
     with _step("read") as step:
         scan = read_scan(arguments.file, load=False, **_reading(arguments))
         step.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
@@ -507,6 +517,7 @@ def _group(arguments: argparse.Namespace) -> None:
         f"{'spread':12}median {np.median(spread):.4g}, largest {spread.max():.4g} pixels from a "
         "group's mean to its farthest member"
     )
+    print(coverage(scan, groups))
     with _step("write") as step:
         groups.save(arguments.output)
         step.done(str(arguments.output))
@@ -580,6 +591,16 @@ def _check_output(path: Path) -> None:
     if path.is_dir():
         msg = f"{path} can't be written: it is a folder. Name a file in it."
         raise OSError(msg)
+
+
+def _check_beside(scan: Path, *outputs: Path | None) -> None:
+    """Refuse outputs that can't be written, or are the scan itself."""
+    for path in outputs:
+        if path is not None:
+            _check_output(path)
+            if path.exists() and scan.exists() and path.samefile(scan):
+                msg = f"{path} is the scan itself. Write to another file."
+                raise ValueError(msg)
 
 
 if __name__ == "__main__":

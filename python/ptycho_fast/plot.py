@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ptycho_fast.frames import Frames
 from ptycho_fast.io.atomic import replacing
+from ptycho_fast.quality import (
+    LEAST_OVERLAP,
+    check_groups,
+    coverage,
+    group_overlaps,
+    illumination,
+)
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
     from ptycho_fast.grouping import Groups
@@ -23,13 +33,27 @@ COLORS = ("#e41a1c", "#ff9f1c", "#12b886", "#00a6ff", "#c44bff", "#ff5fa2")
 
 POSITION_COLOR = "#2f6fde"
 
+DOTS = 5000
+"""More positions than that are drawn as a density: dots would be ink."""
+
+OUTLINES = 150
+"""As many groups are outlined, spread over all."""
+
+OUTLINE_COLOR = "#7fd7ff"
+
+WIDE = 30
+"""On objects of more windows than that, an outline would be a dot."""
+
 
 def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = None) -> None:
-    """Draw a scan to a PNG file: object, scan positions and some of the groups.
+    """Draw a scan to a PNG file: object, scan positions, and how groups cover them.
 
-    The left panel shows the whole scan on the phase of the object, and six of the groups, each
-    position joined to its group's centre. Beside it are a close-up of one group with the windows
-    its patches are cut from, and, for a scan without an object, the mean diffraction pattern.
+    The first panel shows the whole scan on the phase of the object, and six of the groups, each
+    position joined to its group's centre; of more than 5000 positions, how dense they lie. Then
+    come a close-up of one group with the windows its patches are cut from, a map of the light
+    that the groups shed on the object with the outlines of some, and a histogram of the overlap
+    within groups. Without groups, the map is of the light of the whole scan. A scan without an
+    object also shows its mean diffraction pattern.
 
     Parameters
     ----------
@@ -47,7 +71,7 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
     OSError
         If the file can't be written.
     ValueError
-        If the groups were drawn from another number of positions.
+        If there are no groups, or they were drawn from another number of positions.
 
     Examples
     --------
@@ -68,16 +92,35 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
             f'Pictures need matplotlib ({error}). Install it with: pip install "ptycho_fast[plot]"'
         )
         raise ImportError(msg) from error
-    if groups is not None and len(groups.positions) != len(scan):
-        msg = (
-            f"The groups were drawn from {len(groups.positions)} positions, but the scan has "
-            f"{len(scan)}. Draw the groups of this scan."
-        )
-        raise ValueError(msg)
+    if groups is not None:
+        check_groups(scan, groups)
 
-    n_panels = 1 + (groups is not None) + (scan.object is None)
-    figure = Figure(figsize=(6.6 * n_panels, 7.0), dpi=120, layout="compressed")
-    panels = list(figure.subplots(1, n_panels, squeeze=False)[0])
+    panels: list[Callable[[Axes], None]] = [lambda axes: _overview(axes, scan, groups)]
+    if groups is None:
+        panels.append(lambda axes: _light_map(axes, scan, None))
+    else:
+        panels += [
+            lambda axes: _close_up(axes, scan, groups),
+            lambda axes: _light_map(axes, scan, groups),
+        ]
+        panels.append(
+            (lambda axes: _table(axes, scan, groups))
+            if groups.group_size == 1
+            else lambda axes: _overlap_histogram(axes, scan, groups)
+        )
+    if scan.object is None:
+        panels.insert(2, lambda axes: _mean_pattern(axes, scan))
+        if groups is not None and groups.group_size > 1:
+            panels.append(lambda axes: _table(axes, scan, groups))
+
+    rows = 1 if groups is None else 2
+    columns = -(-len(panels) // rows)
+    figure = Figure(figsize=(6.6 * columns, 6.6 * rows + 0.4), dpi=120, layout="compressed")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, draw in zip(grid, panels, strict=False):
+        draw(axes)
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
     title = f"{len(scan)} positions, patterns of {scan.N} x {scan.N} pixels"
     if groups is not None:
         title += (
@@ -86,19 +129,26 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
             + (f", epoch {groups.epoch}" if groups.epoch else "")
         )
     figure.suptitle(title)
-
-    _overview(panels.pop(0), scan, groups)
-    if groups is not None:
-        _close_up(panels.pop(0), scan, groups)
-    if panels:
-        _mean_pattern(panels.pop(), scan)
     with replacing(path) as file:
         figure.savefig(file, format="png")
 
 
-def _shown(groups: Groups) -> NDArray[np.intp]:
+def _shown(groups: Groups, most: int = len(COLORS)) -> NDArray[np.intp]:
     """Return the rows of the groups to draw: some, spread over all."""
-    return np.unique(np.linspace(0, len(groups) - 1, len(COLORS)).astype(np.intp))
+    return np.unique(np.linspace(0, len(groups) - 1, most).astype(np.intp))
+
+
+def _view(scan: Scan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the first and last pixel, (x, y), that a window reaches, of the object if there is."""
+    lowest, highest = (
+        scan.positions.min(axis=0) - scan.N // 2 - 0.5,
+        scan.positions.max(axis=0) + scan.N // 2 + 0.5,
+    )
+    if scan.object is not None:
+        # What the windows reach beyond the object is 0.
+        lowest = np.maximum(lowest, -0.5)
+        highest = np.minimum(highest, np.array(scan.object.shape[::-1]) - 0.5)
+    return lowest, highest
 
 
 def _draw_object(axes: Axes, scan: Scan) -> None:
@@ -119,16 +169,19 @@ def _label(axes: Axes, title: str) -> None:
 
 
 def _overview(axes: Axes, scan: Scan, groups: Groups | None) -> None:
-    _draw_object(axes, scan)
     x, y = scan.positions.T
-    # Many dots are small dots, or they would hide what is under them.
-    size = np.clip(8000 / len(scan), 0.3, 14)
-    axes.scatter(x, y, s=size, color=POSITION_COLOR, linewidths=0, label="scan positions")
-    half = scan.N // 2
-    axes.set_xlim(min(x.min() - half, -0.5), x.max() + half)
-    axes.set_ylim(y.max() + half, min(y.min() - half, -0.5))
-    if scan.object is not None:
-        axes.set(xlim=(-0.5, scan.object.shape[1] - 0.5), ylim=(scan.object.shape[0] - 0.5, -0.5))
+    many = len(scan) > DOTS
+    if many:
+        _draw_density(axes, scan)
+    else:
+        _draw_object(axes, scan)
+        # Many dots on little ground are small dots, or they would hide what is under them.
+        lowest, highest = _view(scan)
+        ground = np.ptp(scan.positions, axis=0).max() / (highest - lowest).max()
+        size = np.clip(25000 * ground**2 / len(scan), 0.5, 14)
+        axes.scatter(x, y, s=size, color=POSITION_COLOR, linewidths=0, label="scan positions")
+    lowest, highest = _view(scan)
+    axes.set(xlim=(lowest[0], highest[0]), ylim=(highest[1], lowest[1]))
     if groups is not None:
         for row, color in zip(_shown(groups), COLORS, strict=False):
             _draw_group(axes, groups, row, color)
@@ -136,8 +189,111 @@ def _overview(axes: Axes, scan: Scan, groups: Groups | None) -> None:
         axes.plot([], [], "o-", color="0.35", mfc="0.35", ms=4, lw=1, label="members of a group")
         axes.plot([], [], "*", color="0.35", mec="black", mew=0.5, ms=9, label="its centre")
         axes.plot([], [], "--", color="0.35", lw=1, label=f"{scan.N} x {scan.N} window of a centre")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
-    _label(axes, "Scan" if scan.object is None else "Scan on the phase of the object")
+    if groups is not None or not many:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
+    on_object = scan.object is not None and not many
+    _label(axes, "Scan on the phase of the object" if on_object else "Scan")
+
+
+def _draw_density(axes: Axes, scan: Scan) -> None:
+    x, y = scan.positions.T
+    extent = max(float(np.ptp(x)), float(np.ptp(y)))
+    # Some forty positions a cell, so that what shows is density and not chance.
+    bins = int(np.clip(np.sqrt(len(scan) / 40), 16, 200))
+    side = extent / bins
+    columns, rows = (
+        axis.min() + side * np.arange(max(1, np.ceil(np.ptp(axis) / side)) + 1) for axis in (x, y)
+    )
+    count = np.histogram2d(y, x, bins=(rows, columns))[0]
+    image = axes.imshow(
+        np.ma.masked_equal(count / side**2, 0),
+        cmap="Blues",
+        vmin=0,
+        extent=(columns[0], columns[-1], rows[-1], rows[0]),
+        interpolation="nearest",
+    )
+    axes.figure.colorbar(image, ax=axes, shrink=0.75, label="positions per square pixel")
+
+
+def _light_map(axes: Axes, scan: Scan, groups: Groups | None) -> None:
+    times = np.ones(len(scan))
+    if groups is not None:
+        times = np.bincount(groups.indices.ravel(), minlength=len(scan)).astype(np.float64)
+    light = illumination(scan, times)
+
+    def draw(axes: Axes) -> AxesImage:
+        return axes.imshow(
+            light.values,
+            cmap="inferno",
+            vmin=0,
+            vmax=np.percentile(light.values, 99.5) or None,  # a bright spot would darken the rest
+            extent=light.extent,
+            interpolation="nearest",
+        )
+
+    label = "light, in peaks of one pattern's"
+    axes.figure.colorbar(draw(axes), ax=axes, shrink=0.75, extend="max", label=label)
+    if groups is None:
+        _label(axes, "Light on the object")
+        return
+    _label(axes, "Light that the groups shed on the object")
+    left, right, bottom, top = light.extent
+    if max(right - left, bottom - top) <= WIDE * scan.N:
+        _draw_outlines(axes, axes, groups, _shown(groups, OUTLINES))
+        return
+    # Groups would be dots: those about one in the middle are shown larger.
+    centers = groups.positions[groups.centers]
+    middle = centers[np.abs(centers - np.array([left + right, bottom + top]) / 2).sum(1).argmin()]
+    half = WIDE * scan.N / 8
+    inset = axes.inset_axes((0.52, 0.52, 0.46, 0.46))
+    draw(inset)
+    near = np.flatnonzero((np.abs(centers - middle) <= half).all(axis=1))
+    _draw_outlines(inset, axes, groups, near[:: -(-len(near) // OUTLINES)])
+    inset.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] + half, middle[1] - half))
+    inset.set(xticks=[], yticks=[])
+    inset.spines[:].set(color="white", linewidth=2)
+    axes.indicate_inset_zoom(inset, edgecolor="white", alpha=1)
+
+
+def _draw_outlines(axes: Axes, beside: Axes, groups: Groups, rows: NDArray[np.intp]) -> None:
+    """Outline groups, and say beside which axes how many."""
+    from matplotlib.collections import LineCollection  # noqa: PLC0415
+
+    members = groups.positions[groups.indices[rows]]
+    around = members - members.mean(axis=1, keepdims=True)
+    # In the order of their direction from the mean, or lines would cross.
+    order = np.argsort(np.arctan2(around[..., 1], around[..., 0]), axis=1)
+    order = np.concatenate([order, order[:, :1]], axis=1)
+    outlines = np.take_along_axis(members, order[..., np.newaxis], axis=1)
+    axes.add_collection(LineCollection(list(outlines), colors=OUTLINE_COLOR, linewidths=0.8))
+    which = "all groups" if len(rows) == len(groups) else f"{len(rows)} of {len(groups)} groups"
+    beside.plot([], [], color=OUTLINE_COLOR, label=f"outlines of {which}")
+    beside.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
+
+
+def _overlap_histogram(axes: Axes, scan: Scan, groups: Groups) -> None:
+    overlaps = 100 * group_overlaps(scan.positions, groups.indices, scan.N)
+    axes.hist(overlaps, bins=50, range=(0, 100), color=POSITION_COLOR)
+    typical = f"median {np.median(overlaps):.1f} %, least {overlaps.min():.1f} %"
+    axes.axvline(float(np.median(overlaps)), color="black", label=typical)
+    least = f"{LEAST_OVERLAP:.0%}, the least by default in the rule 'overlap'"
+    axes.axvline(100 * LEAST_OVERLAP, color=COLORS[0], ls="--", label=least)
+    axes.set(
+        title="Overlap of the two members of a group that share least",
+        xlabel="% of a window",
+        ylabel="groups",
+        xlim=(0, 100),
+    )
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
+
+
+def _table(axes: Axes, scan: Scan, groups: Groups) -> None:
+    axes.axis("off")
+    lines = str(coverage(scan, groups)).splitlines()
+    wrapped = "\n\n".join(
+        textwrap.fill(line, 44, subsequent_indent=" " * 12, drop_whitespace=True) for line in lines
+    )
+    axes.text(0, 0.95, wrapped, family="monospace", va="top", transform=axes.transAxes)
 
 
 def _close_up(axes: Axes, scan: Scan, groups: Groups) -> None:
@@ -147,7 +303,7 @@ def _close_up(axes: Axes, scan: Scan, groups: Groups) -> None:
     around = np.concatenate([members, center[np.newaxis]])
     lowest, highest = around.min(axis=0) - 0.6 * scan.N, around.max(axis=0) + 0.6 * scan.N
     _draw_object(axes, scan)
-    x, y = scan.positions.T
+    x, y = scan.positions[((lowest <= scan.positions) & (scan.positions <= highest)).all(axis=1)].T
     axes.scatter(x, y, s=16, color=POSITION_COLOR, linewidths=0, label="scan positions")
     _draw_group(axes, groups, row, color)
     for channel, member in enumerate(members):
