@@ -44,8 +44,12 @@ class Coverage:
 
     Parameters
     ----------
-    n_positions, n_groups, group_size : int
-        Positions of the scan (n), groups (B) and channels (C).
+    n_positions : int
+        Positions of the scan (n).
+    n_groups : int
+        Groups (B).
+    group_size : int
+        Channels per group (C).
     positions_used : float
         Share of the scan's positions that are in a group, 0..1.
     area_covered : float
@@ -54,13 +58,14 @@ class Coverage:
     probe_weighted : bool
         Whether that is the light of the probe. Without a probe (or with one that is 0 or not
         finite), windows of N x N pixels are taken as evenly lit.
-    overlap_min, overlap_median : float or None
-        The smallest overlap of two windows in a group, 0..1: the least and the median over
-        groups. None at C = 1.
+    overlap_min : float or None
+        The smallest overlap of two windows in any group, 0..1. None at C = 1.
+    overlap_median : float or None
+        The median over groups of the smallest overlap of two windows. None at C = 1.
     discrepancy : float
         How far the centres are from uniform over the scan, 0..1: the largest difference between
         the share of the centres and the share of the positions that lie in one quadrant. A random
-        draw of B of many positions has about ``1.3 / sqrt(B)``; the first half of a raster, 0.5.
+        draw of B of many positions has about ``1.25 / sqrt(B)``; the first half of a raster, 0.5.
     duplicates : int
         Groups whose set of members an earlier group has.
     suggested_neighbors : int or None
@@ -115,8 +120,8 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
       about 1024 pixels a side are mapped in cells of several pixels, which can be 0.01 off.
     - *Overlap* of two N x N windows, (dx, dy) apart, is
       ``max(0, N - |dx|) * max(0, N - |dy|) / N**2``; that of a group, its smallest.
-    - *Discrepancy.* The two-sample statistic of Peacock [1]_ between centres and scan positions:
-      the largest difference of the shares in any of the four quadrants about a point. The points
+    - *Discrepancy.* Peacock's statistic of two samples, the centres and the scan positions: the
+      largest difference of their shares in any of the four quadrants about a point. The points
       are the corners of 64 x 64 cells, each column and each row of which holds as many positions,
       so it takes O(n). It measures against the scan, not against its bounding box, which a round
       scan does not fill.
@@ -139,8 +144,8 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
 
     References
     ----------
-    .. [1] J. A. Peacock, "Two-dimensional goodness-of-fit testing in astronomy", Monthly Notices
-       of the Royal Astronomical Society 202, 615-627 (1983).
+    J. A. Peacock, "Two-dimensional goodness-of-fit testing in astronomy", Monthly Notices of the
+    Royal Astronomical Society 202, 615-627 (1983).
 
     Examples
     --------
@@ -150,7 +155,7 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
     >>> random = pf.group_positions(scan.positions, 20, seed=0)
     >>> pf.coverage(scan, first).area_covered < pf.coverage(scan, random).area_covered
     True
-    >>> print(pf.coverage(scan, random))  # doctest: +ELLIPSIS
+    >>> print(pf.coverage(scan, random))
     used        ...% of 100 positions
     object      ...% of the illuminated area, weighted by the probe
     ...

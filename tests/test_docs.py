@@ -1,0 +1,47 @@
+"""The documentation's Python blocks and commands, run as written, in order, page by page."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptycho_fast.cli import main
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
+        needed = re.match(r"# needs: (\w+)", block)
+        if needed is None or importlib.util.find_spec(needed[1]) is not None:
+            exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.skipif(not PAGES, reason="the documentation is not here")
+def test_the_quick_starts_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        line.partition("#")[0]
+        for line in (DOCS / "index.md").read_text().splitlines()
+        if line.startswith("ptycho-fast ") and "demo" not in line
+    ]
+    assert len(lines) >= 3
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_script_that_a_page_names_is_there(page: str) -> None:
+    text = (DOCS / page).read_text()
+    for script in re.findall(r"`python ((?:docs|benches)/\w+\.py)", text):
+        assert (DOCS.parent / script).exists(), script
