@@ -1,4 +1,4 @@
-"""Draw docs/selection.png and the table in docs/selection.md: ``python docs/selection.py``."""
+"""Draw docs/selection.jpg and the table in docs/selection.md: ``python docs/selection.py``."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ for row, (name, file) in zip(panels, SCANS.items(), strict=True):
     row[0].set_ylabel(f"{name}, {n_groups} groups\ny (pixels)")
 for axes in panels[-1]:
     axes.set_xlabel("x (pixels)")
-figure.savefig(HERE / "selection.png", dpi=80)
+figure.savefig(HERE / "selection.jpg", dpi=80)
 
 page = (HERE / "selection.md").read_text()
 before, start, rest = page.partition("<!-- python docs/selection.py -->\n")
