@@ -201,6 +201,9 @@ def test_the_table_says_what_is_in_it() -> None:
         rf"suggested K +{found.suggested_neighbors}, .* share 25%",
     ):
         assert re.search(f"^{line}$", table, re.MULTILINE), line
+    far = pf.Scan(40 * scan.positions, scan.diffraction)
+    sparse = str(pf.coverage(far, dataclasses.replace(groups, positions=far.positions)))
+    assert re.search("^suggested K 2, the fewest: .* share < 25%$", sparse, re.MULTILINE)
     single = pf.coverage(scan, pf.group_positions(scan.positions, 3, gridsize=1))
     assert "overlap" not in str(single)
     assert "suggested" not in str(single)

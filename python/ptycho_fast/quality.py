@@ -104,9 +104,11 @@ class Coverage:
             f"{self.duplicates} of {self.n_groups} groups have the members of another"
         )
         if self.suggested_neighbors is not None:
-            lines["suggested K"] = (
-                f"{self.suggested_neighbors}, so that any two windows of a typical group share "
-                f"{LEAST_OVERLAP:.0%}"
+            fewest = self.suggested_neighbors == self.group_size
+            lines["suggested K"] = f"{self.suggested_neighbors}, " + (
+                f"the fewest: of more, windows of a typical group share < {LEAST_OVERLAP:.0%}"
+                if fewest
+                else f"so that any two windows of a typical group share {LEAST_OVERLAP:.0%}"
             )
         return "\n".join(f"{name:<12}{value}" for name, value in lines.items())
 
