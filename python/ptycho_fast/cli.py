@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast import __version__
+from ptycho_fast import __version__, groups_cache
 from ptycho_fast.grouping import Groups, ScanIndex, group_positions
 from ptycho_fast.io import cache, convert, named, read_scan, write_scan
 from ptycho_fast.io.prepare import METRES
@@ -173,6 +173,14 @@ def _parser() -> argparse.ArgumentParser:
         "--clear",
     )
     cache_.add_argument("--clear", action="store_true", help="remove it; nothing in it is needed")
+
+    clean = command(
+        "clean-cache", _clean_cache,
+        "Find *.groups_cache.npz files in a folder and all below it, and remove them.",
+        "scans --dry-run",
+    )  # fmt: skip
+    clean.add_argument("folder", type=Path, metavar="DIR", help="where to look")
+    clean.add_argument("--dry-run", action="store_true", help="only say what is there")
 
     group = command(
         "group", _group, "Draw groups of overlapping positions from a scan file.",
@@ -478,6 +486,17 @@ def _cache(arguments: argparse.Namespace) -> None:
         print(f"{size / 2**20:10.1f} MiB  {path}")
     if arguments.clear:
         print(f"Freed {cache.clear_cache() / 2**20:.1f} MiB in {cache.cache_folder()}.")
+
+
+def _clean_cache(arguments: argparse.Namespace) -> None:
+    found = groups_cache.find(arguments.folder)
+    for path, size in found:
+        print(f"{size / 2**20:10.1f} MiB  {path}")
+        if not arguments.dry_run:
+            path.unlink()
+    did = "Would remove" if arguments.dry_run else "Removed"
+    total = sum(size for _, size in found) / 2**20
+    print(f"{did} {len(found)} files, {total:.1f} MiB, from {arguments.folder}.")
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,259 @@
+"""The files that keep the pool of group-then-sample, and the command that removes them."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+from ptycho_fast import groups_cache
+from ptycho_fast.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+KEY = (11, 12)
+
+
+def positions_of(n: int, seed: int = 1) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).uniform(0, 50, (n, 2))
+
+
+def pool_of(positions: NDArray[np.float64], C: int, K: int) -> NDArray[np.int32]:
+    """Every C of the K nearest neighbours of every position, from the definition."""
+    near = reference.nearest_neighbors(positions, np.arange(len(positions)), K)
+    if near.shape[1] < C:
+        near = np.column_stack([near, np.arange(len(positions))])
+    sets = {tuple(sorted(s)) for row in near.tolist() for s in itertools.combinations(row, C)}
+    return np.array(sorted(sets), np.int32)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger="ptycho_fast")
+    return caplog
+
+
+# --- a file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scan", "name"),
+    [
+        ("scan.npz", "scan.g2k7.groups_cache.npz"),
+        ("scan.cxi", "scan.cxi.g2k7.groups_cache.npz"),
+        ("run.1", "run.1.g2k7.groups_cache.npz"),
+    ],
+)
+def test_the_file_lies_beside_the_scan(tmp_path: Path, scan: str, name: str) -> None:
+    assert groups_cache.cache_path(tmp_path / scan, 2, 7) == tmp_path / name
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.integers(4, 20),
+    gridsize=st.integers(1, 2),
+    extra=st.integers(0, 3),
+    compress=st.booleans(),
+)
+def test_a_pool_goes_through_a_file(
+    tmp_path_factory: pytest.TempPathFactory, n: int, gridsize: int, extra: int, compress: bool
+) -> None:
+    positions, C = positions_of(n), gridsize**2
+    K = C + extra
+    pool = pool_of(positions, C, K)
+    path = groups_cache.cache_path(tmp_path_factory.mktemp("cache") / "scan.npz", gridsize, K)
+    groups_cache.write(path, pool, positions, gridsize, K, key=KEY, compress=compress)
+    again = groups_cache.read(path, positions.copy(), gridsize, K, key=KEY)
+    assert again is not None
+    assert again.dtype == np.int32
+    np.testing.assert_array_equal(again, pool)
+    assert list(path.parent.iterdir()) == [path]
+    with np.load(path, allow_pickle=False) as file:
+        assert set(file) == {"all_groups", "dataset_checksum", "gridsize", "overlap_factor"}
+        assert (file["gridsize"], file["overlap_factor"]) == (gridsize, K)
+        np.testing.assert_array_equal(file["all_groups"], pool)
+
+
+def written(folder: Path, K: int = 7, n: int = 20) -> tuple[Path, NDArray[np.float64]]:
+    positions, path = positions_of(n), folder / "pool.npz"
+    groups_cache.write(path, pool_of(positions, 4, min(K, 7)), positions, 2, K, key=KEY)
+    return path, positions
+
+
+def test_created_and_reused_are_said(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "pool.npz"
+    assert groups_cache.read(path, positions_of(20), 2, 7, key=KEY) is None
+    path, positions = written(tmp_path)
+    pool = groups_cache.read(path, positions, 2, 7, key=KEY)
+    assert pool is not None
+    absent, created, reused = log.messages
+    assert absent == f"groups cache: {path} is not there yet"
+    assert created.startswith(f"groups cache: {path} created: {len(pool)} groups, 0.0 MB")
+    assert reused == f"groups cache: {path} reused: {len(pool)} groups"
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"positions": positions_of(20, seed=2)}, "dataset_checksum is"),
+        ({"positions": positions_of(20) + 1e-12}, "dataset_checksum is"),
+        ({"gridsize": 3}, "gridsize is 2, not 3"),
+        ({"n_neighbors": 6}, "overlap_factor is 7, not 6"),
+        ({"filters": "max_distance=3"}, "dataset_checksum is"),
+    ],
+)
+def test_what_was_made_for_something_else_is_rejected(
+    tmp_path: Path, log: pytest.LogCaptureFixture, other: dict[str, Any], why: str
+) -> None:
+    path, positions = written(tmp_path)
+    same: dict[str, Any] = {"positions": positions, "gridsize": 2, "n_neighbors": 7}
+    assert groups_cache.read(path, **same, key=KEY) is not None
+    assert groups_cache.read(path, **same | other, key=KEY) is None
+    assert f"{path} rejected: {why}" in log.messages[-1]
+
+
+@pytest.mark.parametrize("n", [5, 20])
+@pytest.mark.parametrize("K", [7, 8, 9])
+def test_the_seed_matters_where_sets_are_drawn(tmp_path: Path, n: int, K: int) -> None:
+    path, positions = written(tmp_path, K, n)
+    slots = min(K, n - 1)
+    listed = math.comb(slots, 4) <= 50
+    pool = groups_cache.read(path, positions, 2, K, key=(11, 13))
+    assert (pool is not None) == listed
+
+
+@pytest.mark.parametrize("length", [0, 100, -10])
+def test_a_damaged_file_is_rejected(
+    tmp_path: Path, log: pytest.LogCaptureFixture, length: int
+) -> None:
+    path, positions = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:length])
+    assert groups_cache.read(path, positions, 2, 7, key=KEY) is None
+    assert "rejected: " in log.messages[-1]
+    assert "damaged" in log.messages[-1]
+
+
+def test_a_flipped_bit_is_rejected(tmp_path: Path) -> None:
+    path, positions = written(tmp_path)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"all_groups") + 300] ^= 1
+    path.write_bytes(whole)
+    assert groups_cache.read(path, positions, 2, 7, key=KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("all_groups", np.full((3, 4), 20)),  # no such position
+        ("all_groups", np.full((3, 4), 0.5)),
+        ("all_groups", np.zeros((3, 5), int)),
+        ("all_groups", np.zeros(4, int)),
+        ("gridsize", np.array([2, 2])),
+        ("dataset_checksum", None),
+        ("all_groups", np.array([None])),  # would need unpickling
+    ],
+)
+def test_files_that_others_wrote_are_rejected(
+    tmp_path: Path, log: pytest.LogCaptureFixture, entry: str, value: Any
+) -> None:
+    path, positions = written(tmp_path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays[entry] = value
+    if value is None:
+        del arrays[entry]
+    np.savez(path, **arrays)
+    assert groups_cache.read(path, positions, 2, 7, key=KEY) is None
+    assert "rejected: " in log.messages[-1]
+
+
+def test_a_file_that_can_not_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, positions = written(tmp_path)
+    before = path.read_bytes()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        written(tmp_path, K=6)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    assert groups_cache.read(path, positions, 2, 7, key=KEY) is not None
+
+
+def test_a_large_file_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert groups_cache.LARGE == 100e6
+    monkeypatch.setattr(groups_cache, "LARGE", 1000)
+    pool, positions = pool_of(positions_of(20), 4, 7), positions_of(20)
+    with pytest.warns(UserWarning, match=rf"for {len(pool)} groups\. compress=True"):
+        groups_cache.write(tmp_path / "a.npz", pool, positions, 2, 7, key=KEY)
+    groups_cache.write(tmp_path / "b.npz", pool, positions, 2, 7, key=KEY, compress=True)
+    assert (tmp_path / "b.npz").stat().st_size < (tmp_path / "a.npz").stat().st_size
+
+
+# --- clean-cache ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with three such files, the largest below, and much that is none."""
+    below = tmp_path / "scans" / "below"
+    below.mkdir(parents=True)
+    for path, size in {
+        below.parent / "a.g1k4.groups_cache.npz": 10,
+        below.parent / "a.g2k7.groups_cache.npz": 20,
+        below / "b.g2k7.groups_cache.npz": 3 * 2**20,
+        below.parent / "a.npz": 5,
+        below / "groups_cache.npz.txt": 5,
+    }.items():
+        path.write_bytes(bytes(size))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "c.g2k7.groups_cache.npz").write_bytes(b"kept")
+    (below / "link").symlink_to(elsewhere)
+    return below.parent
+
+
+def all_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.parent.rglob("*") if path.is_file()}
+
+
+def test_clean_cache_removes_these_and_nothing_else(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["clean-cache", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"Removed 3 files, 3.0 MiB, from {folder}."
+    assert all_files(folder) == {"a.npz", "groups_cache.npz.txt", "c.g2k7.groups_cache.npz"}
+    assert main(["clean-cache", str(folder)]) == 0
+    assert capsys.readouterr().out == f"Removed 0 files, 0.0 MiB, from {folder}.\n"
+
+
+def test_a_dry_run_only_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = all_files(folder)
+    assert main(["clean-cache", str(folder), "--dry-run"]) == 0
+    *listed, total = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in listed] == [
+        str(path) for path, _ in groups_cache.find(folder)
+    ]
+    assert "3.0 MiB" in listed[-1]
+    assert total == f"Would remove 3 files, 3.0 MiB, from {folder}."
+    assert all_files(folder) == before
+
+
+def test_clean_cache_of_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean-cache", str(tmp_path / "nowhere")]) == 2
+    assert f"{tmp_path / 'nowhere'} is no folder" in capsys.readouterr().err
