@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ptycho_fast.checks import as_mask, as_positions
+from ptycho_fast.subsampling import draw_subsample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -94,6 +97,63 @@ class Scan:
     def N(self) -> int:  # noqa: N802
         """Pixels per side of a pattern and of a patch."""
         return int(self.diffraction.shape[1])
+
+    def subsample(self, n_subsample: int, seed: int | None = None) -> Scan:
+        """Thin the scan before anything is grouped.
+
+        The patterns that are kept are read into memory. To use fewer patterns of a dense scan,
+        draw fewer groups of all of it instead: their positions stay as near as they were.
+
+        Parameters
+        ----------
+        n_subsample : int
+            How many positions to keep, drawn at random.
+        seed : int, optional
+            0..2**32-1; fresh entropy by default.
+
+        Returns
+        -------
+        Scan
+            The positions in the order of the scan, with all that belongs to them;
+            ``metadata["sample_indices"]`` (ascending) says which, ``metadata["subsample_seed"]``
+            how to draw them again.
+
+        Raises
+        ------
+        ValueError
+            If ``n_subsample < 1``, the seed is none, or positions are not finite.
+
+        Warns
+        -----
+        UserWarning
+            If there are fewer positions, or what is left of them is stretched, see
+            `ptycho_fast.subsampling.draw_subsample`.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> scan = pf.simulate_scan(n_positions=100, N=16, seed=0)
+        >>> thinned = scan.subsample(99, seed=1)
+        >>> len(thinned), thinned.metadata["sample_indices"].shape
+        (99, (99,))
+        """
+        n = len(self)
+        seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+        rows = draw_subsample(self.positions, n_subsample, seed)
+        metadata = {**self.metadata, "subsample_seed": seed}
+        before = np.asarray(metadata.get("sample_indices"))
+        metadata["sample_indices"] = before[rows] if before.shape == (n,) else rows
+        if "Y" in metadata and np.shape(metadata["Y"])[:1] == (n,):
+            metadata["Y"] = metadata["Y"][rows]
+        return replace(
+            self,
+            positions=self.positions[rows],
+            diffraction=self.diffraction[rows],
+            positions_start=self.positions_start[rows],
+            scan_index=None if self.scan_index is None else self.scan_index[rows],
+            energies=None if self.energies is None else self.energies[rows],
+            metadata=metadata,
+        )
 
 
 def _refuse(what: str, found: object, expected: object) -> None:

@@ -1,0 +1,140 @@
+"""How much of a scan is used: images, groups, and a thinned scan.
+
+Three numbers, each with one meaning:
+
+- ``n_groups`` counts groups, which is what the rest of the package counts.
+- ``n_images`` counts images at gridsize 1, where a group is one image, and groups above it:
+  ``n_images=512, gridsize=2`` is 512 groups, which are 2048 patterns.
+- ``n_subsample`` counts the positions that are kept before anything is grouped.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ptycho_fast import _core
+from ptycho_fast.checks import as_count, as_valid_positions
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+logger = logging.getLogger("ptycho_fast")
+
+STRETCH = 1.1
+"""Neighbours that are farther apart by more than this factor are worth a warning."""
+
+
+def count_groups(
+    gridsize: int, *, n_images: int | None = None, n_groups: int | None = None
+) -> int | None:
+    """Return how many groups are meant, and say in the log how many patterns that is.
+
+    Parameters
+    ----------
+    gridsize : int
+        A group has C = gridsize² patterns.
+    n_images : int, optional
+        At gridsize 1 images, above it groups.
+    n_groups : int, optional
+        Groups. Give one of the two, or none for the default of whoever draws.
+
+    Returns
+    -------
+    int or None
+        ``n_groups`` for `ptycho_fast.group_positions`, or ``nsamples`` for the drop-in.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or one is no whole number from 1.
+
+    Examples
+    --------
+    >>> from ptycho_fast.subsampling import count_groups
+    >>> count_groups(2, n_images=512)
+    512
+    """
+    C = as_count("gridsize", gridsize, most=46340) ** 2
+    if n_images is not None and n_groups is not None:
+        msg = (
+            f"n_images={n_images} and n_groups={n_groups} both say how many groups to draw. "
+            "Pass one of them."
+        )
+        raise ValueError(msg)
+    if n_images is None and n_groups is None:
+        return None
+    name, value = ("n_groups", n_groups) if n_images is None else ("n_images", n_images)
+    B = as_count(name, value)
+    logger.info("%s=%d, gridsize=%d: %d groups, %d patterns", name, B, gridsize, B, B * C)
+    return B
+
+
+def draw_subsample(positions: ArrayLike, n_subsample: int, seed: int) -> NDArray[np.int64]:
+    """Draw the positions that are kept of a scan, at random.
+
+    Parameters
+    ----------
+    positions : array_like, (n, 2), real
+        Columns x and y, in pixels.
+    n_subsample : int
+        How many to keep.
+    seed : int
+        0..2**32-1: those of ``np.random.seed(seed)`` and ``np.random.choice(n, n_subsample,
+        replace=False)``. Global state is left alone.
+
+    Returns
+    -------
+    ndarray, (min(n_subsample, n),), int64
+        Ascending.
+
+    Raises
+    ------
+    ValueError
+        If ``n_subsample < 1``, the seed is none, or positions are not finite.
+
+    Warns
+    -----
+    UserWarning
+        If there are fewer positions, which are all kept then; or if nearest neighbours end up
+        farther apart, by more than a tenth at the median.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.subsampling import draw_subsample
+    >>> draw_subsample(np.random.default_rng(0).uniform(0, 9, (10, 2)), 9, seed=3)
+    array([0, 1, 2, 3, 4, 5, 6, 7, 9])
+    """
+    points = as_valid_positions(positions)
+    n, kept = len(points), as_count("n_subsample", n_subsample)
+    seed = as_count("subsample_seed", seed, least=0, most=2**32 - 1)
+    if kept > n:
+        warnings.warn(
+            f"n_subsample={kept} exceeds the {n} positions of the scan: all are kept.",
+            stacklevel=3,
+        )
+        kept = n
+    rows = np.sort(np.random.RandomState(seed).choice(n, kept, replace=False))
+    if kept > 1:
+        before, after = _spacing(points), _spacing(points[rows])
+        if after > STRETCH * before:
+            warnings.warn(
+                f"Keeping {kept} of {n} positions stretches the distance to the nearest neighbour "
+                f"from {before:.4g} to {after:.4g} pixels (medians): groups overlap less. To use "
+                "fewer patterns of a dense scan, draw fewer groups of all of it instead "
+                "(n_groups, nsamples).",
+                stacklevel=3,
+            )
+    logger.info("subsample: %d of %d positions, seed=%d", kept, n, seed)
+    return rows
+
+
+def _spacing(points: NDArray[np.float64]) -> float:
+    """Return the median distance to the nearest neighbour."""
+    index = _core.ScanIndex(points, None)
+    nearest = index.neighbors(np.arange(len(points), dtype=np.int32), 1, None)[:, 0]
+    return float(np.median(np.hypot(*(points[nearest] - points).T)))
