@@ -949,6 +949,73 @@ def test_normalize_data_refuses_what_has_no_scale() -> None:
             normalize_data({"diffraction": bad}, 4)
 
 
+# --- names that are gone, or going ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(ptychopinn.GONE))
+def test_names_that_are_gone_say_what_to_use(name: str) -> None:
+    successor = re.escape(ptychopinn.GONE[name])
+    places = [RawData, make_record()] if name.startswith("_") else [ptychopinn]
+    for place in places:
+        with pytest.raises(AttributeError, match=f"^{name} is gone: use {successor}"):
+            getattr(place, name)
+        assert not hasattr(place, name)
+
+
+def test_names_that_never_were_are_no_attributes() -> None:
+    with pytest.raises(AttributeError, match=r"ptycho_fast\.ptychopinn.*no attribute 'other'"):
+        getattr(ptychopinn, "other")  # noqa: B009
+
+
+@pytest.mark.parametrize(("C", "nsamples"), [(4, 1), (4, 3), (5, 2)])
+def test_group_coords_works_and_warns(C: int, nsamples: int) -> None:
+    x, y = positions_of(20).T
+    np.random.seed(3)
+    with pytest.warns(DeprecationWarning, match="group_coords goes after this release") as told:
+        indices, coords = ptychopinn.group_coords(x, y, K=4, C=C, nsamples=nsamples)
+    assert told[0].filename == __file__
+    near = reference.nearest_neighbors(positions_of(20), np.arange(20), 4)
+    expected = reference.coordinates(positions_of(20), indices)["coords_nn"]
+    np.testing.assert_array_equal(coords, expected)
+    assert indices.shape == (20 * nsamples, C)
+    for row, group in enumerate(indices):
+        assert len(set(group)) == C
+        assert set(group) <= {row // nsamples, *near[row // nsamples]}
+    np.random.seed(3)
+    with pytest.warns(DeprecationWarning, match="group_coords"):
+        again, _ = ptychopinn.group_coords(x, y, 4, C, nsamples)
+    np.testing.assert_array_equal(again, indices)
+
+
+def test_group_coords_takes_the_gridsize_of_a_loaded_params_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = positions_of(20).T
+    with pytest.warns(DeprecationWarning, match="group_coords"):
+        indices, coords = ptychopinn.group_coords(x, y, 4, None, 3)
+    np.testing.assert_array_equal(indices, np.arange(20)[:, None])  # of one: once
+    np.testing.assert_array_equal(coords[:, 0, :, 0], positions_of(20))
+    params(monkeypatch, gridsize=2)
+    with pytest.warns(DeprecationWarning, match="group_coords"):
+        assert ptychopinn.group_coords(x, y, 4, None, 3)[0].shape == (60, 4)
+    with (
+        pytest.warns(DeprecationWarning, match="group_coords"),
+        pytest.raises(ValueError, match="C=4 channels can't be drawn from .* its K=2"),
+    ):
+        ptychopinn.group_coords(x, y, 2, None, 3)
+
+
+def test_calculate_relative_coords_works_and_warns() -> None:
+    x, y = positions_of(20).T
+    with pytest.warns(DeprecationWarning, match="calculate_relative_coords goes") as told:
+        nn, offsets, relative, indices = ptychopinn.calculate_relative_coords(x, y, C=4)
+    assert told[0].filename == __file__
+    assert indices.shape == (200, 4)
+    expected = reference.coordinates(positions_of(20), indices)
+    for found, key in ((nn, "nn"), (offsets, "offsets"), (relative, "relative")):
+        np.testing.assert_array_equal(found, expected[f"coords_{key}"])
+
+
 # --- files ------------------------------------------------------------------------------------
 
 

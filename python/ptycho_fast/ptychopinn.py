@@ -4,17 +4,20 @@ Everything goes through the package's own engine. Three things differ from the n
 callers expect them: groups follow NumPy's legacy random stream, object patches of groups are read
 at the mirrored positions (see `get_image_patches`), and arguments left out are looked up in
 ``ptycho.params.cfg`` where a module of that name is already loaded (it is never imported).
+
+`install` lets an installed PtychoPINN use all of it without an edit.
 """
 
 # ruff: noqa: PLR0917  # the argument lists are those that callers use
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -34,10 +37,12 @@ from ptycho_fast.grouping import (
     philox_key,
     relative_coordinates,
 )
+from ptycho_fast.install import put_in_place, take_out
 from ptycho_fast.io import read_scan
 from ptycho_fast.io.npz import write_arrays
 from ptycho_fast.patches import cpu
 from ptycho_fast.patterns import gather_normalised, normalisation_scale
+from ptycho_fast.subsampling import draw_subsample
 
 if TYPE_CHECKING:
     import os
@@ -50,10 +55,12 @@ __all__ = [
     "get_image_patches",
     "get_neighbor_indices",
     "get_relative_coords",
+    "install",
     "key_coords_offsets",
     "key_coords_relative",
     "local_offset_sign",
     "normalize_data",
+    "uninstall",
 ]
 
 logger = logging.getLogger("ptycho_fast")
@@ -72,6 +79,39 @@ COORDINATES = ("xcoords", "ycoords", "xcoords_start", "ycoords_start")
 FILE_KEYS = (
     *COORDINATES, "diff3d", "probeGuess", "scan_index", "objectGuess", "Y", "norm_Y_I",
 )  # fmt: skip
+
+GONE = {
+    "_find_all_valid_groups": 'ptycho_fast.group_positions(strategy="group-then-sample")',
+    "_generate_cache_filename": "ptycho_fast.groups_cache.cache_path",
+    "_compute_dataset_checksum": "ptycho_fast.grouping.positions_checksum",
+    "_save_groups_cache": "ptycho_fast.groups_cache.write",
+    "_load_groups_cache": "ptycho_fast.groups_cache.read",
+    "get_neighbor_diffraction_and_positions": "RawData.generate_grouped_data",
+    "get_neighbor_self_indices": "numpy.arange(n)[:, numpy.newaxis]",
+    "sample_rows": "ptycho_fast.group_positions",
+}
+"""Names that older code calls, and what does it now."""
+
+
+class _Gone:
+    """A name that is there no more, and says where to go."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise _gone(self.name)
+
+
+def _gone(name: str) -> AttributeError:
+    return AttributeError(f"{name} is gone: use {GONE[name]} (docs/migration.md says more).")
+
+
+def __getattr__(name: str) -> Any:
+    if name in GONE:
+        raise _gone(name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 class RawData:
@@ -101,7 +141,8 @@ class RawData:
     Attributes
     ----------
     sample_indices, subsample_seed : optional
-        None, for callers to set. ``sample_indices`` becomes a key of the grouped data.
+        None, for callers or `subsample` to set. ``sample_indices`` becomes a key of the grouped
+        data.
 
     Raises
     ------
@@ -119,6 +160,15 @@ class RawData:
     >>> data["X_full"].shape, data["coords_relative"].shape
     ((6, 8, 8, 4), (6, 1, 2, 4))
     """
+
+    _find_all_valid_groups = _Gone()
+    _generate_cache_filename = _Gone()
+    _compute_dataset_checksum = _Gone()
+    _save_groups_cache = _Gone()
+    _load_groups_cache = _Gone()
+
+    _mirror = True
+    """Read the patches of groups mirrored; `install` may say otherwise."""
 
     def __init__(
         self,
@@ -249,6 +299,68 @@ class RawData:
             As of `ptycho_fast.read_scan`.
         """
         return cls.from_file(train_data_file_path), cls.from_file(test_data_file_path)
+
+    def subsample(self, n_subsample: int, subsample_seed: int | None = None) -> RawData:
+        """Thin the scan before anything is grouped.
+
+        Parameters
+        ----------
+        n_subsample : int
+            How many positions to keep, drawn at random.
+        subsample_seed : int, optional
+            0..2**32-1, the positions that ``np.random.seed(subsample_seed)`` and
+            ``np.random.choice(n, n_subsample, replace=False)`` name. Without it one is drawn from
+            NumPy's global stream.
+
+        Returns
+        -------
+        RawData
+            The positions in the order of the scan, with all that belongs to them;
+            ``sample_indices`` (ascending) and ``subsample_seed`` are set.
+
+        Raises
+        ------
+        ValueError
+            If ``n_subsample < 1``, the seed is none, positions are not finite, or ``Y`` is by
+            group.
+
+        Warns
+        -----
+        UserWarning
+            If there are fewer positions, or what is left of them is stretched, see
+            `ptycho_fast.subsampling.draw_subsample`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ptycho_fast.ptychopinn import RawData
+        >>> x, y = np.random.default_rng(0).uniform(0, 50, (2, 10))
+        >>> record = RawData(x, y, None, None, None, probeGuess=None, scan_index=None)
+        >>> record.subsample(9, subsample_seed=3).sample_indices
+        array([0, 1, 2, 3, 4, 5, 6, 7, 9])
+        """
+        positions, _ = self._positions()
+        n = len(positions)
+        if self.Y is not None and len(self.Y) != n:
+            msg = (
+                f"Y has {len(self.Y)} rows for {n} positions: it is by group, and can't be "
+                "thinned. Set it to None."
+            )
+            raise ValueError(msg)
+        if subsample_seed is None:
+            subsample_seed = int(np.random.randint(2**32, dtype=np.int64))  # noqa: NPY002
+        rows = draw_subsample(positions, n_subsample, subsample_seed)
+        fields = {key: getattr(self, key) for key in (*FILE_KEYS, "metadata")}
+        for key in (*COORDINATES, "scan_index", "Y"):
+            if fields[key] is not None:
+                fields[key] = np.asarray(fields[key])[rows]
+        if self.diff3d is not None:
+            fields["diff3d"] = self.diff3d[rows]
+        thinned = type(self)(**fields)
+        before = self.sample_indices
+        thinned.sample_indices = rows if before is None else np.asarray(before)[rows]
+        thinned.subsample_seed = subsample_seed
+        return thinned
 
     def to_file(self, file_path: str | os.PathLike[str]) -> None:
         """Write the record to an NPZ file, which appears whole or not at all.
@@ -504,6 +616,10 @@ class RawData:
         if self.objectGuess is None:
             logger.info("Y: None, for the record has neither Y nor objectGuess")
             return None
+        if not self._mirror:
+            logger.info("Y: patches of objectGuess at the positions themselves")
+            positions = group_coordinates(self._positions()[0], indices)
+            return cpu.extract_patches(self.objectGuess, positions, N)
         logger.info(
             "Y: patches of objectGuess at coords_offsets + coords_relative (for gridsize > 1 "
             "mirrored through the mean of the group)"
@@ -702,6 +818,190 @@ def normalize_data(dset: Mapping[str, Any], N: int) -> NDArray[np.float32]:
     X_full = diffraction.astype(np.float32)
     X_full *= scale
     return X_full
+
+
+def group_coords(
+    xcoords: ArrayLike, ycoords: ArrayLike, K: int, C: int | None, nsamples: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Draw groups around every position (deprecated: it goes after this release).
+
+    `ptycho_fast.group_positions` draws as many as are wanted, and is repeatable.
+
+    Parameters
+    ----------
+    xcoords, ycoords : array_like, (n,), real
+        Positions in pixels.
+    K : int
+        A group is drawn from a position and its K nearest neighbours.
+    C : int, optional
+        Channels per group; by default ``ptycho.params.cfg['gridsize']`` squared where that is
+        loaded, else 1. With C = 1 a group is its position, once.
+    nsamples : int
+        Groups of each position.
+
+    Returns
+    -------
+    nn_indices : ndarray, (n * nsamples, C), int32
+        Position after position, by NumPy's global stream.
+    coords_nn : ndarray, (n * nsamples, 1, 2, C), float64
+        Their positions, x then y.
+
+    Raises
+    ------
+    ValueError
+        As of `get_neighbor_indices`, or if ``C > K + 1``.
+
+    Warns
+    -----
+    DeprecationWarning
+        Always.
+    """
+    _deprecated("group_coords", "ptycho_fast.group_positions")
+    return _draw_around_all(xcoords, ycoords, K, C, nsamples)
+
+
+def calculate_relative_coords(
+    xcoords: ArrayLike, ycoords: ArrayLike, K: int = 4, C: int | None = None, nsamples: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """Draw groups around every position and split their coordinates (deprecated, as above).
+
+    Parameters
+    ----------
+    xcoords, ycoords, K, C, nsamples
+        As of `group_coords`.
+
+    Returns
+    -------
+    coords_nn : ndarray, (B, 1, 2, C), float64
+        Positions of the groups.
+    coords_offsets : ndarray, (B, 1, 2, 1), float64
+        Their means.
+    coords_relative : ndarray, (B, 1, 2, C), float64
+        The rest, see `get_relative_coords`.
+    nn_indices : ndarray, (B, C), int32
+        The groups.
+
+    Raises
+    ------
+    ValueError
+        As of `group_coords`.
+
+    Warns
+    -----
+    DeprecationWarning
+        Always.
+    """
+    _deprecated("calculate_relative_coords", "ptycho_fast.group_positions and Groups.relative")
+    indices, coords = _draw_around_all(xcoords, ycoords, K, C, nsamples)
+    return (coords, *relative_coordinates(coords), indices)
+
+
+def _draw_around_all(
+    xcoords: ArrayLike, ycoords: ArrayLike, K: int, C: int | None, nsamples: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    positions = as_valid_positions(join_coordinates(xcoords, ycoords))
+    C = as_count("gridsize", _setting("gridsize", 1)) ** 2 if C is None else as_count("C", C)
+    nsamples = as_count("nsamples", nsamples)
+    if C == 1:
+        indices = np.arange(len(positions), dtype=np.int32)[:, np.newaxis]
+        return indices, group_coordinates(positions, indices)
+    near = get_neighbor_indices(xcoords, ycoords, K).astype(np.int32)
+    if near.shape[1] < C:
+        msg = f"C={C} channels can't be drawn from a position and its K={K} neighbours."
+        raise ValueError(msg)
+    indices = np.array(
+        [np.random.choice(row, C, replace=False) for row in near for _ in range(nsamples)]  # noqa: NPY002
+    )
+    return indices, group_coordinates(positions, indices)
+
+
+def _deprecated(name: str, successor: str) -> None:
+    warnings.warn(
+        f"{name} goes after this release. Use {successor} instead.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+
+
+def install(*, mirror: bool = True) -> tuple[str, ...]:
+    """Let an installed PtychoPINN use these functions, without an edit.
+
+    The methods of ``ptycho.raw_data.RawData`` that read, group and write are replaced on that
+    class itself, and the functions beside it in every loaded module that has them, so that it
+    does not matter what was imported first. Modules imported later get them too.
+
+    Parameters
+    ----------
+    mirror : bool
+        True keeps the numbers that callers know: for gridsize > 1 the object patches ``Y`` are
+        read mirrored, see `get_image_patches`. False reads them at the true positions.
+
+    Returns
+    -------
+    tuple of str
+        What was replaced, by full names; the log has it too.
+
+    Raises
+    ------
+    ImportError
+        If PtychoPINN can't be imported.
+    ValueError
+        If its functions take other arguments than these, before anything is replaced.
+
+    Notes
+    -----
+    Installed again, it starts afresh. ``get_image_patches`` returns a tensor there, for callers
+    use its ``.numpy()``; it reads where its arguments say, whatever `mirror` is.
+
+    Examples
+    --------
+    >>> from ptycho_fast import ptychopinn
+    >>> ptychopinn.install()  # doctest: +SKIP
+    ('ptycho.raw_data.RawData.from_coords_without_pc', ...)
+    """
+    return put_in_place(
+        "ptycho.raw_data",
+        RawData,
+        (
+            "from_coords_without_pc",
+            "from_file",
+            "from_files",
+            "to_file",
+            "generate_grouped_data",
+            "_generate_groups_efficiently",
+        ),
+        {
+            "get_image_patches": _image_patches_as_tensor,
+            "get_relative_coords": get_relative_coords,
+            "get_neighbor_indices": get_neighbor_indices,
+            "normalize_data": normalize_data,
+        },
+        {"_mirror": bool(mirror)},
+    )
+
+
+def uninstall() -> tuple[str, ...]:
+    """Restore what `install` replaced, exactly, also in modules that were imported since.
+
+    Returns
+    -------
+    tuple of str
+        What was restored, by full names; empty if nothing was installed.
+
+    Examples
+    --------
+    >>> from ptycho_fast import ptychopinn
+    >>> ptychopinn.uninstall()
+    ()
+    """
+    return take_out()
+
+
+@functools.wraps(get_image_patches)
+def _image_patches_as_tensor(*arguments: Any, **keywords: Any) -> Any:
+    import tensorflow as tf  # noqa: PLC0415  # PtychoPINN has loaded it by now
+
+    return tf.convert_to_tensor(get_image_patches(*arguments, **keywords))
 
 
 def _setting(name: str, default: Any) -> Any:
