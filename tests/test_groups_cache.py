@@ -143,6 +143,13 @@ def test_a_damaged_file_is_rejected(
     assert "damaged" in log.messages[-1]
 
 
+def test_a_folder_of_that_name_is_rejected(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    assert groups_cache.read(tmp_path, positions_of(20), 2, 7, key=KEY) is None
+    assert log.messages == [
+        f"groups cache: {tmp_path} rejected: [Errno 21] Is a directory: '{tmp_path}'"
+    ]
+
+
 def test_a_flipped_bit_is_rejected(tmp_path: Path) -> None:
     path, positions = written(tmp_path)
     whole = bytearray(path.read_bytes())

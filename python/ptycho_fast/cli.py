@@ -493,7 +493,7 @@ def _clean_cache(arguments: argparse.Namespace) -> None:
     for path, size in found:
         print(f"{size / 2**20:10.1f} MiB  {path}")
         if not arguments.dry_run:
-            path.unlink()
+            path.unlink(missing_ok=True)
     did = "Would remove" if arguments.dry_run else "Removed"
     total = sum(size for _, size in found) / 2**20
     print(f"{did} {len(found)} files, {total:.1f} MiB, from {arguments.folder}.")

@@ -109,7 +109,8 @@ def read(
                 return None
         pool = as_indices("all_groups", read_array(path, "all_groups"), 2, len(points))
     except (OSError, KeyError, ValueError) as error:
-        logger.info("groups cache: %s rejected: %s", name, error.args[0] if error.args else error)
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        logger.info("groups cache: %s rejected: %s", name, reason)
         return None
     if pool.shape[1] != gridsize**2:
         logger.info("groups cache: %s rejected: groups of %d", name, pool.shape[1])

@@ -455,6 +455,12 @@ class RawData:
         -----
         UserWarning
             If `nsamples` exceeds the positions (gridsize 1) or all sets there are (oversampling).
+
+        Notes
+        -----
+        A seed gives the groups that older code drew with it, but for two cases: oversampling is
+        drawn by a rule of its own, and where neighbours are tied (exact rasters) the older order
+        was an accident of its search tree, while here it is by index.
         """
         N = as_count("N", N)
         nsamples = as_count("nsamples", nsamples)
@@ -951,7 +957,8 @@ def install(*, mirror: bool = True) -> tuple[str, ...]:
     Notes
     -----
     Installed again, it starts afresh. ``get_image_patches`` returns a tensor there, for callers
-    use its ``.numpy()``; it reads where its arguments say, whatever `mirror` is.
+    use its ``.numpy()``; it reads where its arguments say, whatever `mirror` is. What keeps a
+    function elsewhere than under a name of a module (a default argument, an attribute) keeps it.
 
     Examples
     --------

@@ -144,7 +144,7 @@ class Scan:
         before = np.asarray(metadata.get("sample_indices"))
         metadata["sample_indices"] = before[rows] if before.shape == (n,) else rows
         if "Y" in metadata and np.shape(metadata["Y"])[:1] == (n,):
-            metadata["Y"] = metadata["Y"][rows]
+            metadata["Y"] = np.asarray(metadata["Y"])[rows]
         return replace(
             self,
             positions=self.positions[rows],
