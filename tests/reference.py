@@ -384,6 +384,273 @@ def legacy_groups(
     return chosen, np.array(groups, dtype=np.int32)
 
 
+# --- other rules (section 4) ------------------------------------------------------------------
+
+
+def _below(word: Any, n: int) -> int:
+    """`floor(word * n / 2**64)`."""
+    return int(word) * n >> 64
+
+
+def _shuffled(slots: list[int], run: Words, n_draws: int) -> list[int]:
+    """Draw from the slots without replacement, by the words of a run (section 3, stage 2)."""
+    slots = list(slots)
+    for j in range(n_draws):
+        t = j + _below(run[j], len(slots) - j)
+        slots[j], slots[t] = slots[t], slots[j]
+    return slots[:n_draws]
+
+
+def _subset(rank: int, n_slots: int, size: int) -> list[int]:
+    """The subset of slots with a colexicographic rank: compared by the largest member first."""
+    members = []
+    for i in range(size, 0, -1):
+        member = max(m for m in range(n_slots) if math.comb(m, i) <= rank)
+        rank -= math.comb(member, i)
+        members.append(member)
+    return members[::-1]
+
+
+def overlap(dx: float, dy: float, N: int) -> float:
+    """The overlap of two N x N windows, dx and dy apart, as a share of one."""
+    return max(0.0, N - abs(dx)) * max(0.0, N - abs(dy)) / (N * N)
+
+
+def _weight(score: float) -> float:
+    """`p(2 * score)`: the Taylor polynomial of exp to degree 12, by Horner."""
+    x = 2 * score
+    value = 0.0
+    for degree in range(12, -1, -1):
+        value = value * x + 1 / math.factorial(degree)
+    return value
+
+
+def _grown(
+    points: Floats, center: int, slots: list[int], size: int, N: int, least: float, run: Words
+) -> list[int] | None:
+    """A group of the rule `overlap`, or None where it can't be grown."""
+    group, relaxed = [center], 0
+    for j in range(1, size):
+        while True:
+            scores = {}
+            for slot in slots:
+                if slot not in group:
+                    apart = [points[slot] - points[member] for member in group]
+                    scores[slot] = min(overlap(float(dx), float(dy), N) for dx, dy in apart)
+            fit = [slot for slot, score in scores.items() if score >= least]
+            if fit:
+                break
+            if relaxed == 3:
+                return None
+            least, relaxed = least / 1.5, relaxed + 1
+        running = list(itertools.accumulate(_weight(scores[slot]) for slot in fit))
+        u = (int(run[j - 1]) >> 11) * 2.0**-53
+        exceeding = [i for i, weight in enumerate(running) if weight > u * running[-1]]
+        group.append(fit[exceeding[0] if exceeding else -1])
+    return group
+
+
+def rule_groups(
+    positions: ArrayLike,
+    n_groups: int | None = None,
+    group_size: int = 4,
+    n_neighbors: int | None = None,
+    *,
+    rule: str = "nearest",
+    strategy: str = "sample-then-group",
+    seed: int = 0,
+    epoch: int = 0,
+    centers: str | ArrayLike = "random",
+    include_center: bool = False,
+    min_distance: float | None = None,
+    max_distance: float | None = None,
+    groups_per_center: int = 1,
+    bounds: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    scan_ids: ArrayLike | None = None,
+    N: int = 0,
+    min_overlap: float = 0.25,
+) -> tuple[Int32, Int32, dict[str, int]]:
+    """Draw groups by any rule of section 4, centre by centre.
+
+    Parameters
+    ----------
+    positions : array_like, shape (n, 2)
+        Positions (x, y).
+    n_groups : int, optional
+        Centres tried; of `oversample` groups tried, and of group-then-sample rows of the pool.
+        All points by default.
+    group_size : int
+        C, points in a group.
+    n_neighbors : int, optional
+        K, neighbours considered; C + 3 by default, 30 of `overlap`.
+    rule, strategy, min_distance, max_distance, groups_per_center, bounds, scan_ids, N, min_overlap
+        As section 4 names them.
+    seed, epoch, centers, include_center
+        As of `nearest_groups`.
+
+    Returns
+    -------
+    centers : ndarray of int32, shape (B,)
+        Of a group of the pool, the first centre that has it.
+    indices : ndarray of int32, shape (B, C)
+    left_out : dict of str to int
+        How many centres lack a group: "bounds" (given, but outside), "scan_ids" (fewer than C
+        positions of its label), "distance" (fewer than C slots within the distances),
+        "quadrant", "overlap".
+    """
+    points = np.asarray(positions, dtype=np.float64)
+    n, size = len(points), group_size
+    k = (30 if rule == "overlap" else size + 3) if n_neighbors is None else n_neighbors
+    _check_sizes(n, 1 if n_groups is None else n_groups, size, k)
+    stream = key(seed, epoch)
+    label = np.zeros(n, dtype=np.int64) if scan_ids is None else np.asarray(scan_ids)
+    filtered = min_distance is not None or max_distance is not None
+    left_out: dict[str, int] = {}
+
+    inside = np.ones(n, dtype=bool)
+    if bounds is not None:
+        for axis, (low, high) in enumerate(bounds):
+            value = points[:, axis]
+            extent = value.max() - value.min()
+            shifted = value - value.min()
+            inside &= (low * extent <= shifted) & (shifted <= high * extent)
+    if isinstance(centers, str):
+        ranked = _random_centers(n, n, stream) if centers == "random" else np.arange(n)
+        tried = [int(i) for i in ranked if inside[i]]
+    else:
+        given = [int(i) for i in np.asarray(centers)]
+        tried = [i for i in given if inside[i]]
+        if len(tried) < len(given):
+            left_out["bounds"] = len(given) - len(tried)
+    wanted = n if n_groups is None else n_groups
+
+    def near(center: int) -> tuple[list[int], list[float]]:
+        """All within the distances, of the centre's own label."""
+        own = np.flatnonzero(label == label[center])
+        d2 = _squared_distances(points[own], points[center])
+        fits = own != center
+        if min_distance is not None:
+            fits &= d2 >= np.float64(min_distance) * np.float64(min_distance)
+        if max_distance is not None:
+            fits &= d2 <= np.float64(max_distance) * np.float64(max_distance)
+        order = np.lexsort((own, d2))
+        order = order[fits[order]]
+        return own[order].tolist(), d2[order].tolist()
+
+    def slots_of(center: int) -> list[int] | str:
+        """The centre's slots, or why it is left out."""
+        if size == 1 and not filtered:
+            return []
+        slots = near(center)[0][:k]
+        same = int((label == label[center]).sum())
+        if filtered:
+            return slots if len(slots) >= size else "scan_ids" if same < size else "distance"
+        if same < size:
+            return "scan_ids"
+        if len(slots) < size and not include_center and rule != "overlap":
+            slots = [*slots, center]
+        return slots
+
+    def run_of(center: int, stage: int, blocks: int, replicate: int) -> Words:
+        return words(stream, 1 + center * blocks, blocks, replicate, stage)
+
+    def chosen(center: int, slots: list[int], replicate: int) -> list[int]:
+        run = run_of(center, 2, math.ceil(size / 4), replicate)
+        if include_center:
+            return [center, *_shuffled(slots, run, size - 1)]
+        return _shuffled(slots, run, size)
+
+    def draw(center: int, slots: list[int], replicate: int) -> list[int] | None:
+        if size == 1:
+            return [center]
+        if rule == "overlap":
+            blocks = math.ceil((size - 1) / 4)
+            run = run_of(center, 3, blocks, replicate)
+            return _grown(points, center, slots, size, N, min_overlap, run)
+        if rule == "oversample":
+            M = math.comb(len(slots), size)
+            w0, w1 = run_of(center, 4, 1, 0)[:2]
+            a, b = _below(w0, M), 1 + _below(w1, M - 1)
+            while M > 1 and math.gcd(b, M) != 1:
+                b = (b + 1) % M
+            members = _subset((a + replicate * b) % M, len(slots), size)
+            return chosen(center, [slots[m] for m in members], replicate)
+        return chosen(center, slots, replicate)
+
+    def quadrants(center: int, replicate: int) -> list[int] | None:
+        run = run_of(center, 2, 1, replicate)
+        group = []
+        for q, (right, up) in enumerate(
+            [(False, True), (True, True), (False, False), (True, False)]
+        ):
+            own = []
+            for slot in near(center)[0]:
+                dx, dy = points[slot] - points[center]
+                if (dx > 0 if right else dx < 0) and (dy > 0 if up else dy < 0):
+                    own.append(slot)
+            own = own[:k]
+            if not own:
+                return None
+            group.append(own[_below(run[q], len(own))])
+        return group
+
+    def pack(found: list[tuple[int, list[int]]]) -> tuple[Int32, Int32, dict[str, int]]:
+        return (
+            np.array([center for center, _ in found], dtype=np.int32),
+            np.array([group for _, group in found], dtype=np.int32).reshape(-1, size),
+            left_out,
+        )
+
+    if strategy == "group-then-sample":
+        pool: dict[tuple[int, ...], int] = {}
+        for center in sorted(tried):
+            slots = slots_of(center)
+            if isinstance(slots, str):
+                left_out[slots] = left_out.get(slots, 0) + 1
+                continue
+            sets: list[list[int]]
+            if size == 1:
+                sets = [[center]]
+            elif math.comb(len(slots), size) <= 50:
+                sets = [list(some) for some in itertools.combinations(slots, size)]
+            else:
+                sets = [chosen(center, slots, r) for r in range(50)]
+            for some in sets:
+                pool.setdefault(tuple(sorted(some)), center)
+        rows = sorted(pool)
+        rank = words(stream, 1, 1 + len(rows) // 4, replicate=0, stage=5)[: len(rows)]
+        sample = np.argsort(rank, kind="stable")[:wanted].tolist()
+        return pack([(pool[rows[i]], list(rows[i])) for i in sample])
+
+    if rule == "oversample":
+        rounds = math.ceil(wanted / max(1, len(tried)))
+        tasks = [(r, row) for r in range(rounds) for row in range(len(tried))][:wanted]
+    else:
+        tried = tried[:wanted]
+        tasks = [(r, row) for r in range(groups_per_center) for row in range(len(tried))]
+    found = []
+    lacking: dict[int, str] = {}
+    for replicate, row in tasks:
+        center = tried[row]
+        group: list[int] | None = None
+        reason = rule
+        if rule == "quadrant":
+            group = quadrants(center, replicate)
+        else:
+            slots = slots_of(center)
+            if isinstance(slots, str):
+                reason = slots
+            else:
+                group = draw(center, slots, replicate)
+        if group is None:
+            lacking.setdefault(row, reason)
+        else:
+            found.append((center, group))
+    for reason in lacking.values():
+        left_out[reason] = left_out.get(reason, 0) + 1
+    return pack(found)
+
+
 # --- coordinates, patterns, scale (sections 1 and 6) ------------------------------------------
 
 
