@@ -4,8 +4,10 @@
 //! `benches/groups.py`; this follows the core from change to change.
 
 use divan::{Bencher, black_box};
-use ptycho_fast_core::groups::{centers, nearest};
-use ptycho_fast_core::index::{KdTree, neighbors};
+use ptycho_fast_core::groups::{
+    Draw, Labelled, Limits, centers, nearest, overlap, oversample, pool, quadrant,
+};
+use ptycho_fast_core::index::{KdTree, Listed, neighbors};
 use ptycho_fast_core::philox::{Key, Stage, philox4x64};
 
 const N: usize = 100_000;
@@ -69,6 +71,89 @@ fn draw_groups(bencher: Bencher, shape: Shape) {
     let index = KdTree::build(&scan(shape), 2).unwrap();
     let chosen = centers(N, N, KEY, 2).unwrap();
     bencher.bench(|| nearest::draw(&index, black_box(&chosen), 7, 4, false, KEY, 2));
+}
+
+/// What the rules draw from: all positions in random order, K = 7, C = 4.
+fn draw<'a, I>(index: &'a I, positions: &'a [f64], centers: &'a [i32]) -> Draw<'a, I> {
+    Draw {
+        index,
+        positions,
+        centers,
+        k: 7,
+        c: 4,
+        limits: None,
+        labels: None,
+        key: KEY,
+        threads: 2,
+    }
+}
+
+#[divan::bench(args = SHAPES, sample_count = 10)]
+fn draw_within_limits(bencher: Bencher, shape: Shape) {
+    let positions = scan(shape);
+    let index = KdTree::build(&positions, 2).unwrap();
+    let chosen = centers(N, N, KEY, 2).unwrap();
+    let draw = Draw {
+        limits: Some(Limits::new(0.8, 2.5)),
+        ..draw(&index, &positions, &chosen)
+    };
+    bencher.bench(|| nearest::draw_rounds(black_box(&draw), false, 1));
+}
+
+#[divan::bench(args = [Shape::Raster, Shape::Jittered, Shape::Uniform], sample_count = 10)]
+fn draw_quadrants(bencher: Bencher, shape: Shape) {
+    let positions = scan(shape);
+    let index = KdTree::build(&positions, 2).unwrap();
+    let chosen = centers(N, N, KEY, 2).unwrap();
+    let draw = Draw {
+        limits: Some(Limits::new(0.0, 2.5)),
+        ..draw(&index, &positions, &chosen)
+    };
+    bencher.bench(|| quadrant::draw(black_box(&draw), 1));
+}
+
+#[divan::bench(args = [1, 10], sample_count = 10)]
+fn draw_oversampled(bencher: Bencher, rounds: usize) {
+    let positions = scan(Shape::Jittered);
+    let index = KdTree::build(&positions, 2).unwrap();
+    let chosen = centers(N, N, KEY, 2).unwrap();
+    let draw = draw(&index, &positions, &chosen);
+    bencher.bench(|| oversample::draw(black_box(&draw), rounds * N));
+}
+
+#[divan::bench(sample_count = 10)]
+fn draw_overlapping_of_known(bencher: Bencher) {
+    let positions = scan(Shape::Jittered);
+    let index = KdTree::build(&positions, 2).unwrap();
+    let all: Vec<i32> = (0..N as i32).collect();
+    let (rows, width) = neighbors(&index, &all, 30, 2).unwrap();
+    let chosen = centers(N, N, KEY, 2).unwrap();
+    let known = Listed::new(&rows, width, N).unwrap();
+    let draw = Draw {
+        k: 30,
+        c: 8,
+        ..draw(&known, &positions, &chosen)
+    };
+    bencher.bench(|| overlap::draw(black_box(&draw), 8, 0.25, 1));
+}
+
+#[divan::bench(sample_count = 10)]
+fn draw_of_labels(bencher: Bencher) {
+    let positions = scan(Shape::Jittered);
+    let labels: Vec<i32> = (0..N as i32).map(|i| i * 10 / N as i32).collect();
+    let index = Labelled::build(&positions, &labels, |own| KdTree::build(own, 2)).unwrap();
+    let chosen = centers(N, N, KEY, 2).unwrap();
+    let draw = draw(&index, &positions, &chosen);
+    bencher.bench(|| nearest::draw_rounds(black_box(&draw), false, 1));
+}
+
+#[divan::bench(sample_count = 5)]
+fn draw_pool(bencher: Bencher) {
+    let positions = scan(Shape::Jittered);
+    let index = KdTree::build(&positions, 2).unwrap();
+    let all: Vec<i32> = (0..N as i32).collect();
+    let draw = draw(&index, &positions, &all);
+    bencher.bench(|| pool::draw(black_box(&draw), N));
 }
 
 #[divan::bench(args = [1, 2])]

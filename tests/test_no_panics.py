@@ -119,7 +119,7 @@ COUNTS = st.sampled_from([0, 1, 2, 3, 2**31, 2**40, 2**63, 2**64 - 1])
 @given(n=COUNTS, m=COUNTS, k=COUNTS, c=COUNTS)
 def test_the_core_alone(n: int, m: int, k: int, c: int) -> None:
     """The binding is guarded too: nothing that Python's checks let by can overflow in it."""
-    index = _core.ScanIndex(GOOD_POSITIONS, 1)
+    index = _core.ScanIndex(GOOD_POSITIONS, "auto", 1)
     words = np.zeros(624, np.uint32)
     centers = np.array([3, 4], np.int32)
     _survives(_core.draw_centers, n, m, (1, 2), 1)

@@ -1,6 +1,6 @@
 """The Rust core; `ptycho_fast`'s Python modules are what people call."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 __version__: str
 
 class ScanIndex:
-    def __new__(cls, positions: NDArray[np.float64], num_threads: int | None) -> ScanIndex: ...
+    def __new__(
+        cls, positions: NDArray[np.float64], engine: str, num_threads: int | None
+    ) -> ScanIndex: ...
+    @property
+    def engine(self) -> str: ...
     def __len__(self) -> int: ...
     def neighbors(
         self, centers: NDArray[np.int32], n_neighbors: int, num_threads: int | None
@@ -33,6 +37,31 @@ class ScanIndex:
         num_threads: int | None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[NDArray[np.uint32], int]]: ...
 
+_Found: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int]
+"""Centres, groups, the centres with too few slots, how many the rule left out."""
+
+class LabelledIndex:
+    def __new__(
+        cls,
+        positions: NDArray[np.float64],
+        labels: NDArray[np.int32],
+        engine: str,
+        num_threads: int | None,
+    ) -> LabelledIndex: ...
+    @property
+    def engine(self) -> str: ...
+
+# A request holds source, positions, centers, n_neighbors, group_size, limits, labels,
+# key, num_threads.
+def draw_within(
+    request: dict[str, Any], include_center: bool, groups_per_center: int
+) -> _Found: ...
+def draw_oversample(request: dict[str, Any], n_groups: int) -> tuple[_Found, int, int]: ...
+def draw_quadrant(request: dict[str, Any], groups_per_center: int) -> _Found: ...
+def draw_overlap(
+    request: dict[str, Any], window: int, min_overlap: float, groups_per_center: int
+) -> _Found: ...
+def draw_pool(request: dict[str, Any], n_groups: int) -> tuple[_Found, int]: ...
 def check_positions(positions: NDArray[np.float64]) -> int: ...
 def check_group(n_positions: int, n_neighbors: int, group_size: int) -> None: ...
 def draw_centers(
@@ -42,6 +71,16 @@ def count_threads(asked: int | None) -> int: ...
 def draw_order(
     n_groups: int, key: tuple[int, int], num_threads: int | None
 ) -> NDArray[np.int32]: ...
+def draw_few(
+    positions: NDArray[np.float64],
+    centers: NDArray[np.int32],
+    n_neighbors: int,
+    group_size: int,
+    include_center: bool,
+    key: tuple[int, int],
+    num_threads: int | None,
+) -> NDArray[np.int32] | None: ...
+def simd_name() -> str: ...
 def draw_listed(
     neighbors: NDArray[np.int32],
     centers: NDArray[np.int32],

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,14 +22,32 @@ from ptycho_fast.checks import (
     join_coordinates,
 )
 from ptycho_fast.io.npz import read_array, write_arrays
+from ptycho_fast.rules import (
+    Bounds,
+    Drawn,
+    Rule,
+    Source,
+    as_bounds,
+    as_labels,
+    as_rule,
+    inside_bounds,
+    one_of,
+    refuse_all,
+    refuse_bounds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
+ENGINES = ("auto", "grid", "kdtree")
+
 FORMAT = 1
 """Version of the files that `Groups.save` writes."""
+
+OPTIONAL_ARRAYS = ("scan_ids", "given_centers")
+"""Arrays of `Groups` that not all have."""
 
 
 class ScanIndex:
@@ -42,6 +60,9 @@ class ScanIndex:
     ----------
     positions : array_like, (n, 2), real
         Columns x and y, in pixels of the object grid.
+    engine : {"auto", "grid", "kdtree"}
+        Which index finds the neighbours: cells, or a tree, which is faster where positions crowd
+        in few places. The answers are the same.
     num_threads : int, optional
         Threads to build with; ``PTYCHO_FAST_NUM_THREADS``, else all that the process may use.
 
@@ -61,17 +82,25 @@ class ScanIndex:
     (4, 1)
     """
 
-    def __init__(self, positions: ArrayLike, *, num_threads: int | None = None) -> None:
-        # A copy of our own: the tree would not see a later change of the caller's array.
+    def __init__(
+        self, positions: ArrayLike, *, engine: str = "auto", num_threads: int | None = None
+    ) -> None:
+        one_of("engine", engine, ENGINES)
+        # A copy of our own: the index would not see a later change of the caller's array.
         self.positions: NDArray[np.float64] = np.array(as_positions(positions))
         self.positions.flags.writeable = False
-        self._tree = _core.ScanIndex(self.positions, as_threads(num_threads))
+        self._index = _core.ScanIndex(self.positions, engine, as_threads(num_threads))
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __repr__(self) -> str:
         return f"ScanIndex({len(self)} positions)"
+
+    @property
+    def engine(self) -> str:
+        """Which index it is: ``"grid"`` or ``"kdtree"``."""
+        return self._index.engine
 
     def __reduce__(self) -> tuple[type[ScanIndex], tuple[NDArray[np.float64]]]:
         return ScanIndex, (self.positions,)
@@ -108,7 +137,7 @@ class ScanIndex:
         """
         n = len(self)
         rows = np.arange(n, dtype=np.int32) if centers is None else centers
-        return self._tree.neighbors(
+        return self._index.neighbors(
             as_indices("centers", rows, 1, n),
             as_count("n_neighbors", n_neighbors),
             as_threads(num_threads),
@@ -138,7 +167,18 @@ class Groups:
     center_choice : {"random", "sequential", "given"}
         How the centres were chosen.
     left_out : mapping of str to int
-        Reason -> how many centres have no group for it.
+        Reason -> how many of the centres tried lack a group for it: ``"distance"`` (fewer than C
+        neighbours within the distances), ``"quadrant"`` (one is empty), ``"overlap"`` (nobody
+        overlaps enough), ``"scan_ids"`` (fewer than C positions of its label), ``"bounds"`` (a
+        given centre outside of them).
+    strategy, min_distance, max_distance, groups_per_center, bounds, N, min_overlap
+        As of `group_positions`.
+    n_groups : int, optional
+        What was asked for: `left_out` may have taken from it.
+    scan_ids : ndarray, (n,), int32, optional
+        The number of each position's label, labels in sorted order.
+    given_centers : ndarray, int32, optional
+        The centres that were given.
     """
 
     indices: NDArray[np.int32]
@@ -149,10 +189,20 @@ class Groups:
     epoch: int = 0
     rule: str = "nearest"
     rng: str = "philox"
-    engine: str = "kdtree"
+    engine: str = "grid"
     include_center: bool = False
     center_choice: str = "random"
     left_out: Mapping[str, int] = field(default_factory=dict)
+    strategy: str = "sample-then-group"
+    min_distance: float | None = None
+    max_distance: float | None = None
+    groups_per_center: int = 1
+    bounds: Bounds | None = None
+    N: int | None = None
+    min_overlap: float | None = None
+    n_groups: int | None = None
+    scan_ids: NDArray[np.int32] | None = None
+    given_centers: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -184,8 +234,9 @@ class Groups:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the groups to an NPZ file, which appears whole or not at all.
 
-        Its keys are ``indices``, ``centers``, ``positions``, and ``parameters``: JSON with the
-        arguments of the draw and the SHA-256 of the positions.
+        Its keys are ``indices``, ``centers``, ``positions``, ``parameters``: JSON with the
+        arguments of the draw and the SHA-256 of the positions; and where the draw had them,
+        ``scan_ids`` and ``given_centers``.
 
         Parameters
         ----------
@@ -197,25 +248,20 @@ class Groups:
         OSError
             If it can't be written.
         """
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        arrays = {name: values.pop(name) for name in ("indices", "centers", "positions")}
+        for name in OPTIONAL_ARRAYS:
+            array = values.pop(name)
+            if array is not None:
+                arrays[name] = array
         parameters = {
             "format": FORMAT,
             "positions_sha256": positions_checksum(self.positions),
-            "n_neighbors": self.n_neighbors,
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "rule": self.rule,
-            "rng": self.rng,
-            "engine": self.engine,
-            "include_center": self.include_center,
-            "center_choice": self.center_choice,
+            **values,
             "left_out": dict(self.left_out),
+            "arrays": [name for name in OPTIONAL_ARRAYS if name in arrays],
         }
-        arrays = {
-            "indices": self.indices,
-            "centers": self.centers,
-            "positions": self.positions,
-            "parameters": json.dumps(parameters),
-        }
+        arrays["parameters"] = json.dumps(parameters)
         write_arrays(path, arrays)
 
     @classmethod
@@ -250,6 +296,13 @@ class Groups:
         try:
             parameters = json.loads(str(arrays["parameters"]))
             checksum, version = parameters.pop("positions_sha256"), parameters.pop("format")
+            if (bounds := parameters.get("bounds")) is not None:
+                parameters["bounds"] = tuple(map(tuple, bounds))
+            also: dict[str, Any] = {
+                name: np.asarray(read_array(path, name), np.int32)
+                for name in parameters.pop("arrays", ())
+                if name in OPTIONAL_ARRAYS
+            }
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             msg = f"{name}: 'parameters' is not what Groups.save writes ({error!r})."
             raise ValueError(msg) from error
@@ -272,7 +325,7 @@ class Groups:
             msg = f"{name} holds {len(indices)} groups but {len(centers)} centres."
             raise ValueError(msg)
         try:
-            return cls(indices=indices, centers=centers, positions=stored, **parameters)
+            return cls(indices=indices, centers=centers, positions=stored, **also, **parameters)
         except TypeError as error:
             msg = f"{name}: 'parameters' is not what Groups.save writes ({error})."
             raise ValueError(msg) from error
@@ -330,8 +383,16 @@ def group_positions(
     seed: int | None = None,
     epoch: int = 0,
     rule: str = "nearest",
+    strategy: str = "sample-then-group",
     centers: str | ArrayLike = "random",
     include_center: bool = False,
+    min_distance: float | None = None,
+    max_distance: float | None = None,
+    groups_per_center: int = 1,
+    bounds: Bounds | None = None,
+    scan_ids: ArrayLike | None = None,
+    N: int | None = None,
+    min_overlap: float | None = None,
     rng: str = "philox",
     engine: str = "auto",
     num_threads: int | None = None,
@@ -339,15 +400,18 @@ def group_positions(
     """Draw groups of overlapping positions from a scan: sample the centres, then group.
 
     A group is C distinct positions drawn from the K nearest neighbours of its centre. The result
-    is a function of the positions, K, C, seed and epoch alone: not of the number of threads, the
-    engine, or which other groups are drawn. A larger `n_groups` only appends.
+    is a function of the positions, K, C, seed, epoch and the rule alone: not of the number of
+    threads, the engine, or which other groups are drawn. A larger `n_groups` only appends. CONTRACT
+    4 words the rules.
 
     Parameters
     ----------
     positions : array_like, (n, 2), real, or ScanIndex
         Columns x and y, in pixels of the object grid; or an index built before.
     n_groups : int, optional
-        How many groups (B); by default one around every position.
+        How many centres are tried; by default every position. ``Groups.left_out`` counts those
+        that have no group. Of ``rule="oversample"`` it counts groups, and may exceed the
+        positions; of ``strategy="group-then-sample"`` groups of the pool.
     xcoords, ycoords : array_like, (n,), real, optional
         Instead of `positions`.
     gridsize : int, optional
@@ -355,22 +419,46 @@ def group_positions(
     group_size : int, optional
         C itself, any number from 1, instead of `gridsize`. At C = 1 a group is its centre.
     n_neighbors : int, optional
-        Neighbours considered per centre (K >= C); C + 3 by default.
+        Neighbours considered per centre (K >= C); C + 3 by default, 30 of ``rule="overlap"``.
     seed : int, optional
         Fresh entropy if not given; ``Groups.seed`` records it either way.
     epoch : int
         Another epoch draws other groups from the same seed.
-    rule : {"nearest"}
-        How a group is chosen.
+    rule : {"nearest", "oversample", "quadrant", "overlap"}
+        How a group is chosen. ``"nearest"``: C of the K nearest neighbours. ``"oversample"``:
+        the same, round after round of all centres, no set of a centre twice until all its sets
+        are spent. ``"quadrant"`` (C = 4, `max_distance` needed): one of the K nearest in each
+        quadrant around the centre: up left, up right, down left, down right, y upwards.
+        ``"overlap"`` (`N` needed): grown from the centre (channel 0), each next position among
+        those whose smallest overlap with all that are in is at least `min_overlap`, the more
+        likely the larger it is.
+    strategy : {"sample-then-group", "group-then-sample"}
+        The latter lists a pool of groups, those around all centres (up to 50 each), without
+        duplicates, and returns a sample of it; a group's centre is the first that has it.
     centers : {"random", "sequential"} or array_like, (B,), int
         A random sample in random order, the first B positions, or these, in this order.
     include_center : bool
         Channel 0 is the centre, and C - 1 neighbours are drawn.
+    min_distance, max_distance : float, optional
+        Neighbours are at least and at most so far from the centre, in pixels. A centre with
+        fewer than C of them is left out.
+    groups_per_center : int
+        Groups drawn around each centre, round after round of all centres.
+    bounds : ((x0, x1), (y0, y1)), optional
+        Centres lie in this part of the scan's extent (0..1); their neighbours need not.
+    scan_ids : array_like, (n,), int or str, optional
+        A label for each position: groups never mix labels.
+    N : int, optional
+        Pixels per side of a pattern, whose windows ``rule="overlap"`` compares.
+    min_overlap : float, optional
+        Share of a window, 0..1; 0.25 by default. Where no position qualifies, it is divided by
+        1.5 for that group, three times at most.
     rng : {"philox", "numpy"}
         ``"numpy"`` draws from the stream of ``np.random.seed(seed)`` instead, for the groups
         that older code drew.
-    engine : {"auto", "kdtree"}
-        The index that finds the neighbours.
+    engine : {"auto", "grid", "kdtree"}
+        Which index finds the neighbours: cells, or a tree where positions crowd. The groups are
+        the same; ``Groups.engine`` says which it was.
     num_threads : int, optional
         Threads to use; ``PTYCHO_FAST_NUM_THREADS``, else all that the process may use.
 
@@ -381,12 +469,14 @@ def group_positions(
     Raises
     ------
     ValueError
-        If K < C, n < C, ``n_groups < 1``, positions are not finite, or arguments contradict.
+        If K < C, n < C, ``n_groups < 1``, positions are not finite, arguments contradict, or a
+        rule leaves out every centre: then it says which limit to change to what.
 
     Warns
     -----
     UserWarning
-        If `n_groups` exceeds the number of positions: every position becomes a centre once.
+        If `n_groups` exceeds the number of positions (every position becomes a centre once), the
+        sets to oversample from (sets come again), or the pool (all of it is returned).
 
     Examples
     --------
@@ -395,64 +485,120 @@ def group_positions(
     >>> groups = pf.group_positions(scan.positions, n_groups=10, gridsize=2, seed=42)
     >>> groups.indices.shape, groups.relative.shape
     ((10, 4), (10, 1, 2, 4))
+    >>> more = pf.group_positions(scan.positions, 250, rule="oversample", seed=42)
+    >>> more.indices.shape
+    (250, 4)
     """
     index, points = _index_or_points(positions, xcoords, ycoords)
     n = len(points)
-    C = _group_size(gridsize, group_size)
-    K = C + 3 if n_neighbors is None else as_count("n_neighbors", n_neighbors)
+    how = as_rule(
+        rule,
+        strategy,
+        group_size=_group_size(gridsize, group_size),
+        n_neighbors=n_neighbors,
+        include_center=include_center,
+        min_distance=min_distance,
+        max_distance=max_distance,
+        groups_per_center=groups_per_center,
+        N=N,
+        min_overlap=min_overlap,
+    )
     threads = as_threads(num_threads)
-    _one_of("rule", rule, ("nearest",))
-    _one_of("rng", rng, ("philox", "numpy"))
-    _one_of("engine", engine, ("auto", "kdtree"))
-    chosen = None if isinstance(centers, str) else as_indices("centers", centers, 1, n)
+    one_of("rng", rng, ("philox", "numpy"))
+    one_of("engine", engine, ENGINES)
+    if index is not None and engine not in ("auto", index.engine):
+        msg = f"engine={engine!r}, but the index given is a {index.engine!r}. Leave engine out."
+        raise ValueError(msg)
+    given = None if isinstance(centers, str) else as_indices("centers", centers, 1, n)
     if isinstance(centers, str):
-        _one_of("centers", centers, ("random", "sequential"))
-    B = _group_count(n_groups, chosen, n)
-    include_center = bool(include_center)
+        one_of("centers", centers, ("random", "sequential"))
+    choice = centers if isinstance(centers, str) else "given"
+    if how.strategy == "group-then-sample" and choice != "random":
+        msg = (
+            "strategy='group-then-sample' has groups around all positions, in order of index. "
+            "Leave centers out."
+        )
+        raise ValueError(msg)
+    area, labels = as_bounds(bounds), as_labels(scan_ids, n)
     epoch = as_count("epoch", epoch, least=0, most=2**32 - 1)
 
     if rng == "numpy":
-        if epoch or include_center or chosen is not None or centers != "random":
+        known = Rule("nearest", how.n_neighbors, how.group_size)
+        if epoch or how != known or choice != "random" or area is not None or labels is not None:
             msg = (
                 'rng="numpy" repeats what older code drew, which knew no epoch, include_center '
-                "or centers. Leave them out, or use the native stream."
+                "or centers, no other rule or strategy, distances, groups_per_center, bounds or "
+                "scan_ids. Leave them out, or use the native stream."
             )
             raise ValueError(msg)
+        B = _group_count(n_groups, None, n, "of the scan")
         seed = _seed(seed, most=2**32 - 1)
         state = np.random.RandomState(seed).get_state(legacy=False)["state"]
-        index = ScanIndex(points, num_threads=threads) if index is None else index
+        if index is None:
+            index = ScanIndex(points, engine=engine, num_threads=threads)
+        K, C = how.n_neighbors, how.group_size
         drawn = draw_from_twister(index, B, K, C, (state["key"], state["pos"]), num_threads=threads)
-        indices, drawn_centers = drawn.indices, drawn.centers
+        return Groups(
+            **_recorded(how),
+            indices=drawn.indices,
+            centers=drawn.centers,
+            positions=points,
+            seed=seed,
+            rng=rng,
+            engine=index.engine,
+            n_groups=B,
+        )
+
+    _core.check_group(n, how.n_neighbors, how.group_size)
+    allowed = _may_be_centers(points, area, given)
+    if given is not None:
+        B = _group_count(n_groups, given, n, "")
+    elif how.rule == "oversample" or how.strategy == "group-then-sample":
+        B = n if n_groups is None else as_count("n_groups", n_groups)
+    elif allowed is None:
+        B = _group_count(n_groups, None, n, "of the scan")
     else:
-        seed = _seed(seed)
-        key = philox_key(seed, epoch)
-        if chosen is None and centers == "random":
-            chosen = _core.draw_centers(n, B, key, threads)
-        elif chosen is None:
-            chosen = np.arange(B, dtype=np.int32)
-        drawn_centers = chosen
-        _core.check_group(n, K, C)
-        if C == 1:
-            indices = chosen[:, np.newaxis]
-        else:
-            index = ScanIndex(points, num_threads=threads) if index is None else index
-            indices = index._tree.draw_nearest(chosen, K, C, include_center, key, threads)
-    return Groups(
-        indices=indices,
-        centers=drawn_centers,
+        B = _group_count(n_groups, None, int(np.count_nonzero(allowed)), "within bounds")
+    asked = Groups(
+        **_recorded(how),
+        indices=np.empty((0, how.group_size), np.int32),
+        centers=np.empty(0, np.int32),
         positions=points,
-        n_neighbors=K,
-        seed=seed,
+        seed=_seed(seed),
         epoch=epoch,
-        rule=rule,
-        rng=rng,
-        include_center=include_center,
-        center_choice=centers if isinstance(centers, str) else "given",
+        center_choice=choice,
+        bounds=area,
+        n_groups=B,
+        scan_ids=labels,
+        given_centers=given,
+    )
+    found, ran = _draw(asked, None if index is None else index._index, engine, threads)
+    spent, fewest = found.spent
+    if spent:
+        warnings.warn(
+            f"n_groups={B} asks {spent} centres for more groups than they have sets (as few as "
+            f"{fewest}): sets come again. Raise n_neighbors ({how.n_neighbors}) for more.",
+            stacklevel=2,
+        )
+    if found.pool is not None and found.pool < B and n_groups is not None:
+        warnings.warn(
+            f"n_groups={B} exceeds the {found.pool} groups of the pool: all of them are returned.",
+            stacklevel=2,
+        )
+    return replace(
+        asked,
+        indices=found.indices,
+        centers=found.centers,
+        left_out=found.left_out,
+        engine=ran,
     )
 
 
 def redraw(
-    groups: Groups, neighbors: NDArray[np.int32], epoch: int, num_threads: int | None = None
+    groups: Groups,
+    neighbors: NDArray[np.int32] | ScanIndex,
+    epoch: int,
+    num_threads: int | None = None,
 ) -> Groups:
     """Draw the groups of another epoch from the same seed, without searching neighbours again.
 
@@ -460,8 +606,11 @@ def redraw(
     ----------
     groups : Groups
         What was drawn by `group_positions`.
-    neighbors : ndarray, (n, min(K, n - 1)), int32
-        ``ScanIndex(groups.positions).neighbors(groups.n_neighbors)``.
+    neighbors : ndarray, (n, min(K, n - 1)), int32, or ScanIndex
+        ``ScanIndex(groups.positions).neighbors(groups.n_neighbors)``; or the index itself. The
+        lists do not suffice for `min_distance`, `scan_ids`, ``rule="quadrant"`` and
+        ``strategy="group-then-sample"``: there neighbours are searched again, in the index where
+        that is given.
     epoch : int
         Which epoch.
     num_threads : int, optional
@@ -484,18 +633,85 @@ def redraw(
         )
         raise ValueError(msg)
     epoch = as_count("epoch", epoch, least=0, most=2**32 - 1)
-    key = philox_key(groups.seed, epoch)
-    n, K, C = len(groups.positions), groups.n_neighbors, groups.group_size
-    centers = groups.centers
-    if groups.center_choice == "random":
-        centers = _core.draw_centers(n, len(groups), key, num_threads)
-    if C == 1:
-        indices = centers[:, np.newaxis]
+    asked = replace(groups, epoch=epoch)
+    source: Source | None = None
+    if isinstance(neighbors, ScanIndex):
+        source = neighbors._index
+    elif _rule_of(groups).lists_suffice:
+        source = neighbors
+    found, _ = _draw(asked, source, groups.engine, num_threads)
+    return replace(asked, indices=found.indices, centers=found.centers, left_out=found.left_out)
+
+
+def _recorded(rule: Rule) -> dict[str, Any]:
+    """Return what `Groups` keep of a rule; the group size is that of the indices."""
+    values = asdict(rule)
+    del values["group_size"]
+    return values
+
+
+def _rule_of(groups: Groups) -> Rule:
+    return Rule(**{item.name: getattr(groups, item.name) for item in fields(Rule)})
+
+
+def _draw(
+    asked: Groups, source: Source | None, engine: str, threads: int | None
+) -> tuple[Drawn, str]:
+    """Draw what `asked` says it takes, and say which engine found the neighbours.
+
+    Without a source it is built, of this engine, where one is needed.
+    """
+    rule, points, labels = _rule_of(asked), asked.positions, asked.scan_ids
+    n = len(points)
+    B = len(asked) if asked.n_groups is None else asked.n_groups
+    key = philox_key(asked.seed, asked.epoch)
+    allowed = _may_be_centers(points, asked.bounds, asked.given_centers)
+    if asked.center_choice == "given":
+        given = asked.centers if asked.given_centers is None else asked.given_centers
+        tried = given if allowed is None else given[allowed[given]]
+        outside = len(given) - len(tried)
     else:
-        indices = _core.draw_listed(
-            neighbors, centers, K, C, groups.include_center, key, num_threads
-        )
-    return replace(groups, indices=indices, centers=centers, epoch=epoch)
+        outside = 0
+        if rule.strategy == "group-then-sample" or asked.center_choice == "sequential":
+            ranked = np.arange(n, dtype=np.int32)
+        else:
+            ranked = _core.draw_centers(n, min(B, n) if allowed is None else n, key, threads)
+        if allowed is not None:
+            ranked = ranked[allowed[ranked]]
+        tried = ranked if rule.strategy == "group-then-sample" else ranked[:B]
+    left_out = {"bounds": outside} if outside else {}
+    plain = rule.is_plain and rule.needs_neighbors and labels is None
+    if plain and source is None and engine != "kdtree":
+        few = (rule.n_neighbors, rule.group_size, rule.include_center, key, threads)
+        indices = _core.draw_few(points, tried, *few)
+        if indices is not None:
+            return Drawn(indices, tried, left_out), "grid"
+    if not rule.needs_neighbors:
+        source = None
+    elif labels is not None:
+        source = _core.LabelledIndex(points, labels, engine, threads)
+    elif source is None:
+        source = _core.ScanIndex(points, engine, threads)
+    drawn = rule.draw(source, points, tried, B, key, num_threads=threads, labels=labels)
+    if not len(drawn.indices):
+        raise ValueError(refuse_all(rule, points, tried, drawn.left_out, labels))
+    if isinstance(source, _core.ScanIndex | _core.LabelledIndex):
+        engine = source.engine
+    drawn = drawn._replace(left_out={**drawn.left_out, **left_out})
+    return drawn, "grid" if engine == "auto" else engine
+
+
+def _may_be_centers(
+    points: NDArray[np.float64], bounds: Bounds | None, given: NDArray[np.int32] | None
+) -> NDArray[np.bool_] | None:
+    """Return which positions are within the bounds; None for all."""
+    if bounds is None:
+        return None
+    inside = inside_bounds(points, bounds)
+    tried = np.arange(len(points), dtype=np.int32) if given is None else given
+    if not inside[tried].any():
+        raise ValueError(refuse_bounds(points, bounds, tried))
+    return inside
 
 
 def philox_key(seed: int, epoch: int) -> tuple[int, int]:
@@ -528,7 +744,7 @@ def draw_from_twister(
     `centers`, where given, are used as they are and take nothing from the stream.
     """
     words, place = state
-    drawn, indices, state = index._tree.draw_legacy(
+    drawn, indices, state = index._index.draw_legacy(
         centers, n_groups, n_neighbors, group_size, words, place, num_threads
     )
     return LegacyDraw(indices, drawn, state)
@@ -559,8 +775,8 @@ def _group_size(gridsize: int | None, group_size: int | None) -> int:
     return as_count("group_size", group_size)
 
 
-def _group_count(n_groups: int | None, chosen: NDArray[np.int32] | None, n: int) -> int:
-    """Return B, at most one group for each position."""
+def _group_count(n_groups: int | None, chosen: NDArray[np.int32] | None, n: int, which: str) -> int:
+    """Return B, at most one for each of the n positions that may be centres."""
     if chosen is not None:
         if n_groups is not None and as_count("n_groups", n_groups) != len(chosen):
             msg = f"centers names {len(chosen)} centres, but n_groups is {n_groups}."
@@ -569,17 +785,11 @@ def _group_count(n_groups: int | None, chosen: NDArray[np.int32] | None, n: int)
     B = n if n_groups is None else as_count("n_groups", n_groups)
     if n < B:
         warnings.warn(
-            f"n_groups={B} exceeds the {n} positions of the scan: every position becomes a "
-            "centre once.",
+            f"n_groups={B} exceeds the {n} positions {which}: every position becomes a "
+            "centre once. rule='oversample' draws more groups than positions.",
             stacklevel=3,
         )
     return min(B, n)
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        msg = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}."
-        raise ValueError(msg)
 
 
 def _seed(seed: int | None, most: int = 2**128 - 1) -> int:

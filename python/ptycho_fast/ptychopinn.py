@@ -42,6 +42,7 @@ from ptycho_fast.io import read_scan
 from ptycho_fast.io.npz import write_arrays
 from ptycho_fast.patches import cpu
 from ptycho_fast.patterns import gather_normalised, normalisation_scale
+from ptycho_fast.rules import Rule
 from ptycho_fast.subsampling import draw_subsample
 
 if TYPE_CHECKING:
@@ -1074,9 +1075,6 @@ def _pool(
     return pool
 
 
-# The rule `oversample` of CONTRACT 4, until the engine has it.
-
-
 def _oversample(
     positions: NDArray[np.float64],
     n_groups: int,
@@ -1086,65 +1084,19 @@ def _oversample(
     *,
     in_order: bool,
 ) -> NDArray[np.int32]:
-    """Draw groups round after round of all centres; no centre repeats a set until all are spent.
-
-    Set r of a centre is number ``(a + r*b) mod M`` of its M sets, with b coprime to M.
-    """
+    """Draw groups by the rule `oversample` on the native stream."""
     index = ScanIndex(positions)
     n = len(index)
     key = philox_key(as_count("seed", seed, least=0, most=2**32 - 1), 0)
     centers = np.arange(n, dtype=np.int32) if in_order else _core.draw_centers(n, n, key, None)
-    slots = index.neighbors(n_neighbors, centers)
-    if slots.shape[1] < C:
-        slots = np.concatenate([slots, centers[:, np.newaxis]], axis=1)
-    S = slots.shape[1]
-    M = math.comb(S, C)
-    rounds = -(-n_groups // n)
-    if rounds > M:
+    rule = Rule("oversample", n_neighbors, C)
+    drawn = rule.draw(index._index, index.positions, centers, n_groups, key)
+    spent, M = drawn.spent
+    if spent:
+        S = max(C, min(n_neighbors, n - 1))
         warnings.warn(
-            f"nsamples={n_groups} exceeds the {n} * {M} sets there are ({S} choose {C} of each "
-            "centre): sets come again. Raise neighbor_pool_size for more.",
+            f"nsamples={n_groups} exceeds the {n} * {M} sets there are ({S} choose {C} "
+            "of each centre): sets come again. Raise neighbor_pool_size for more.",
             stacklevel=3,
         )
-    # Python integers (dtype object), for M may exceed 64 bits.
-    numbering = _words(key, n, 1, replicate=0, stage=4)[centers]
-    a = _below(numbering[:, 0], M)
-    b = 1 + _below(numbering[:, 1], M - 1)
-    while (shared := np.gcd(b, M) != 1).any():
-        b[shared] = (b[shared] + 1) % M
-    counts = [np.array([math.comb(slot, i) for slot in range(S)], object) for i in range(C + 1)]
-
-    groups = np.empty((n_groups, C), np.int32)
-    rows = np.arange(n)
-    for r in range(rounds):
-        round_ = groups[r * n : (r + 1) * n]
-        B = len(round_)
-        rank = (a[:B] + r * b[:B]) % M
-        # Colexicographic: the largest member is the last slot with comb(slot, C) <= rank.
-        for i in range(C, 0, -1):
-            member = np.searchsorted(counts[i], rank, side="right") - 1
-            rank = rank - counts[i][member]
-            round_[:, i - 1] = slots[rows[:B], member]
-        words = _words(key, n, -(-C // 4), replicate=r, stage=2)[centers[:B]]
-        for j in range(C):
-            target = j + _below(words[:, j], C - j).astype(np.intp)
-            taken = round_[rows[:B], target]
-            round_[rows[:B], target] = round_[:, j]
-            round_[:, j] = taken
-    return groups
-
-
-def _words(
-    key: tuple[int, int], n: int, blocks: int, *, replicate: int, stage: int
-) -> NDArray[np.uint64]:
-    """Return the random words of each point, (n, 4 * blocks)."""
-    counter = np.array([0, 0, replicate, stage], np.uint64)
-    stream = np.random.Philox(key=np.array(key, np.uint64), counter=counter)
-    return stream.random_raw(4 * blocks * n).reshape(n, -1)
-
-
-def _below(words: NDArray[np.uint64], limit: int) -> NDArray[np.object_]:
-    """Return ``floor(word * limit / 2**64)``."""
-    scaled: NDArray[np.object_] = words.astype(object) * limit
-    scaled >>= 64
-    return scaled
+    return drawn.indices

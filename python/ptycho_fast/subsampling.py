@@ -135,6 +135,6 @@ def draw_subsample(positions: ArrayLike, n_subsample: int, seed: int) -> NDArray
 
 def _spacing(points: NDArray[np.float64]) -> float:
     """Return the median distance to the nearest neighbour."""
-    index = _core.ScanIndex(points, None)
+    index = _core.ScanIndex(points, "auto", None)
     nearest = index.neighbors(np.arange(len(points), dtype=np.int32), 1, None)[:, 0]
     return float(np.median(np.hypot(*(points[nearest] - points).T)))

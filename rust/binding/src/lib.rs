@@ -16,10 +16,12 @@ use numpy::{
     ndarray::Dimension,
 };
 use ptycho_fast_core::groups::legacy_rng::MersenneTwister;
-use ptycho_fast_core::groups::{self, nearest};
-use ptycho_fast_core::index::{self, KdTree, Listed, Neighbors};
+use ptycho_fast_core::groups::{
+    self, Draw, Drawn, Labelled, Limits, nearest, overlap, oversample, pool, quadrant,
+};
+use ptycho_fast_core::index::{self, Engine, Few, Index, Listed, Neighbors};
 use ptycho_fast_core::philox::Key;
-use ptycho_fast_core::{Error, check, energy, gather, parallel, patches};
+use ptycho_fast_core::{Error, check, energy, gather, parallel, patches, simd};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
@@ -65,25 +67,52 @@ fn writeable<'py, T: Element, D: Dimension>(
     })
 }
 
+fn engine(name: &str) -> PyResult<Engine> {
+    match name {
+        "auto" => Ok(Engine::Auto),
+        "grid" => Ok(Engine::Grid),
+        "kdtree" => Ok(Engine::KdTree),
+        _ => Err(PyValueError::new_err(format!(
+            "engine must be one of 'auto', 'grid', 'kdtree', got {name:?}."
+        ))),
+    }
+}
+
+fn name(index: &Index) -> &'static str {
+    match index {
+        Index::Grid(_) => "grid",
+        Index::KdTree(_) => "kdtree",
+    }
+}
+
 /// The index of a scan: shared between threads, never changed.
 #[pyclass(frozen, module = "ptycho_fast._core")]
-struct ScanIndex(KdTree);
+struct ScanIndex(Index);
 
 #[pymethods]
 impl ScanIndex {
     #[new]
-    #[pyo3(signature = (positions, num_threads))]
+    #[pyo3(signature = (positions, engine, num_threads))]
     fn new(
         py: Python<'_>,
         positions: PyReadonlyArray2<'_, f64>,
+        engine: &str,
         num_threads: Option<usize>,
     ) -> PyResult<Self> {
-        let positions = positions.as_slice()?;
-        run(py, num_threads, |threads| KdTree::build(positions, threads)).map(Self)
+        let (positions, engine) = (positions.as_slice()?, self::engine(engine)?);
+        run(py, num_threads, |threads| {
+            Index::build(positions, engine, threads)
+        })
+        .map(Self)
     }
 
     fn __len__(&self) -> usize {
         self.0.positions()
+    }
+
+    #[getter]
+    fn engine(&self) -> &'static str {
+        name(&self.0)
     }
 
     fn neighbors<'py>(
@@ -187,6 +216,11 @@ fn draw_centers(
 }
 
 #[pyfunction]
+fn simd_name() -> PyResult<&'static str> {
+    simd::name().map_err(|error| refuse(&error))
+}
+
+#[pyfunction]
 fn count_threads(asked: Option<usize>) -> PyResult<usize> {
     parallel::threads(asked).map_err(|error| refuse(&error))
 }
@@ -202,6 +236,44 @@ fn draw_order(
         groups::order(n_groups, Key(key), threads)
     })?;
     Ok(order.into_pyarray(py))
+}
+
+/// The rule `nearest` for so few centres that an index of the whole scan would
+/// be most of the work; None where they are too many for that.
+#[pyfunction]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one each for what a draw depends on"
+)]
+fn draw_few<'py>(
+    py: Python<'py>,
+    positions: PyReadonlyArray2<'py, f64>,
+    centers: PyReadonlyArray1<'py, i32>,
+    n_neighbors: usize,
+    group_size: usize,
+    include_center: bool,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Option<Indices<'py>>> {
+    let (positions, centers) = (positions.as_slice()?, centers.as_slice()?);
+    let values = run(py, num_threads, |threads| {
+        let Some(index) = Few::new(positions, centers.len(), threads)? else {
+            return Ok(None);
+        };
+        nearest::draw(
+            &index,
+            centers,
+            n_neighbors,
+            group_size,
+            include_center,
+            Key(key),
+            threads,
+        )
+        .map(Some)
+    })?;
+    values
+        .map(|values| rows(py, values, centers.len(), group_size))
+        .transpose()
 }
 
 /// The rule `nearest` from lists of neighbours that were found before.
@@ -239,10 +311,232 @@ fn draw_listed<'py>(
     rows(py, values, centers.len(), group_size)
 }
 
+/// An index for each label of a scan.
+#[pyclass(frozen, module = "ptycho_fast._core")]
+struct LabelledIndex(Labelled<Index>);
+
+#[pymethods]
+impl LabelledIndex {
+    #[new]
+    #[pyo3(signature = (positions, labels, engine, num_threads))]
+    fn new(
+        py: Python<'_>,
+        positions: PyReadonlyArray2<'_, f64>,
+        labels: PyReadonlyArray1<'_, i32>,
+        engine: &str,
+        num_threads: Option<usize>,
+    ) -> PyResult<Self> {
+        let (positions, labels) = (positions.as_slice()?, labels.as_slice()?);
+        let engine = self::engine(engine)?;
+        run(py, num_threads, |threads| {
+            Labelled::build(positions, labels, |own| Index::build(own, engine, threads))
+        })
+        .map(Self)
+    }
+
+    /// A tree, if that of any label is.
+    #[getter]
+    fn engine(&self) -> &'static str {
+        let mut names = self.0.indexes().map(name);
+        names.find(|&name| name == "kdtree").unwrap_or("grid")
+    }
+}
+
+/// Who knows the neighbours: an index, or lists of them.
+#[derive(FromPyObject)]
+enum Source<'py> {
+    Index(Bound<'py, ScanIndex>),
+    Labelled(Bound<'py, LabelledIndex>),
+    Listed(PyReadonlyArray2<'py, i32>),
+}
+
+/// What the rules share, as Python passes it.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Request<'py> {
+    source: Source<'py>,
+    positions: PyReadonlyArray2<'py, f64>,
+    centers: PyReadonlyArray1<'py, i32>,
+    n_neighbors: usize,
+    group_size: usize,
+    limits: Option<(f64, f64)>,
+    labels: Option<PyReadonlyArray1<'py, i32>>,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+}
+
+impl Request<'_> {
+    fn view(&self) -> PyResult<View<'_>> {
+        Ok(View {
+            positions: self.positions.as_slice()?,
+            centers: self.centers.as_slice()?,
+            k: self.n_neighbors,
+            c: self.group_size,
+            limits: self.limits.map(|(least, most)| Limits::new(least, most)),
+            labels: match &self.labels {
+                Some(labels) => Some(labels.as_slice()?),
+                None => None,
+            },
+            key: Key(self.key),
+        })
+    }
+}
+
+/// A request as the core sees it, without its index.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    positions: &'a [f64],
+    centers: &'a [i32],
+    k: usize,
+    c: usize,
+    limits: Option<Limits>,
+    labels: Option<&'a [i32]>,
+    key: Key,
+}
+
+impl<'a> View<'a> {
+    fn on<I>(self, index: &'a I, threads: usize) -> Draw<'a, I> {
+        let Self {
+            positions,
+            centers,
+            k,
+            c,
+            limits,
+            labels,
+            key,
+        } = self;
+        Draw {
+            index,
+            positions,
+            centers,
+            k,
+            c,
+            limits,
+            labels,
+            key,
+            threads,
+        }
+    }
+}
+
+/// Runs a rule on a request, whatever kind its index is of.
+macro_rules! draw {
+    ($py:expr, $request:expr, $rule:expr) => {{
+        let view = $request.view()?;
+        let threads = $request.num_threads;
+        match &$request.source {
+            Source::Index(index) => {
+                let index = &index.get().0;
+                run($py, threads, |threads| $rule(&view.on(index, threads)))
+            }
+            Source::Labelled(index) => {
+                let index = &index.get().0;
+                run($py, threads, |threads| $rule(&view.on(index, threads)))
+            }
+            Source::Listed(rows) => {
+                let (n, width) = (rows.shape()[0], rows.shape()[1]);
+                let rows = rows.as_slice()?;
+                run($py, threads, |threads| {
+                    let index = Listed::new(rows, width, n)?;
+                    let needed = view.k.min(n - 1);
+                    check::within("n_neighbors, of those listed,", needed, 0, width)?;
+                    $rule(&view.on(&index, threads))
+                })
+            }
+        }
+    }};
+}
+
+/// Centres, groups, the centres with too few slots, how many the rule left out.
+type Found<'py> = (
+    Bound<'py, PyArray1<i32>>,
+    Indices<'py>,
+    Bound<'py, PyArray1<i32>>,
+    usize,
+);
+
+fn found(py: Python<'_>, drawn: Drawn, group_size: usize) -> PyResult<Found<'_>> {
+    let count = drawn.centers.len();
+    Ok((
+        drawn.centers.into_pyarray(py),
+        rows(py, drawn.groups, count, group_size)?,
+        drawn.too_few.into_pyarray(py),
+        drawn.no_group,
+    ))
+}
+
+#[pyfunction]
+fn draw_within<'py>(
+    py: Python<'py>,
+    request: Request<'py>,
+    include_center: bool,
+    groups_per_center: usize,
+) -> PyResult<Found<'py>> {
+    let c = request.group_size;
+    let drawn = draw!(py, request, |draw: &Draw<'_, _>| {
+        nearest::draw_rounds(draw, include_center, groups_per_center)
+    })?;
+    found(py, drawn, c)
+}
+
+#[pyfunction]
+fn draw_oversample<'py>(
+    py: Python<'py>,
+    request: Request<'py>,
+    n_groups: usize,
+) -> PyResult<(Found<'py>, usize, u64)> {
+    let c = request.group_size;
+    let drawn = draw!(py, request, |draw: &Draw<'_, _>| {
+        oversample::draw(draw, n_groups)
+    })?;
+    Ok((found(py, drawn.drawn, c)?, drawn.spent, drawn.fewest))
+}
+
+#[pyfunction]
+fn draw_quadrant<'py>(
+    py: Python<'py>,
+    request: Request<'py>,
+    groups_per_center: usize,
+) -> PyResult<Found<'py>> {
+    let c = request.group_size;
+    let drawn = draw!(py, request, |draw: &Draw<'_, _>| {
+        quadrant::draw(draw, groups_per_center)
+    })?;
+    found(py, drawn, c)
+}
+
+#[pyfunction]
+fn draw_overlap<'py>(
+    py: Python<'py>,
+    request: Request<'py>,
+    window: usize,
+    min_overlap: f64,
+    groups_per_center: usize,
+) -> PyResult<Found<'py>> {
+    let c = request.group_size;
+    let drawn = draw!(py, request, |draw: &Draw<'_, _>| {
+        overlap::draw(draw, window, min_overlap, groups_per_center)
+    })?;
+    found(py, drawn, c)
+}
+
+#[pyfunction]
+fn draw_pool<'py>(
+    py: Python<'py>,
+    request: Request<'py>,
+    n_groups: usize,
+) -> PyResult<(Found<'py>, usize)> {
+    let c = request.group_size;
+    let sample = draw!(py, request, |draw: &Draw<'_, _>| pool::draw(draw, n_groups))?;
+    Ok((found(py, sample.drawn, c)?, sample.pool))
+}
+
 #[pyfunction]
 fn check_positions(py: Python<'_>, positions: PyReadonlyArray2<'_, f64>) -> PyResult<usize> {
     let positions = positions.as_slice()?;
-    run(py, Some(1), |_| check::scan(positions))
+    run(py, None, |threads| {
+        check::bounds(positions, threads).map(|_| positions.len() / 2)
+    })
 }
 
 #[pyfunction]
@@ -474,7 +768,15 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(draw_centers, module)?)?;
     module.add_function(wrap_pyfunction!(count_threads, module)?)?;
     module.add_function(wrap_pyfunction!(draw_order, module)?)?;
+    module.add_function(wrap_pyfunction!(draw_few, module)?)?;
     module.add_function(wrap_pyfunction!(draw_listed, module)?)?;
+    module.add_function(wrap_pyfunction!(simd_name, module)?)?;
+    module.add_class::<LabelledIndex>()?;
+    module.add_function(wrap_pyfunction!(draw_within, module)?)?;
+    module.add_function(wrap_pyfunction!(draw_oversample, module)?)?;
+    module.add_function(wrap_pyfunction!(draw_quadrant, module)?)?;
+    module.add_function(wrap_pyfunction!(draw_overlap, module)?)?;
+    module.add_function(wrap_pyfunction!(draw_pool, module)?)?;
     module.add_function(wrap_pyfunction!(check_positions, module)?)?;
     module.add_function(wrap_pyfunction!(check_group, module)?)?;
     module.add_function(wrap_pyfunction!(extract_patches, module)?)?;

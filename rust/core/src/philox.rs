@@ -20,6 +20,12 @@ pub enum Stage {
     Centers = 1,
     /// Which of its neighbours join a centre.
     Choice = 2,
+    /// Which candidates join a growing group.
+    Growth = 3,
+    /// In which order a centre goes through its sets.
+    Numbering = 4,
+    /// Which groups of a pool are sampled.
+    Pool = 5,
     /// The order in which an epoch visits its groups.
     Order = 6,
 }

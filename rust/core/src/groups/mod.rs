@@ -1,9 +1,18 @@
 //! Groups: a centre and the overlapping positions that go with it. One file a
 //! rule.
 
+mod labels;
 pub mod legacy_rng;
 pub mod nearest;
+pub mod overlap;
+pub mod oversample;
+pub mod pool;
+pub mod quadrant;
+mod slots;
 mod smallest;
+
+pub use labels::Labelled;
+pub use slots::{Draw, Drawn, Limits};
 
 use crate::philox::{Key, Stage};
 use crate::{Result, check};

@@ -1,7 +1,8 @@
 //! The rule `nearest`: C of the K nearest neighbours of each centre.
 
 use super::legacy_rng::MersenneTwister;
-use crate::index::{Neighbors, neighbors};
+use super::slots::{Draw, Drawn};
+use crate::index::{NeighborIndex, Neighbors, neighbors};
 use crate::philox::{Key, Stage, below};
 use crate::{Result, check, memory};
 
@@ -26,11 +27,6 @@ pub fn draw<I: Neighbors>(
     if c == 1 {
         return Ok(centers.to_vec());
     }
-    let draw = Draw {
-        c,
-        include_center,
-        key,
-    };
     index.batches(
         centers,
         k,
@@ -39,108 +35,129 @@ pub fn draw<I: Neighbors>(
         Vec::new,
         |centers, slots, neighbors, groups| {
             let k = neighbors.len() / centers.len();
-            if k + usize::from(!include_center && k < c) <= PACKED {
-                draw.packed(centers, neighbors, groups);
+            if k < PACKED {
+                choose_packed(centers, include_center, key, neighbors, groups);
                 return;
             }
             let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
             for (&center, (neighbors, group)) in centers.iter().zip(rows) {
                 slots.clear();
                 slots.extend_from_slice(neighbors);
-                draw.one(center, slots, group);
+                if !include_center && slots.len() < c {
+                    slots.push(center);
+                }
+                choose(center, include_center, 0, key, slots, group);
             }
         },
     )
 }
 
+/// Draws `rounds` groups for each centre, within limits: all centres by
+/// replicate 0, then all by replicate 1, ...
+pub fn draw_rounds<I: NeighborIndex>(
+    draw: &Draw<'_, I>,
+    include_center: bool,
+    rounds: usize,
+) -> Result<Drawn> {
+    let c = draw.c;
+    let rows = draw.rows(
+        include_center,
+        rounds.saturating_mul(c),
+        Vec::new,
+        |center, left: &mut Vec<i32>, slots, out| {
+            for (replicate, group) in (0..).zip(out.chunks_exact_mut(c)) {
+                left.clone_from(slots);
+                choose(center, include_center, replicate, draw.key, left, group);
+            }
+        },
+    )?;
+    draw.collect(rows, rounds.saturating_mul(draw.centers.len()))
+}
+
+/// Fills a centre's group from `slots` without replacement: a Fisher-Yates
+/// shuffle stopped early, by the words of stage 2.
+///
+/// The words depend on the centre and the group size alone, so a centre's
+/// group does not depend on which other centres were drawn.
+pub(super) fn choose(
+    center: i32,
+    include_center: bool,
+    replicate: u64,
+    key: Key,
+    slots: &mut [i32],
+    group: &mut [i32],
+) {
+    let c = group.len();
+    let out = if include_center || c == 1 {
+        group[0] = center;
+        &mut group[1..]
+    } else {
+        group
+    };
+    for (block, drawn) in out.chunks_mut(4).enumerate() {
+        let words = words(center, c, replicate, block, key);
+        for ((j, word), chosen) in (4 * block..).zip(words).zip(drawn) {
+            slots.swap(j, j + below(word, slots.len() - j));
+            *chosen = slots[j];
+        }
+    }
+}
+
+/// The words of stage 2 for draws 4·block.. of a centre.
+fn words(center: i32, c: usize, replicate: u64, block: usize, key: Key) -> [u64; 4] {
+    let blocks = c.div_ceil(4) as u64;
+    let block = 1 + center as u64 * blocks + block as u64;
+    key.block(Stage::Choice, replicate, block)
+}
+
 /// As many slots as have their numbers in one word, four bits each.
 const PACKED: usize = 16;
 
-/// What a draw depends on, beside the centre and its neighbours.
-#[derive(Clone, Copy)]
-struct Draw {
-    c: usize,
+/// The same for some centres at once, with few slots.
+///
+/// The words first, for all of them, so that the processor works on several
+/// blocks at a time; then the shuffle, over the slots' numbers in one register.
+fn choose_packed(
+    centers: &[i32],
     include_center: bool,
     key: Key,
-}
-
-impl Draw {
-    /// The words of stage 2 for draws 4·block.. of a centre: they depend on the
-    /// centre and the group size alone, so a centre's group does not depend on
-    /// which other centres were drawn.
-    fn words(self, center: i32, block: usize) -> [u64; 4] {
-        let blocks = self.c.div_ceil(4);
-        let first = 1 + center as u64 * blocks as u64;
-        self.key.block(Stage::Choice, 0, first + block as u64)
-    }
-
-    /// Draws from `slots` without replacement: a Fisher-Yates shuffle stopped
-    /// early.
-    fn one(self, center: i32, slots: &mut Vec<i32>, group: &mut [i32]) {
-        let drawn = if self.include_center {
-            group[0] = center;
-            &mut group[1..]
-        } else {
-            if slots.len() < self.c {
-                slots.push(center);
+    neighbors: &[i32],
+    groups: &mut [i32],
+) {
+    const TOGETHER: usize = 16;
+    let k = neighbors.len() / centers.len();
+    let c = groups.len() / centers.len();
+    let first = usize::from(include_center);
+    let slots = k + usize::from(!include_center && k < c);
+    let draws = c - first;
+    let parts = neighbors
+        .chunks(TOGETHER * k)
+        .zip(groups.chunks_mut(TOGETHER * c));
+    for (centers, (neighbors, groups)) in centers.chunks(TOGETHER).zip(parts) {
+        let mut drawn = [[0; 4]; TOGETHER];
+        let mut orders = [0xfedc_ba98_7654_3210_u64; TOGETHER];
+        for block in 0..draws.div_ceil(4) {
+            for (drawn, &center) in drawn.iter_mut().zip(centers) {
+                *drawn = words(center, c, 0, block, key);
             }
-            group
-        };
-        let count = slots.len();
-        for (block, drawn) in drawn.chunks_mut(4).enumerate() {
-            let words = self.words(center, block);
-            for ((j, word), chosen) in (4 * block..).zip(words).zip(drawn) {
-                slots.swap(j, j + below(word, count - j));
-                *chosen = slots[j];
+            let places = 4 * block..draws.min(4 * block + 4);
+            let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
+            let draws = drawn.iter().zip(&mut orders).zip(centers);
+            for ((neighbors, group), ((words, order), &center)) in rows.zip(draws) {
+                let chosen = &mut group[first + places.start..];
+                for ((j, &word), chosen) in places.clone().zip(words).zip(chosen) {
+                    let t = j + below(word, slots - j);
+                    let slot = *order >> (4 * t) & 15;
+                    let moved = *order >> (4 * j) & 15;
+                    *order ^= (slot ^ moved) << (4 * t);
+                    // The slot after the neighbours is the centre.
+                    *chosen = neighbors.get(slot as usize).copied().unwrap_or(center);
+                }
             }
         }
-    }
-
-    /// The same for some centres at once, with few slots.
-    ///
-    /// The words first, for all of them: so the processor works on several
-    /// blocks at a time. Then the shuffle, over the slots' numbers in one
-    /// register.
-    #[inline(never)]
-    fn packed(self, centers: &[i32], neighbors: &[i32], groups: &mut [i32]) {
-        let k = neighbors.len() / centers.len();
-        let first = usize::from(self.include_center);
-        let slots = k + usize::from(first == 0 && k < self.c);
-        let draws = self.c - first;
-        let mut words = [[0; 4]; 16];
-        for (centers, (neighbors, groups)) in centers.chunks(words.len()).zip(
-            neighbors
-                .chunks(words.len() * k)
-                .zip(groups.chunks_mut(words.len() * self.c)),
-        ) {
-            let mut orders = [0xfedc_ba98_7654_3210_u64; 16];
-            for block in 0..draws.div_ceil(4) {
-                for (words, &center) in words.iter_mut().zip(centers) {
-                    *words = self.words(center, block);
-                }
-                let drawn = 4 * block..draws.min(4 * block + 4);
-                let rows = neighbors
-                    .chunks_exact(k)
-                    .zip(groups.chunks_exact_mut(self.c));
-                let drawers = words.iter().zip(&mut orders).zip(centers);
-                for ((neighbors, group), ((words, order), &center)) in rows.zip(drawers) {
-                    for ((j, &word), chosen) in drawn
-                        .clone()
-                        .zip(words)
-                        .zip(&mut group[first + drawn.start..])
-                    {
-                        let t = j + below(word, slots - j);
-                        let slot = *order >> (4 * t) & 15;
-                        let moved = *order >> (4 * j) & 15;
-                        *order ^= (slot ^ moved) << (4 * t);
-                        *chosen = neighbors.get(slot as usize).copied().unwrap_or(center);
-                    }
-                }
-            }
-            if self.include_center {
-                for (group, &center) in groups.chunks_exact_mut(self.c).zip(centers) {
-                    group[0] = center;
-                }
+        if include_center {
+            for (group, &center) in groups.chunks_exact_mut(c).zip(centers) {
+                group[0] = center;
             }
         }
     }

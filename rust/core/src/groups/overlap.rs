@@ -1,0 +1,349 @@
+//! The rule `overlap`: groups grown from the centre, so that each position
+//! overlaps all that are in before it.
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined is compiled for the instructions chosen at run time"
+)]
+
+use pulp::{Simd, WithSimd};
+
+use super::nearest;
+use super::slots::{Draw, Drawn, NO_GROUP, TOO_FEW};
+use crate::index::NeighborIndex;
+use crate::philox::{Key, Stage};
+use crate::{Result, check, memory, parallel, simd};
+
+/// Where no candidate overlaps enough, the limit is divided by this,
+const RELAX: f64 = 1.5;
+/// so many times for one group.
+const RELAXATIONS: usize = 3;
+
+/// What makes a number in 0..1 of 53 bits.
+const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
+
+/// So many groups grow side by side: as many as the widest vectors hold.
+const LANES: usize = 8;
+type Lanes = [f64; LANES];
+
+/// The coefficients of the Taylor polynomial of exp to degree 12, highest
+/// first. A library's exp would differ from machine to machine.
+const TAYLOR: [f64; 13] = [
+    1.0 / 479_001_600.0,
+    1.0 / 39_916_800.0,
+    1.0 / 3_628_800.0,
+    1.0 / 362_880.0,
+    1.0 / 40_320.0,
+    1.0 / 5_040.0,
+    1.0 / 720.0,
+    1.0 / 120.0,
+    1.0 / 24.0,
+    1.0 / 6.0,
+    0.5,
+    1.0,
+    1.0,
+];
+
+/// Grows `rounds` groups from each centre. `window` is N; a group whose limit
+/// was relaxed three times and still finds nobody is left out.
+pub fn draw<I: NeighborIndex>(
+    draw: &Draw<'_, I>,
+    window: usize,
+    min_overlap: f64,
+    rounds: usize,
+) -> Result<Drawn> {
+    const GROUPS_A_CHUNK: usize = 32 * LANES;
+    draw.check()?;
+    check::within("N", window, 1, i32::MAX as usize)?;
+    simd::name()?; // an error in the environment, while it can be told
+    let c = draw.c;
+    if c == 1 {
+        return nearest::draw_rounds(draw, true, rounds);
+    }
+    let width = draw.k.min(draw.index.positions() - 1);
+    let slots = draw.rows(
+        true,
+        width,
+        || (),
+        |_, (), slots, out| {
+            let (known, beyond) = out.split_at_mut(slots.len());
+            known.copy_from_slice(slots);
+            beyond.fill(TOO_FEW);
+        },
+    )?;
+    let count = rounds.saturating_mul(draw.centers.len());
+    let mut groups = memory::zeros(count, c)?;
+    let growth = Growth {
+        positions: draw.positions,
+        centers: draw.centers,
+        slots: &slots,
+        width,
+        window: window as f64,
+        least: min_overlap,
+        key: draw.key,
+        rounds,
+        c,
+    };
+    parallel::for_each_chunk(
+        &mut groups,
+        GROUPS_A_CHUNK * c,
+        draw.threads,
+        |chunk, groups| {
+            // It ran above, so it runs.
+            let _ = simd::run(Chunk {
+                growth: &growth,
+                first: chunk * GROUPS_A_CHUNK,
+                groups,
+            });
+        },
+    )?;
+    draw.collect(groups, count)
+}
+
+/// All groups: `rounds` in a row for each centre.
+struct Growth<'a> {
+    positions: &'a [f64],
+    centers: &'a [i32],
+    /// The slots of each centre, nearest first, in rows of `width`.
+    slots: &'a [i32],
+    width: usize,
+    window: f64,
+    least: f64,
+    key: Key,
+    rounds: usize,
+    c: usize,
+}
+
+/// Groups from number `first` on.
+struct Chunk<'a> {
+    growth: &'a Growth<'a>,
+    first: usize,
+    groups: &'a mut [i32],
+}
+
+impl WithSimd for Chunk<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let growth = self.growth;
+        let mut batch = Batch::new(growth.width);
+        let batches = self.groups.chunks_mut(LANES * growth.c);
+        for (first, groups) in (self.first..).step_by(LANES).zip(batches) {
+            batch.start(growth, first, groups);
+            for pick in 1..growth.c {
+                batch.grow(growth, pick, groups);
+            }
+            for (group, &failed) in groups.chunks_exact_mut(growth.c).zip(&batch.failed) {
+                if failed && group[0] >= 0 {
+                    group.fill(NO_GROUP);
+                }
+            }
+        }
+    }
+}
+
+/// Groups that grow side by side: one a lane, because what a group needs comes
+/// one after another (each sum in the order of its slots).
+struct Batch {
+    candidates: Vec<Candidate>,
+    /// The position that came last.
+    newest: [Lanes; 2],
+    least: Lanes,
+    relaxed: [usize; LANES],
+    /// Who needs no more: left out, or no group at all.
+    failed: [bool; LANES],
+    words: [[u64; 4]; LANES],
+    rows: [usize; LANES],
+    replicates: [u64; LANES],
+}
+
+/// The slot of the same number of each lane.
+#[derive(Clone, Copy)]
+struct Candidate {
+    x: Lanes,
+    y: Lanes,
+    /// The smallest product of the sides of the overlap with those in the
+    /// group, in pixels; below 0 for who is in it, or is none.
+    shared: Lanes,
+    /// Weights summed up to here.
+    running: Lanes,
+}
+
+impl Batch {
+    fn new(width: usize) -> Self {
+        let none = Candidate {
+            x: [0.0; LANES],
+            y: [0.0; LANES],
+            shared: [-1.0; LANES],
+            running: [0.0; LANES],
+        };
+        Self {
+            candidates: vec![none; width],
+            newest: [[0.0; LANES]; 2],
+            least: [0.0; LANES],
+            relaxed: [0; LANES],
+            failed: [true; LANES],
+            words: [[0; 4]; LANES],
+            rows: [0; LANES],
+            replicates: [0; LANES],
+        }
+    }
+
+    /// Begins groups `first`, ... with their centres.
+    fn start(&mut self, growth: &Growth<'_>, first: usize, groups: &mut [i32]) {
+        let at = |i: i32| {
+            let i = 2 * i as usize;
+            [growth.positions[i], growth.positions[i + 1]]
+        };
+        self.least = [growth.least; LANES];
+        self.relaxed = [0; LANES];
+        self.failed = [true; LANES];
+        for (lane, group) in groups.chunks_exact_mut(growth.c).enumerate() {
+            let row = (first + lane) / growth.rounds;
+            let slots = &growth.slots[row * growth.width..][..growth.width];
+            if slots[0] < 0 {
+                group.fill(TOO_FEW);
+                continue;
+            }
+            self.failed[lane] = false;
+            self.rows[lane] = row;
+            self.replicates[lane] = ((first + lane) % growth.rounds) as u64;
+            group[0] = growth.centers[row];
+            let [x, y] = at(group[0]);
+            (self.newest[0][lane], self.newest[1][lane]) = (x, y);
+            for (candidate, &slot) in self.candidates.iter_mut().zip(slots) {
+                candidate.shared[lane] = -1.0;
+                if slot >= 0 {
+                    let [x, y] = at(slot);
+                    (candidate.x[lane], candidate.y[lane]) = (x, y);
+                    candidate.shared[lane] = growth.window * growth.window;
+                }
+            }
+        }
+    }
+
+    /// Adds one position to each group.
+    #[inline(always)]
+    fn grow(&mut self, growth: &Growth<'_>, pick: usize, groups: &mut [i32]) {
+        let mut total = self.weigh(growth.window);
+        while self.relax(&total) {
+            total = self.weigh(growth.window);
+        }
+        let mut limit = total;
+        for (lane, group) in groups.chunks_exact(growth.c).enumerate() {
+            if (pick - 1).is_multiple_of(4) && !self.failed[lane] {
+                let blocks = (growth.c - 1).div_ceil(4);
+                let block = 1 + group[0] as u64 * blocks as u64 + (pick as u64 - 1) / 4;
+                let replicate = self.replicates[lane];
+                self.words[lane] = growth.key.block(Stage::Growth, replicate, block);
+            }
+            limit[lane] *= (self.words[lane][(pick - 1) % 4] >> 11) as f64 * UNIT;
+        }
+        // Running weights never fall: as many are passed by as are not beyond.
+        let mut passed = [0.0; LANES];
+        for candidate in &self.candidates {
+            for lane in 0..LANES {
+                let beyond = candidate.running[lane] > limit[lane];
+                passed[lane] += if beyond { 0.0 } else { 1.0 };
+            }
+        }
+        for (lane, group) in groups.chunks_exact_mut(growth.c).enumerate() {
+            if self.failed[lane] {
+                continue;
+            }
+            let mut chosen = passed[lane] as usize;
+            if chosen == self.candidates.len() {
+                chosen = self.last(lane);
+            }
+            let slots = &growth.slots[self.rows[lane] * growth.width..];
+            group[pick] = slots[chosen];
+            let candidate = &mut self.candidates[chosen];
+            (self.newest[0][lane], self.newest[1][lane]) = (candidate.x[lane], candidate.y[lane]);
+            candidate.shared[lane] = -1.0;
+        }
+    }
+
+    /// Takes the overlap with the newest positions into account and sums up
+    /// the weights of who overlaps enough, 0 for the rest.
+    #[inline(always)]
+    fn weigh(&mut self, window: f64) -> Lanes {
+        let area = window * window;
+        let [mx, my] = self.newest;
+        let least = self.least;
+        let mut total = [0.0; LANES];
+        for candidate in &mut self.candidates {
+            let mut score = [0.0; LANES];
+            for lane in 0..LANES {
+                let wide = window - (candidate.x[lane] - mx[lane]).abs();
+                let high = window - (candidate.y[lane] - my[lane]).abs();
+                let wide = if wide > 0.0 { wide } else { 0.0 };
+                let high = if high > 0.0 { high } else { 0.0 };
+                let product = wide * high;
+                let shared = candidate.shared[lane];
+                let shared = if product < shared { product } else { shared };
+                candidate.shared[lane] = shared;
+                score[lane] = shared / area;
+            }
+            let mut value = [TAYLOR[0]; LANES];
+            for coefficient in &TAYLOR[1..] {
+                for lane in 0..LANES {
+                    value[lane] = value[lane] * (2.0 * score[lane]) + coefficient;
+                }
+            }
+            for lane in 0..LANES {
+                total[lane] += if score[lane] >= least[lane] {
+                    value[lane]
+                } else {
+                    0.0
+                };
+            }
+            candidate.running = total;
+        }
+        total
+    }
+
+    /// Where nobody qualifies, lowers the limit or gives up; whether it
+    /// lowered any.
+    fn relax(&mut self, total: &Lanes) -> bool {
+        let mut lowered = false;
+        for (lane, &total) in total.iter().enumerate() {
+            if total > 0.0 || self.failed[lane] {
+                continue;
+            }
+            if self.relaxed[lane] == RELAXATIONS {
+                self.failed[lane] = true;
+            } else {
+                self.least[lane] /= RELAX;
+                self.relaxed[lane] += 1;
+                lowered = true;
+            }
+        }
+        lowered
+    }
+
+    /// The last slot with a weight: the first at which the sum is complete.
+    fn last(&self, lane: usize) -> usize {
+        let total = self
+            .candidates
+            .last()
+            .map_or(0.0, |last| last.running[lane]);
+        let complete = |candidate: &Candidate| candidate.running[lane] >= total;
+        self.candidates.iter().position(complete).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_polynomial_is_that_of_exp() {
+        let mut factorial = 1.0;
+        for (degree, coefficient) in TAYLOR.iter().rev().enumerate() {
+            factorial *= degree.max(1) as f64;
+            assert_eq!(*coefficient, 1.0 / factorial);
+        }
+        let value = TAYLOR.iter().fold(0.0, |value, c| value * 2.0 + c);
+        assert!((value - 2_f64.exp()).abs() < 1e-5);
+    }
+}

@@ -1,0 +1,193 @@
+//! Group, then sample: the pool of all groups there are, and a sample of it.
+
+use super::nearest::choose;
+use super::slots::{Draw, Drawn, TOO_FEW};
+use super::smallest::smallest;
+use crate::index::NeighborIndex;
+use crate::philox::Stage;
+use crate::{Result, check, memory};
+
+/// Groups of one centre in the pool.
+const SETS_A_CENTER: usize = 50;
+
+/// A sample of a pool of groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// The groups, each sorted. A group's centre is the first that has it.
+    pub drawn: Drawn,
+    /// How many groups the pool holds.
+    pub pool: usize,
+}
+
+/// Draws `count` groups, or all there are, of the pool around the centres,
+/// which rise.
+///
+/// A centre brings all sets of C of its slots where these are at most 50, else
+/// 50 draws.
+pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Sample> {
+    draw.check()?;
+    let c = draw.c;
+    let sets = |slots: usize| if c == 1 { 1 } else { subsets(slots, c) };
+    let most = sets(draw.k.min(draw.index.positions()));
+    let rows = draw.rows(
+        false,
+        c * most.min(SETS_A_CENTER),
+        Vec::new,
+        |center, left: &mut Vec<i32>, slots, out| {
+            let found = sets(slots.len());
+            let mut groups = out.chunks_exact_mut(c);
+            if c == 1 || found > SETS_A_CENTER {
+                for (replicate, group) in (0..).zip(&mut groups) {
+                    left.clone_from(slots);
+                    choose(center, false, replicate, draw.key, left, group);
+                }
+            } else {
+                let mut chosen: Vec<usize> = (0..c).collect();
+                for group in groups.by_ref().take(found) {
+                    for (member, &slot) in group.iter_mut().zip(&chosen) {
+                        *member = slots[slot];
+                    }
+                    next_subset(&mut chosen);
+                }
+                for group in groups {
+                    group.fill(NO_ROW);
+                }
+            }
+            for group in out.chunks_exact_mut(c) {
+                group.sort_unstable();
+            }
+        },
+    )?;
+    let width = rows.len() / draw.centers.len().max(1);
+    let too_few = draw
+        .centers
+        .iter()
+        .zip(rows.chunks_exact(width.max(1)))
+        .filter(|(_, row)| row[0] == TOO_FEW)
+        .map(|(&center, _)| center)
+        .collect();
+    let pool = unique(&rows, c, draw.positions.len() / 2)?;
+    check::within("The pool of groups", pool.len(), 0, i32::MAX as usize)?;
+    let count = count.min(pool.len());
+    let sample = if count == 0 {
+        Vec::new()
+    } else {
+        smallest(pool.len(), count, draw.key, Stage::Pool, draw.threads)?
+    };
+    let mut groups = memory::zeros(count, c)?;
+    let mut centers = memory::zeros(count, 1)?;
+    for ((&row, group), center) in sample
+        .iter()
+        .zip(groups.chunks_exact_mut(c))
+        .zip(&mut centers)
+    {
+        let row = pool[row as usize] as usize;
+        group.copy_from_slice(&rows[row * c..][..c]);
+        *center = draw.centers[row * c / width];
+    }
+    Ok(Sample {
+        drawn: Drawn {
+            centers,
+            groups,
+            too_few,
+            no_group: 0,
+        },
+        pool: pool.len(),
+    })
+}
+
+/// Stands where a centre has fewer sets than its row has places.
+const NO_ROW: i32 = i32::MAX;
+
+/// How many sets of `c` of `slots` there are, or one more than a centre brings.
+fn subsets(slots: usize, c: usize) -> usize {
+    let mut count = 1;
+    for i in 0..c.min(slots - c) {
+        count = count * (slots - i) / (i + 1);
+        if count > SETS_A_CENTER {
+            return SETS_A_CENTER + 1;
+        }
+    }
+    count
+}
+
+/// Steps to the next subset, by its largest member first.
+fn next_subset(chosen: &mut [usize]) {
+    let mut i = 0;
+    while i + 1 < chosen.len() && chosen[i] + 1 == chosen[i + 1] {
+        chosen[i] = i;
+        i += 1;
+    }
+    chosen[i] += 1;
+}
+
+/// The places of the distinct groups among rows of `c`, in lexicographic
+/// order; of equal ones the first.
+fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
+    let groups = || (0_u32..).zip(rows.chunks_exact(c));
+    check::within(
+        "Groups of all centres",
+        rows.len() / c,
+        0,
+        u32::MAX as usize,
+    )?;
+    // By the first member, each with few others: they sort in the cache.
+    let mut ends = vec![0_usize; n + 1];
+    let here = |group: &[i32]| usize::try_from(group[0]).ok().filter(|&first| first < n);
+    for first in groups().filter_map(|(_, group)| here(group)) {
+        ends[first + 1] += 1;
+    }
+    for first in 0..n {
+        ends[first + 1] += ends[first];
+    }
+    let mut places = vec![0_u32; ends[n]];
+    let mut next = ends.clone();
+    for (place, group) in groups() {
+        if let Some(first) = here(group) {
+            places[next[first]] = place;
+            next[first] += 1;
+        }
+    }
+    let row = |place: u32| &rows[place as usize * c..][..c];
+    let mut kept = Vec::new();
+    for span in ends.windows(2) {
+        let alike = &mut places[span[0]..span[1]];
+        alike.sort_unstable_by(|&a, &b| row(a).cmp(row(b)).then(a.cmp(&b)));
+        let mut last = None;
+        for &place in &*alike {
+            if last != Some(row(place)) {
+                last = Some(row(place));
+                kept.push(place);
+            }
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subset_comes_once() {
+        let mut chosen: Vec<usize> = (0..3).collect();
+        let mut all = Vec::new();
+        for _ in 0..subsets(7, 3) {
+            assert!(chosen.is_sorted_by(|a, b| a < b) && chosen[2] < 7);
+            all.push(chosen.clone());
+            next_subset(&mut chosen);
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 35);
+        assert_eq!(subsets(8, 4), SETS_A_CENTER + 1); // 70
+        assert_eq!(subsets(1 << 31, 1 << 30), SETS_A_CENTER + 1);
+        assert_eq!(subsets(9, 9), 1);
+    }
+
+    #[test]
+    fn rows_are_kept_once_and_in_order() {
+        let rows = [4, 5, 1, 3, -1, -1, 1, 2, 4, 5, NO_ROW, NO_ROW, 1, 3];
+        assert_eq!(unique(&rows, 2, 6).unwrap(), [3, 1, 0]);
+    }
+}

@@ -1,0 +1,64 @@
+//! The rule `quadrant`: one position from each quadrant around the centre.
+
+use super::slots::{Draw, Drawn, NO_GROUP};
+use crate::index::NeighborIndex;
+use crate::philox::{Stage, below};
+use crate::{Result, check};
+
+/// Channel 0 is up left, 1 up right, 2 down left, 3 down right, with y
+/// upwards. A position straight above or beside the centre is in none.
+fn quadrant([dx, dy]: [f64; 2]) -> Option<usize> {
+    (dx != 0.0 && dy != 0.0).then(|| usize::from(dx > 0.0) + 2 * usize::from(dy < 0.0))
+}
+
+/// Draws `rounds` groups for each centre, each channel one of the K nearest in
+/// its quadrant. Incomplete ones are left out.
+///
+/// The limits are needed: without them a centre at the scan's edge would look
+/// for its missing quadrant through all positions.
+pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn> {
+    check::within("group_size of the rule quadrant", draw.c, 4, 4)?;
+    let k = draw.k;
+    let read = |center: i32, near: &[i32]| {
+        let within = draw.within(center, near);
+        let mut counts = [0; 4];
+        for (seen, &neighbor) in near[within.clone()].iter().enumerate() {
+            if let Some(q) = quadrant(draw.shift(center, neighbor)) {
+                counts[q] += 1;
+                if counts.iter().all(|&count| count >= k) {
+                    return Some(within.start + seen + 1);
+                }
+            }
+        }
+        (within.end < near.len()).then_some(within.end)
+    };
+    let rows = draw.rows_until(
+        read,
+        quadrant,
+        rounds.saturating_mul(4),
+        <[Vec<i32>; 4]>::default,
+        |center, quadrants, near, out| {
+            for slots in &mut *quadrants {
+                slots.clear();
+            }
+            for &neighbor in &near[draw.within(center, near)] {
+                if let Some(q) = quadrant(draw.shift(center, neighbor))
+                    && quadrants[q].len() < k
+                {
+                    quadrants[q].push(neighbor);
+                }
+            }
+            if quadrants.iter().any(Vec::is_empty) {
+                out.fill(NO_GROUP);
+                return;
+            }
+            for (replicate, group) in (0..).zip(out.chunks_exact_mut(4)) {
+                let words = draw.key.block(Stage::Choice, replicate, 1 + center as u64);
+                for ((slots, word), chosen) in quadrants.iter().zip(words).zip(group) {
+                    *chosen = slots[below(word, slots.len())];
+                }
+            }
+        },
+    )?;
+    draw.collect(rows, rounds.saturating_mul(draw.centers.len()))
+}

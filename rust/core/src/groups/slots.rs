@@ -1,0 +1,354 @@
+//! What the rules share: the neighbours that a centre draws from, and what is
+//! left of the rows when some centres have no group.
+
+use crate::index::NeighborIndex;
+use crate::philox::Key;
+use crate::{Result, check, memory};
+
+/// Stands first in a group's place where the centre has too few slots.
+pub(super) const TOO_FEW: i32 = -1;
+/// Stands there where the rule found no group among the slots.
+pub(super) const NO_GROUP: i32 = -2;
+
+/// Beyond so many neighbours a search costs more than a look at every position.
+const LONG: usize = 1024;
+
+/// Neighbours are within these where `least <= d² <= most`, in float64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    least: f64,
+    most: f64,
+}
+
+impl Limits {
+    /// Between two distances.
+    #[must_use]
+    pub fn new(min_distance: f64, max_distance: f64) -> Self {
+        Self {
+            least: min_distance * min_distance,
+            most: max_distance * max_distance,
+        }
+    }
+}
+
+/// What a rule draws from.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw<'a, I> {
+    /// Who knows the neighbours.
+    pub index: &'a I,
+    /// The scan's positions, x and y in turn.
+    pub positions: &'a [f64],
+    /// The centres tried.
+    pub centers: &'a [i32],
+    /// Neighbours considered per centre (K).
+    pub k: usize,
+    /// Positions of a group (C).
+    pub c: usize,
+    /// Which neighbours are considered at all.
+    pub limits: Option<Limits>,
+    /// The label of each position, where the index goes by labels.
+    pub labels: Option<&'a [i32]>,
+    /// What the random words come from.
+    pub key: Key,
+    /// How many threads to use.
+    pub threads: usize,
+}
+
+/// Groups, and the centres that have none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Drawn {
+    /// The centre of each group.
+    pub centers: Vec<i32>,
+    /// The groups, row by row.
+    pub groups: Vec<i32>,
+    /// The centres left out, each time they were tried, for want of slots.
+    pub too_few: Vec<i32>,
+    /// How many were left out because the rule found no group for them.
+    pub no_group: usize,
+}
+
+impl<I: NeighborIndex> Draw<'_, I> {
+    pub(super) fn check(&self) -> Result<()> {
+        let n = self.index.positions();
+        check::group(n, self.k, self.c)?;
+        let length = self.positions.len();
+        check::length("positions", length, 2 * n, "an x and a y for each")?;
+        if let Some(labels) = self.labels {
+            check::length("scan_ids", labels.len(), n, "one a position")?;
+        }
+        check::indices("centers", self.centers, n)
+    }
+
+    /// Neighbour minus centre.
+    pub(super) fn shift(&self, center: i32, neighbor: i32) -> [f64; 2] {
+        let (i, j) = (center as usize, neighbor as usize);
+        [0, 1].map(|axis| self.positions[2 * j + axis] - self.positions[2 * i + axis])
+    }
+
+    pub(super) fn distance2(&self, center: i32, neighbor: i32) -> f64 {
+        let [dx, dy] = self.shift(center, neighbor);
+        dx * dx + dy * dy
+    }
+
+    /// The part of `near`, nearest first, that is within the limits.
+    pub(super) fn within(&self, center: i32, near: &[i32]) -> std::ops::Range<usize> {
+        let Some(limits) = self.limits else {
+            return 0..near.len();
+        };
+        let start = near.partition_point(|&i| self.distance2(center, i) < limits.least);
+        let inside = near[start..].partition_point(|&i| self.distance2(center, i) <= limits.most);
+        start..start + inside
+    }
+
+    /// Computes a row of `width` for each centre from its slots: `work(center,
+    /// scratch, slots, out)`. Rows of centres with too few slots say so.
+    ///
+    /// With `centered` channel 0 is the centre, and one slot less will do; else
+    /// the centre is the last slot where just that one is missing. Within
+    /// limits nobody is helped out.
+    pub(super) fn rows<S>(
+        &self,
+        centered: bool,
+        width: usize,
+        scratch: impl Fn() -> S + Sync,
+        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
+    ) -> Result<Vec<i32>> {
+        self.check()?;
+        let (k, c) = (self.k, self.c);
+        if self.limits.is_none() && !self.centers.is_empty() {
+            let needed = if centered { c - 1 } else { c };
+            return self.index.rows(
+                self.centers,
+                k,
+                width,
+                self.threads,
+                scratch,
+                |center, scratch, slots, out| {
+                    if !centered && slots.len() + 1 == c {
+                        slots.push(center);
+                    }
+                    if slots.len() < needed {
+                        out.fill(TOO_FEW);
+                    } else {
+                        work(center, scratch, slots, out);
+                    }
+                },
+            );
+        }
+        let far = self.far_enough();
+        let read = |center: i32, near: &[i32]| {
+            if !far(center) {
+                return Some(0);
+            }
+            let within = self.within(center, near);
+            let needed = within.end.min(within.start + k);
+            (within.end < near.len() || within.len() >= k).then_some(needed)
+        };
+        let anyone = |_| Some(0);
+        self.rows_until(
+            read,
+            anyone,
+            width,
+            scratch,
+            |center, scratch, near, out| {
+                let within = self.within(center, near);
+                near.truncate(within.end.min(within.start + k));
+                near.drain(..within.start);
+                if near.len() < c {
+                    out.fill(TOO_FEW);
+                } else {
+                    work(center, scratch, near, out);
+                }
+            },
+        )
+    }
+
+    /// Computes a row for each centre from as many neighbours as it takes:
+    /// `read(center, near)` is how many of them are needed, None if more. What
+    /// is needed in the end are the K nearest of each `kind` (0..4).
+    pub(super) fn rows_until<S>(
+        &self,
+        read: impl Fn(i32, &[i32]) -> Option<usize> + Sync,
+        kind: impl Fn([f64; 2]) -> Option<usize> + Sync,
+        width: usize,
+        scratch: impl Fn() -> S + Sync,
+        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
+    ) -> Result<Vec<i32>> {
+        self.check()?;
+        if self.centers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let usual = self.usual(&read);
+        // Where most need more than a search is good for, none is begun.
+        let asked = if usual == LONG { 1 } else { usual };
+        self.index.rows(
+            self.centers,
+            asked,
+            width,
+            self.threads,
+            || (I::Scratch::default(), scratch()),
+            |center, (own, scratch), near, out| {
+                if usual < LONG {
+                    self.read_on(&read, center, own, asked, near);
+                }
+                let all = self.index.positions() - 1;
+                if near.len() < all && near.len() >= asked && read(center, near).is_none() {
+                    self.look_through(center, &kind, near);
+                }
+                work(center, scratch, near, out);
+            },
+        )
+    }
+
+    /// Asks for twice as many neighbours until they are enough, or all, or
+    /// more than a search is good for.
+    fn read_on(
+        &self,
+        read: impl Fn(i32, &[i32]) -> Option<usize>,
+        center: i32,
+        own: &mut I::Scratch,
+        mut asked: usize,
+        near: &mut Vec<i32>,
+    ) {
+        let most = LONG.min(self.index.positions() - 1);
+        while near.len() == asked && asked < most && read(center, near).is_none() {
+            asked = (2 * asked).min(most);
+            self.ask(center, own, asked, near);
+        }
+    }
+
+    /// Finds the K nearest of each kind within the limits by a look at every
+    /// position: for the few centres that a search would take longer for.
+    fn look_through(
+        &self,
+        center: i32,
+        kind: impl Fn([f64; 2]) -> Option<usize>,
+        near: &mut Vec<i32>,
+    ) {
+        let mut found: [Vec<(u64, i32)>; 4] = Default::default();
+        let label = |i: i32| self.labels.map(|labels| labels[i as usize]);
+        for other in (0..self.index.positions() as i32).filter(|&i| i != center) {
+            let shift @ [dx, dy] = self.shift(center, other);
+            let d2 = dx * dx + dy * dy;
+            let inside = self
+                .limits
+                .is_none_or(|limits| limits.least <= d2 && d2 <= limits.most);
+            if inside
+                && let Some(kind) = kind(shift)
+                && label(other) == label(center)
+            {
+                // Non-negative floats order like their bits.
+                found[kind].push((d2.to_bits(), other));
+            }
+        }
+        for found in &mut found {
+            if found.len() > self.k {
+                found.select_nth_unstable(self.k);
+                found.truncate(self.k);
+            }
+        }
+        let mut found = found.concat();
+        found.sort_unstable();
+        near.clear();
+        near.extend(found.into_iter().map(|(_, i)| i));
+    }
+
+    /// The nearest `asked` neighbours, or as many as the index knows.
+    fn ask(&self, center: i32, own: &mut I::Scratch, asked: usize, near: &mut Vec<i32>) {
+        near.clear();
+        near.resize(asked, -1);
+        self.index.nearest(center as usize, own, near);
+        near.truncate(near.iter().position(|&i| i < 0).unwrap_or(asked));
+    }
+
+    /// Whether any position can be as far from a centre as the limits demand:
+    /// else all neighbours would be asked for in vain.
+    fn far_enough(&self) -> impl Fn(i32) -> bool + Sync {
+        let least = self.limits.map_or(0.0, |limits| limits.least);
+        let mut corners = [[f64::INFINITY, f64::NEG_INFINITY]; 2];
+        if least > 0.0 {
+            for position in self.positions.chunks_exact(2) {
+                for (corner, &value) in corners.iter_mut().zip(position) {
+                    *corner = [corner[0].min(value), corner[1].max(value)];
+                }
+            }
+        }
+        move |center| {
+            let [x, y] = [0, 1].map(|axis| {
+                let value = self.positions[2 * center as usize + axis];
+                let [low, high] = corners[axis];
+                (value - low).max(high - value)
+            });
+            least <= 0.0 || x * x + y * y >= least
+        }
+    }
+
+    /// How many neighbours nine of ten centres need, from a look at a few, at
+    /// most `LONG`. Whom that does not serve is asked for again, so it is only
+    /// a matter of speed.
+    fn usual(&self, read: impl Fn(i32, &[i32]) -> Option<usize>) -> usize {
+        const LOOKS: usize = 64;
+        const FIRST: usize = 16;
+        let all = self.index.positions() - 1;
+        let step = self.centers.len().div_ceil(LOOKS).max(1);
+        let (mut own, mut near) = (I::Scratch::default(), Vec::new());
+        let mut needed: Vec<usize> = self
+            .centers
+            .iter()
+            .step_by(step)
+            .map(|&center| {
+                let asked = FIRST.min(all);
+                self.ask(center, &mut own, asked, &mut near);
+                self.read_on(&read, center, &mut own, asked, &mut near);
+                // One more shows where the limit is.
+                read(center, &near).map_or(near.len(), |needed| needed + 1)
+            })
+            .collect();
+        needed.sort_unstable();
+        let usual = needed
+            .get(needed.len() * 9 / 10)
+            .map_or(1, |&needed| needed);
+        usual.max(1).min(all).min(LONG)
+    }
+
+    /// The first `count` groups of `rows`, which hold those of one centre: the
+    /// first of all centres, then the second, ...
+    pub(super) fn collect(&self, rows: Vec<i32>, count: usize) -> Result<Drawn> {
+        let (centers, c) = (self.centers, self.c);
+        if rows.is_empty() {
+            return Ok(Drawn::default());
+        }
+        let whole = count == centers.len() && rows.len() == count * c;
+        if whole && rows.chunks_exact(c).all(|group| group[0] >= 0) {
+            return Ok(Drawn {
+                centers: centers.to_vec(),
+                groups: rows,
+                ..Drawn::default()
+            });
+        }
+        let mut drawn = Drawn::default();
+        let width = rows.len() / centers.len();
+        for (&center, row) in centers.iter().zip(rows.chunks_exact(width)) {
+            match row.chunks_exact(c).map(|group| group[0]).min() {
+                Some(TOO_FEW) => drawn.too_few.push(center),
+                Some(NO_GROUP) => drawn.no_group += 1,
+                _ => {}
+            }
+        }
+        drawn.groups = memory::zeros(count, c)?;
+        drawn.centers = memory::zeros(count, 1)?;
+        let mut kept = 0;
+        for place in 0..count {
+            let (round, row) = (place / centers.len(), place % centers.len());
+            let group = &rows[row * width + round * c..][..c];
+            if group[0] >= 0 {
+                drawn.groups[kept * c..][..c].copy_from_slice(group);
+                drawn.centers[kept] = centers[row];
+                kept += 1;
+            }
+        }
+        drawn.groups.truncate(kept * c);
+        drawn.centers.truncate(kept);
+        Ok(drawn)
+    }
+}
