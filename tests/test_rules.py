@@ -21,6 +21,7 @@ import ptycho_fast as pf
 import reference
 from ptycho_fast import _core
 from ptycho_fast.grouping import redraw
+from test_no_panics import ANYTHING, GOOD_POSITIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -411,6 +412,8 @@ AGAIN: list[dict[str, Any]] = [
     {"include_center": True, "groups_per_center": 2},
     {"max_distance": 10.0},
     {"max_distance": 10.0, "centers": np.arange(60)},
+    {"max_distance": 100.0},
+    {"rule": "overlap", "N": 40, "max_distance": 30.0, "n_neighbors": 12},
     {"min_distance": 9.0, "max_distance": 20.0, "n_groups": 50},
     {"rule": "oversample", "n_groups": 950},
     {"rule": "oversample", "n_groups": 450, "max_distance": 10.0},
@@ -600,6 +603,25 @@ def test_too_many_groups_within_bounds() -> None:
     with pytest.warns(UserWarning, match="n_groups=300 exceeds the 200 positions within bounds"):
         groups = pf.group_positions(_raster(), 300, bounds=((0, 0.5), (0, 1)), seed=1)
     assert len(groups) == 200
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    arguments=st.dictionaries(
+        st.sampled_from(
+            ["rule", "strategy", "min_distance", "max_distance", "bounds", "scan_ids", "N",
+             "min_overlap", "include_center"]
+        ),
+        ANYTHING,
+        max_size=3,
+    ),
+    rule=st.sampled_from(["nearest", "oversample", "quadrant", "overlap"]),
+)  # fmt: skip
+def test_anything_is_drawn_or_refused(arguments: dict[str, Any], rule: str) -> None:
+    arguments = {"rule": rule, **arguments}
+    with warnings.catch_warnings(), contextlib.suppress(ValueError):
+        warnings.simplefilter("ignore")
+        pf.group_positions(GOOD_POSITIONS, seed=1, **arguments)
 
 
 # --- never a panic ----------------------------------------------------------------------------

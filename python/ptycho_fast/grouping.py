@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -637,21 +637,24 @@ def redraw(
     source: Source | None = None
     if isinstance(neighbors, ScanIndex):
         source = neighbors._index
-    elif _rule_of(groups).lists_suffice:
+    elif lists_suffice(groups):
         source = neighbors
     found, _ = _draw(asked, source, groups.engine, num_threads)
     return replace(asked, indices=found.indices, centers=found.centers, left_out=found.left_out)
 
 
+def lists_suffice(groups: Groups) -> bool:
+    """Whether `redraw` gets along with the K nearest neighbours of each position, searched once."""
+    return _rule_of(groups).lists_suffice and groups.scan_ids is None
+
+
 def _recorded(rule: Rule) -> dict[str, Any]:
     """Return what `Groups` keep of a rule; the group size is that of the indices."""
-    values = asdict(rule)
-    del values["group_size"]
-    return values
+    return {name: value for name, value in vars(rule).items() if name != "group_size"}
 
 
 def _rule_of(groups: Groups) -> Rule:
-    return Rule(**{item.name: getattr(groups, item.name) for item in fields(Rule)})
+    return Rule(**{name: getattr(groups, name) for name in Rule.__dataclass_fields__})
 
 
 def _draw(

@@ -30,7 +30,7 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn
                 }
             }
         }
-        (within.end < near.len()).then_some(within.end)
+        (within.end < near.len()).then_some(within.end + 1)
     };
     let rows = draw.rows_until(
         read,

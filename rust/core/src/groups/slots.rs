@@ -141,8 +141,10 @@ impl<I: NeighborIndex> Draw<'_, I> {
                 return Some(0);
             }
             let within = self.within(center, near);
-            let needed = within.end.min(within.start + k);
-            (within.end < near.len() || within.len() >= k).then_some(needed)
+            if within.len() >= k {
+                return Some(within.start + k);
+            }
+            (within.end < near.len()).then_some(within.end + 1)
         };
         let anyone = |_| Some(0);
         self.rows_until(
@@ -164,7 +166,7 @@ impl<I: NeighborIndex> Draw<'_, I> {
     }
 
     /// Computes a row for each centre from as many neighbours as it takes:
-    /// `read(center, near)` is how many of them are needed, None if more. What
+    /// `read(center, near)` is how many of them are looked at, None if more. What
     /// is needed in the end are the K nearest of each `kind` (0..4).
     pub(super) fn rows_until<S>(
         &self,
@@ -188,11 +190,8 @@ impl<I: NeighborIndex> Draw<'_, I> {
             self.threads,
             || (I::Scratch::default(), scratch()),
             |center, (own, scratch), near, out| {
-                if usual < LONG {
-                    self.read_on(&read, center, own, asked, near);
-                }
-                let all = self.index.positions() - 1;
-                if near.len() < all && near.len() >= asked && read(center, near).is_none() {
+                let most = if usual < LONG { LONG } else { asked };
+                if self.read_on(&read, center, own, asked, most, near) {
                     self.look_through(center, &kind, near);
                 }
                 work(center, scratch, near, out);
@@ -201,18 +200,26 @@ impl<I: NeighborIndex> Draw<'_, I> {
     }
 
     /// Asks for twice as many neighbours until they are enough, or all, or
-    /// more than a search is good for.
+    /// `most`; whether more are needed.
     fn read_on(
         &self,
         read: impl Fn(i32, &[i32]) -> Option<usize>,
         center: i32,
         own: &mut I::Scratch,
         mut asked: usize,
+        most: usize,
         near: &mut Vec<i32>,
-    ) {
-        let most = LONG.min(self.index.positions() - 1);
-        while near.len() == asked && asked < most && read(center, near).is_none() {
-            asked = (2 * asked).min(most);
+    ) -> bool {
+        let all = self.index.positions() - 1;
+        loop {
+            // An index that returns less than asked for knows no more.
+            if near.len() < asked || asked >= all || read(center, near).is_some() {
+                return false;
+            }
+            if asked >= most {
+                return true;
+            }
+            asked = (2 * asked).min(all);
             self.ask(center, own, asked, near);
         }
     }
@@ -299,9 +306,8 @@ impl<I: NeighborIndex> Draw<'_, I> {
             .map(|&center| {
                 let asked = FIRST.min(all);
                 self.ask(center, &mut own, asked, &mut near);
-                self.read_on(&read, center, &mut own, asked, &mut near);
-                // One more shows where the limit is.
-                read(center, &near).map_or(near.len(), |needed| needed + 1)
+                self.read_on(&read, center, &mut own, asked, LONG, &mut near);
+                read(center, &near).unwrap_or(near.len())
             })
             .collect();
         needed.sort_unstable();
