@@ -15,15 +15,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result, check, memory};
 
-/// Below this many rows waking threads
-/// costs more than it saves.
-const SERIAL_BELOW: usize = if cfg!(test) { 2 } else { 512 };
+/// Below this many rows, of some hundred nanoseconds each, waking threads costs
+/// more than it saves.
+const SERIAL_BELOW: usize = if cfg!(test) { 2 } else { 2048 };
 
 /// More threads than this are a mistake rather than a machine.
 const MOST_THREADS: usize = 4096;
 
 /// How many threads to use: what was asked for, else
-/// `PTYCHO_FAST_NUM_THREADS`, else what affinity and cgroup allow.
+/// `PTYCHO_FAST_NUM_THREADS`, else what affinity and cgroup allow when that is
+/// first asked.
 pub fn threads(asked: Option<usize>) -> Result<usize> {
     if let Some(threads) = asked {
         check::within("num_threads", threads, 1, MOST_THREADS)?;
@@ -34,7 +35,11 @@ pub fn threads(asked: Option<usize>) -> Result<usize> {
             Ok(threads @ 1..=MOST_THREADS) => Ok(threads),
             _ => Err(Error::ThreadsVariable { found }),
         },
-        Err(_) => Ok(thread::available_parallelism().map_or(1, usize::from)),
+        // Asked once: it reads files, which takes as long as a small draw.
+        Err(_) => {
+            static AVAILABLE: OnceLock<usize> = OnceLock::new();
+            Ok(*AVAILABLE.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)))
+        }
     }
 }
 

@@ -35,22 +35,29 @@ impl Words {
 
 /// The `m` of `0..n` with the smallest (word, number), in that order.
 ///
-/// Words are drawn twice instead of stored, and only those that can be among
-/// the smallest are kept: as many as are expected below a limit. They are put
-/// into buckets by their highest bits, as keys that hold a word's highest bits
-/// above its number, and each bucket is sorted.
+/// Only words that can be among the smallest are kept: those below a limit, as
+/// many as that is expected to leave. A few of them are collected and sorted. Of
+/// many, words are drawn twice instead of stored: first they are counted, then
+/// put into buckets by their highest bits, as keys that hold a word's highest
+/// bits above its number, and each bucket is sorted.
 pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> Result<Vec<i32>> {
     if m == 0 {
         return Ok(Vec::new());
     }
     let words = Words { key, stage };
-    let threads = parallel::worth(n, threads);
+    // A word takes nanoseconds.
+    let threads = parallel::worth(n / 16, threads);
     let part = n.div_ceil(threads).next_multiple_of(4);
     let numbers = |i: usize| i * part..((i + 1) * part).min(n);
 
     // Six standard deviations more than m: the second round is never needed.
     let wanted = m as f64 + 6.0 * (m as f64).sqrt() + 6.0;
     let mut limit = (wanted / n as f64 * 2_f64.powi(64)) as u64 | 1;
+    if m < n / 16
+        && let Some(few) = few(n, m, words, limit, threads)?
+    {
+        return Ok(few);
+    }
     let (mut next, starts, shift) = loop {
         let buckets = (m / KEYS_A_BUCKET + 1).next_power_of_two();
         // The limit's highest bits number the buckets.
@@ -112,6 +119,27 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
     })?;
     found.truncate(m);
     Ok(found)
+}
+
+/// The `m` smallest if that many are not above `limit`.
+fn few(n: usize, m: usize, words: Words, limit: u64, threads: usize) -> Result<Option<Vec<i32>>> {
+    const NUMBERS_A_PART: usize = 1 << 14;
+    let mut parts = vec![Vec::new(); n.div_ceil(NUMBERS_A_PART)];
+    parallel::for_each_chunk(&mut parts, 1, threads, |i, found| {
+        let first = i * NUMBERS_A_PART;
+        words.each(first..n.min(first + NUMBERS_A_PART), |word, number| {
+            if word <= limit {
+                found[0].push((word, number as i32));
+            }
+        });
+    })?;
+    let mut found = parts.concat();
+    if found.len() < m {
+        return Ok(None);
+    }
+    parallel::sort(&mut found, threads)?;
+    found.truncate(m);
+    Ok(Some(found.into_iter().map(|(_, number)| number).collect()))
 }
 
 /// Sorts keys by (word, number), where `low` are the bits that hold the number.

@@ -1,10 +1,12 @@
 //! Neighbours of a few positions of a large scan, without indexing all of it.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::grid::{Axis, Grid, OCCUPANCY, axes, margin};
+use super::grid::{Axis, Grid, OCCUPANCY, axes, in_cells, margin};
 use super::{Engine, Index, Neighbors};
-use crate::{Result, check, parallel};
+use crate::memory::Buffer;
+use crate::{Result, check, parallel, shared};
 
 /// One centre in so many positions, or fewer, are few.
 const POSITIONS_A_CENTER: usize = 100;
@@ -57,7 +59,7 @@ impl<'a> Few<'a> {
         [x, y]: [Axis; 2],
         reach: usize,
         centers: &[i32],
-    ) -> Result<(Vec<f64>, Vec<i32>)> {
+    ) -> Result<(Buffer<f64>, Buffer<i32>)> {
         let mut marked = vec![0_u8; x.cells * y.cells];
         for &center in centers {
             let [cx, cy] = self.at(center);
@@ -67,38 +69,43 @@ impl<'a> Few<'a> {
                 marked[row * x.cells + first..=row * x.cells + last].fill(1);
             }
         }
-        let parts = self.positions.chunks(2 * POSITIONS_A_PART);
-        let mut kept: Vec<Vec<i32>> = vec![Vec::new(); parts.len()];
-        parallel::for_each_chunk(&mut kept, 1, self.threads, |part, kept| {
+        // Each part's first, then one behind the other.
+        let n = self.positions();
+        let mut found = Buffer::<i32>::new(n, 1)?;
+        let mut counts = vec![0; n.div_ceil(POSITIONS_A_PART)];
+        let shared_found = shared::words(&mut found);
+        parallel::for_each_chunk(&mut counts, 1, self.threads, |part, count| {
             let first = part * POSITIONS_A_PART;
             let positions = &self.positions[2 * first..];
-            let mut found = vec![0; POSITIONS_A_PART];
-            let mut count = 0;
-            for (position, point) in positions
-                .chunks_exact(2)
-                .take(POSITIONS_A_PART)
-                .zip(first as i32..)
-            {
-                found[count] = point;
-                let cell = y.cell(position[1]) * x.cells + x.cell(position[0]);
-                count += usize::from(marked[cell]);
-            }
-            found.truncate(count);
-            kept[0] = found;
-        })?;
-        let kept = kept.concat();
-        let mut positions = vec![0.0; 2 * kept.len()];
-        parallel::for_each_chunk(
-            &mut positions,
-            2 * POSITIONS_A_PART,
-            self.threads,
-            |part, positions| {
-                let kept = &kept[part * POSITIONS_A_PART..];
-                for (position, &point) in positions.chunks_exact_mut(2).zip(kept) {
-                    position.copy_from_slice(&self.at(point));
+            let positions = &positions[..positions.len().min(2 * POSITIONS_A_PART)];
+            let mut points = first as u32..;
+            let mut kept = first;
+            in_cells([x, y], positions, |positions, [columns, rows]| {
+                let cells = columns.iter().zip(rows).take(positions.len());
+                for ((&column, &row), point) in cells.zip(&mut points) {
+                    shared_found[kept].store(point, Relaxed);
+                    kept += usize::from(marked[row as usize * x.cells + column as usize]);
                 }
-            },
-        )?;
+            });
+            count[0] = kept - first;
+        })?;
+        let mut kept = Buffer::<i32>::new(counts.iter().sum(), 1)?;
+        let mut positions = Buffer::<f64>::new(kept.len(), 2)?;
+        let (mut points, mut places) = (&mut kept[..], &mut positions[..]);
+        let mut targets = Vec::with_capacity(counts.len());
+        for &count in &counts {
+            let (own_points, other_points) = points.split_at_mut(count);
+            let (own_places, other_places) = places.split_at_mut(2 * count);
+            targets.push((own_points, own_places));
+            (points, places) = (other_points, other_places);
+        }
+        parallel::for_each_chunk(&mut targets, 1, self.threads, |part, target| {
+            let (points, places) = &mut target[0];
+            points.copy_from_slice(&found[part * POSITIONS_A_PART..][..points.len()]);
+            for (&point, place) in points.iter().zip(places.chunks_exact_mut(2)) {
+                place.copy_from_slice(&self.at(point));
+            }
+        })?;
         Ok((positions, kept))
     }
 
@@ -148,10 +155,12 @@ impl Neighbors for Few<'_> {
         if grid.is_crowded() {
             return in_whole(centers);
         }
-        let own: Vec<i32> = centers
-            .iter()
-            .map(|center| kept.partition_point(|point| point < center) as i32)
-            .collect();
+        let mut own = centers.to_vec();
+        parallel::for_each_chunk(&mut own, 1024, threads, |_, own| {
+            for own in own {
+                *own = kept.partition_point(|point| point < own) as i32;
+            }
+        })?;
         let far = Mutex::new(Vec::new());
         let mut rows = grid.batches(
             &own,

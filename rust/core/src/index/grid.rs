@@ -52,6 +52,7 @@ pub struct Grid {
 pub(super) struct Axis {
     low: f64,
     pub cells: usize,
+    last: u32,
     /// Length of a cell.
     size: f64,
     inverse: f64,
@@ -68,15 +69,16 @@ impl Axis {
         Self {
             low,
             cells,
+            last: (cells - 1) as u32,
             size: extent / cells as f64,
             inverse: if cells == 1 {
                 0.0
             } else {
                 cells as f64 / extent
             },
-            // A cell number is the floor of a product of two rounded factors,
-            // a border a rounded product: in all less than 8 roundings of
-            // numbers up to the extent, 4 EPSILON. This is twice that.
+            // A cell number is a rounded product of two rounded factors, less
+            // a half, a border a rounded product: in all less than 8 roundings
+            // of numbers up to the extent, 4 EPSILON. This is twice that.
             slack: 8.0 * f64::EPSILON * extent,
         }
     }
@@ -84,8 +86,17 @@ impl Axis {
     /// The cell of a coordinate; never decreases with it.
     #[inline(always)]
     pub fn cell(&self, coordinate: f64) -> usize {
-        let cell = ((coordinate - self.low) * self.inverse) as u32;
-        (cell as usize).min(self.cells - 1)
+        self.short_cell(coordinate) as usize
+    }
+
+    #[inline(always)]
+    fn short_cell(&self, coordinate: f64) -> u32 {
+        /// Its neighbours are whole numbers: added to a number below 2^32 it
+        /// rounds it and leaves it in the lowest bits. A cast would not become
+        /// a vector instruction.
+        const ROUNDS: f64 = 4_503_599_627_370_496.0;
+        let middle = (coordinate - self.low) * self.inverse - 0.5;
+        ((middle.max(0.0) + ROUNDS).to_bits() as u32).min(self.last)
     }
 
     /// The first and the last cell up to `rings` cells from one.
@@ -113,6 +124,51 @@ impl Axis {
             (last + 1) as f64 * self.size - origin - self.slack
         };
         [below, above]
+    }
+}
+
+/// Positions whose cells are computed together.
+pub(super) const CHUNK: usize = 512;
+
+/// The columns and the rows of their cells.
+pub(super) type Cells = [[u32; CHUNK]; 2];
+
+struct FindCells<'a> {
+    axes: [Axis; 2],
+    positions: &'a [f64],
+    cells: &'a mut Cells,
+}
+
+impl WithSimd for FindCells<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let [columns, rows] = self.cells;
+        let targets = columns.iter_mut().zip(rows);
+        for (position, (column, row)) in self.positions.as_chunks::<2>().0.iter().zip(targets) {
+            *column = self.axes[0].short_cell(position[0]);
+            *row = self.axes[1].short_cell(position[1]);
+        }
+    }
+}
+
+/// Hands up to [`CHUNK`] positions at a time to `take`, with the columns and
+/// rows of their cells. [`simd::name`] has found that vectors can be chosen.
+pub(super) fn in_cells(
+    axes: [Axis; 2],
+    positions: &[f64],
+    mut take: impl FnMut(&[[f64; 2]], &Cells),
+) {
+    let mut cells = [[0; CHUNK]; 2];
+    for positions in positions.chunks(2 * CHUNK) {
+        let find = FindCells {
+            axes,
+            positions,
+            cells: &mut cells,
+        };
+        simd::run(find).unwrap_or_default();
+        take(positions.as_chunks().0, &cells);
     }
 }
 
@@ -152,7 +208,8 @@ impl Grid {
     /// The same in these cells, of positions that were checked.
     pub(super) fn within(positions: &[f64], [x, y]: [Axis; 2], threads: usize) -> Result<Self> {
         let n = positions.len() / 2;
-        let threads = parallel::worth(n, threads);
+        let threads = parallel::worth(n / 4, threads);
+        simd::name()?;
 
         // First the bands of rows, then the cells of each band: two passes over
         // memory that is written in few places at a time, where one pass would
@@ -164,9 +221,15 @@ impl Grid {
         let part = n.div_ceil(parts);
         let mut counts = vec![0_u32; parts * bands];
         parallel::for_each_chunk(&mut counts, bands, threads, |i, counts| {
-            for position in part_of(positions, i, part).chunks_exact(2) {
-                counts[y.cell(position[1]) >> shift] += 1;
-            }
+            in_cells(
+                [x, y],
+                part_of(positions, i, part),
+                |positions, [_, rows]| {
+                    for &row in &rows[..positions.len()] {
+                        counts[row as usize >> shift] += 1;
+                    }
+                },
+            );
         })?;
         let mut band_starts = Vec::with_capacity(bands + 1);
         let mut total = 0;
@@ -182,17 +245,22 @@ impl Grid {
         let mut entries = Buffer::<u64>::new(n, ENTRY)?;
         let shared_entries = shared::long_words(&mut entries);
         parallel::for_each_chunk(&mut counts, bands, threads, |i, next| {
-            let positions = part_of(positions, i, part);
-            for (position, point) in positions.chunks_exact(2).zip((i * part) as u64..) {
-                let row = y.cell(position[1]);
-                let band = row >> shift;
-                let cell = (row - (band << shift)) * x.cells + x.cell(position[0]);
-                let entry = &shared_entries[ENTRY * next[band] as usize..][..ENTRY];
-                next[band] += 1;
-                entry[0].store(position[0].to_bits(), Relaxed);
-                entry[1].store(position[1].to_bits(), Relaxed);
-                entry[2].store((cell as u64) << 32 | point, Relaxed);
-            }
+            let mut points = (i * part) as u64..;
+            in_cells([x, y], part_of(positions, i, part), |positions, cells| {
+                let cells = cells[0].iter().zip(&cells[1]);
+                for ((position, point), (&column, &row)) in
+                    positions.iter().zip(&mut points).zip(cells)
+                {
+                    let band = row as usize >> shift;
+                    let row = row as usize - (band << shift);
+                    let cell = row * x.cells + column as usize;
+                    let entry = &shared_entries[ENTRY * next[band] as usize..][..ENTRY];
+                    next[band] += 1;
+                    entry[0].store(position[0].to_bits(), Relaxed);
+                    entry[1].store(position[1].to_bits(), Relaxed);
+                    entry[2].store((cell as u64) << 32 | point, Relaxed);
+                }
+            });
         })?;
 
         let cells = x.cells * y.cells;
@@ -945,7 +1013,8 @@ impl<'a> Visitor<'a> {
             let candidates: usize = (rows[0]..=rows[1])
                 .map(|row| grid.run(row, columns).len())
                 .sum();
-            if candidates <= CANDIDATES - 2 * SORTED && columns[1] - columns[0] < 2 * LANES {
+            let [first, last] = [column(0), column(together - 1)];
+            if candidates <= CANDIDATES - 2 * SORTED && last - first <= together {
                 break Around { rows, columns };
             }
             together /= 2;
