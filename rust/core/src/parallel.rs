@@ -26,21 +26,19 @@ const MOST_THREADS: usize = 4096;
 /// `PTYCHO_FAST_NUM_THREADS`, else what affinity and cgroup allow when that is
 /// first asked.
 pub fn threads(asked: Option<usize>) -> Result<usize> {
+    static AVAILABLE: OnceLock<usize> = OnceLock::new();
     if let Some(threads) = asked {
         check::within("num_threads", threads, 1, MOST_THREADS)?;
         return Ok(threads);
     }
-    match env::var("PTYCHO_FAST_NUM_THREADS") {
-        Ok(found) => match found.trim().parse() {
+    if let Ok(found) = env::var("PTYCHO_FAST_NUM_THREADS") {
+        return match found.trim().parse() {
             Ok(threads @ 1..=MOST_THREADS) => Ok(threads),
             _ => Err(Error::ThreadsVariable { found }),
-        },
-        // Asked once: it reads files, which takes as long as a small draw.
-        Err(_) => {
-            static AVAILABLE: OnceLock<usize> = OnceLock::new();
-            Ok(*AVAILABLE.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)))
-        }
+        };
     }
+    // Asked once: it reads files, which takes as long as a small draw.
+    Ok(*AVAILABLE.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)))
 }
 
 /// A pool of this process. Pools live as long as the process: a forked child

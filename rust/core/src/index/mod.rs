@@ -268,13 +268,12 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn exact_on_anything(
             positions in prop::collection::vec(coordinate(), 1..60)
                 .prop_map(|mut v| { v.truncate(v.len() / 2 * 2); v })
                 .prop_filter("a scan", |v| !v.is_empty()),
-            k in 1..20_usize,
+            k in 1..70_usize,
         ) {
             assert_exact(&positions, k);
         }
@@ -302,6 +301,84 @@ mod tests {
         assert_exact(&clusters, 7);
     }
 
+    /// Scans of `n` positions, some of them trying.
+    fn shapes(n: usize) -> [(&'static str, Vec<f64>); 9] {
+        let side = n.isqrt().max(1);
+        let pairs = |of: &dyn Fn(usize) -> [f64; 2]| (0..n).flat_map(of).collect();
+        [
+            ("spread", pairs(&|i| [noise(2 * i), noise(2 * i + 1)])),
+            ("raster", pairs(&|i| [(i % side) as f64, (i / side) as f64])),
+            (
+                "jittered raster, far away",
+                pairs(&|i| {
+                    let [x, y] = [(i % side) as f64, (i / side) as f64];
+                    [
+                        1e9 + x + 0.3 * noise(2 * i),
+                        y + 0.3 * noise(2 * i + 1) - 1e7,
+                    ]
+                }),
+            ),
+            ("line", pairs(&|i| [noise(i), 3.0])),
+            ("diagonal", pairs(&|i| [noise(i), 2.0 * noise(i)])),
+            (
+                "copies",
+                pairs(&|i| {
+                    [
+                        (5.0 * noise(2 * i)).floor(),
+                        (5.0 * noise(2 * i + 1)).floor(),
+                    ]
+                }),
+            ),
+            (
+                "decades",
+                pairs(&|i| {
+                    let size = (20.0 * noise(3 * i)).exp();
+                    [
+                        size * (noise(3 * i + 1) - 0.5),
+                        size * (noise(3 * i + 2) - 0.5),
+                    ]
+                }),
+            ),
+            (
+                // In the sparse part neighbours are many cells away.
+                "a dense and a sparse part",
+                pairs(&|i| {
+                    let x = if i % 50 == 0 { 100.0 } else { 1.0 } * noise(2 * i);
+                    [x, noise(2 * i + 1)]
+                }),
+            ),
+            (
+                "spiral",
+                pairs(&|i| {
+                    let [radius, angle] = [(i as f64).sqrt(), 2.399_963 * i as f64];
+                    [radius * angle.cos(), radius * angle.sin()]
+                }),
+            ),
+        ]
+    }
+
+    #[test]
+    fn grid_and_tree_agree_on_every_shape() {
+        for n in [2, 17, 300, 1500] {
+            for (shape, positions) in shapes(n) {
+                let centers: Vec<i32> = (0..n as i32).collect();
+                let tree = KdTree::build(&positions, 2).unwrap();
+                for threads in [1, 3] {
+                    let grid = Grid::build(&positions, threads).unwrap();
+                    for k in [1, 7, 8, 16, 31, 64] {
+                        let (found, width) = neighbors(&grid, &centers, k, threads).unwrap();
+                        let expected = neighbors(&tree, &centers, k, threads).unwrap();
+                        assert!(found == expected.0, "{shape}, n = {n}, k = {k}");
+                        for center in (0..n).step_by(n / 7 + 1) {
+                            let row = &found[center * width..][..width];
+                            assert_eq!(row, by_definition(&positions, center, k));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// A pseudo-random number in 0..1, of a place in a sequence.
     fn noise(i: usize) -> f64 {
         (Key([7, i as u64]).block(Stage::Order, 0, 1)[0] >> 11) as f64 / (1_u64 << 53) as f64
@@ -310,23 +387,7 @@ mod tests {
     #[test]
     fn few_centers_of_many_shapes() {
         const N: usize = 5000;
-        let spread: Vec<f64> = (0..2 * N).map(noise).collect();
-        let raster: Vec<f64> = (0..N)
-            .flat_map(|i| [(i % 70) as f64, (i / 70) as f64])
-            .collect();
-        let line: Vec<f64> = (0..N).flat_map(|i| [noise(i), 3.0]).collect();
-        let copies: Vec<f64> = (0..2 * N).map(|i| (5.0 * noise(i)).floor()).collect();
-        let decades: Vec<f64> = (0..2 * N)
-            .map(|i| (20.0 * noise(i)).exp() * (noise(i + 1) - 0.5))
-            .collect();
-        // A dense half, and a sparse one in which neighbours are far.
-        let halves: Vec<f64> = (0..N)
-            .flat_map(|i| {
-                let x = if i % 50 == 0 { 100.0 } else { 1.0 } * noise(2 * i);
-                [x, noise(2 * i + 1)]
-            })
-            .collect();
-        for positions in [spread, raster, line, copies, decades, halves] {
+        for (shape, positions) in shapes(N) {
             let mut centers: Vec<i32> = (0..N as i32).step_by(113).rev().collect();
             centers.push(centers[3]);
             for k in [1, 7, 40] {
@@ -335,7 +396,11 @@ mod tests {
                     let few = few.expect("these are few");
                     let (rows, width) = neighbors(&few, &centers, k, threads).unwrap();
                     for (row, &center) in rows.chunks_exact(width).zip(&centers) {
-                        assert_eq!(row, by_definition(&positions, center as usize, k));
+                        assert_eq!(
+                            row,
+                            by_definition(&positions, center as usize, k),
+                            "{shape}"
+                        );
                     }
                 }
             }
