@@ -7,7 +7,7 @@ use divan::{Bencher, black_box};
 use ptycho_fast_core::groups::{
     Draw, Labelled, Limits, centers, nearest, overlap, oversample, pool, quadrant,
 };
-use ptycho_fast_core::index::{KdTree, Listed, neighbors};
+use ptycho_fast_core::index::{Engine, Few, Index, Listed, neighbors};
 use ptycho_fast_core::philox::{Key, Stage, philox4x64};
 
 const N: usize = 100_000;
@@ -53,24 +53,46 @@ fn scan(shape: Shape) -> Vec<f64> {
     (0..N).flat_map(position).collect()
 }
 
-#[divan::bench(args = SHAPES, sample_count = 10)]
-fn build_index(bencher: Bencher, shape: Shape) {
-    let positions = scan(shape);
-    bencher.bench(|| KdTree::build(black_box(&positions), 2));
+/// Each shape by each engine; `Auto` is the grid but for the copies.
+fn cases() -> Vec<(Engine, Shape)> {
+    let engines = [Engine::Auto, Engine::KdTree];
+    let of = |engine| SHAPES.map(|shape| (engine, shape));
+    engines.map(of).concat()
 }
 
-#[divan::bench(args = SHAPES, sample_count = 10)]
-fn find_neighbors(bencher: Bencher, shape: Shape) {
-    let index = KdTree::build(&scan(shape), 2).unwrap();
+fn index(positions: &[f64], engine: Engine) -> Index {
+    Index::build(positions, engine, 2).unwrap()
+}
+
+#[divan::bench(args = cases(), sample_count = 10)]
+fn build_index(bencher: Bencher, (engine, shape): (Engine, Shape)) {
+    let positions = scan(shape);
+    bencher.bench(|| Index::build(black_box(&positions), engine, 2));
+}
+
+#[divan::bench(args = cases(), sample_count = 10)]
+fn find_neighbors(bencher: Bencher, (engine, shape): (Engine, Shape)) {
+    let index = index(&scan(shape), engine);
     let all: Vec<i32> = (0..N as i32).collect();
     bencher.bench(|| neighbors(&index, black_box(&all), 7, 2));
 }
 
-#[divan::bench(args = SHAPES, sample_count = 10)]
-fn draw_groups(bencher: Bencher, shape: Shape) {
-    let index = KdTree::build(&scan(shape), 2).unwrap();
+#[divan::bench(args = cases(), sample_count = 10)]
+fn draw_groups(bencher: Bencher, (engine, shape): (Engine, Shape)) {
+    let index = index(&scan(shape), engine);
     let chosen = centers(N, N, KEY, 2).unwrap();
     bencher.bench(|| nearest::draw(&index, black_box(&chosen), 7, 4, false, KEY, 2));
+}
+
+#[divan::bench(args = SHAPES, sample_count = 10)]
+fn draw_around_few(bencher: Bencher, shape: Shape) {
+    let positions = scan(shape);
+    let chosen = centers(N, N / 100, KEY, 2).unwrap();
+    bencher.bench(|| {
+        let few = Few::new(black_box(&positions), chosen.len(), 2)?;
+        few.map(|few| nearest::draw(&few, &chosen, 7, 4, false, KEY, 2))
+            .transpose()
+    });
 }
 
 /// What the rules draw from: all positions in random order, K = 7, C = 4.
@@ -91,7 +113,7 @@ fn draw<'a, I>(index: &'a I, positions: &'a [f64], centers: &'a [i32]) -> Draw<'
 #[divan::bench(args = SHAPES, sample_count = 10)]
 fn draw_within_limits(bencher: Bencher, shape: Shape) {
     let positions = scan(shape);
-    let index = KdTree::build(&positions, 2).unwrap();
+    let index = index(&positions, Engine::Auto);
     let chosen = centers(N, N, KEY, 2).unwrap();
     let draw = Draw {
         limits: Some(Limits::new(0.8, 2.5)),
@@ -103,7 +125,7 @@ fn draw_within_limits(bencher: Bencher, shape: Shape) {
 #[divan::bench(args = [Shape::Raster, Shape::Jittered, Shape::Uniform], sample_count = 10)]
 fn draw_quadrants(bencher: Bencher, shape: Shape) {
     let positions = scan(shape);
-    let index = KdTree::build(&positions, 2).unwrap();
+    let index = index(&positions, Engine::Auto);
     let chosen = centers(N, N, KEY, 2).unwrap();
     let draw = Draw {
         limits: Some(Limits::new(0.0, 2.5)),
@@ -115,7 +137,7 @@ fn draw_quadrants(bencher: Bencher, shape: Shape) {
 #[divan::bench(args = [1, 10], sample_count = 10)]
 fn draw_oversampled(bencher: Bencher, rounds: usize) {
     let positions = scan(Shape::Jittered);
-    let index = KdTree::build(&positions, 2).unwrap();
+    let index = index(&positions, Engine::Auto);
     let chosen = centers(N, N, KEY, 2).unwrap();
     let draw = draw(&index, &positions, &chosen);
     bencher.bench(|| oversample::draw(black_box(&draw), rounds * N));
@@ -124,7 +146,7 @@ fn draw_oversampled(bencher: Bencher, rounds: usize) {
 #[divan::bench(sample_count = 10)]
 fn draw_overlapping_of_known(bencher: Bencher) {
     let positions = scan(Shape::Jittered);
-    let index = KdTree::build(&positions, 2).unwrap();
+    let index = index(&positions, Engine::Auto);
     let all: Vec<i32> = (0..N as i32).collect();
     let (rows, width) = neighbors(&index, &all, 30, 2).unwrap();
     let chosen = centers(N, N, KEY, 2).unwrap();
@@ -141,7 +163,10 @@ fn draw_overlapping_of_known(bencher: Bencher) {
 fn draw_of_labels(bencher: Bencher) {
     let positions = scan(Shape::Jittered);
     let labels: Vec<i32> = (0..N as i32).map(|i| i * 10 / N as i32).collect();
-    let index = Labelled::build(&positions, &labels, |own| KdTree::build(own, 2)).unwrap();
+    let index = Labelled::build(&positions, &labels, |own| {
+        Index::build(own, Engine::Auto, 2)
+    })
+    .unwrap();
     let chosen = centers(N, N, KEY, 2).unwrap();
     let draw = draw(&index, &positions, &chosen);
     bencher.bench(|| nearest::draw_rounds(black_box(&draw), false, 1));
@@ -150,15 +175,15 @@ fn draw_of_labels(bencher: Bencher) {
 #[divan::bench(sample_count = 5)]
 fn draw_pool(bencher: Bencher) {
     let positions = scan(Shape::Jittered);
-    let index = KdTree::build(&positions, 2).unwrap();
+    let index = index(&positions, Engine::Auto);
     let all: Vec<i32> = (0..N as i32).collect();
     let draw = draw(&index, &positions, &all);
     bencher.bench(|| pool::draw(black_box(&draw), N));
 }
 
-#[divan::bench(args = [1, 2])]
-fn draw_centers(threads: usize) -> ptycho_fast_core::Result<Vec<i32>> {
-    centers(black_box(N), N, KEY, threads)
+#[divan::bench(args = [(1, N), (2, N), (1, N / 100), (2, N / 100)])]
+fn draw_centers((threads, count): (usize, usize)) -> ptycho_fast_core::Result<Vec<i32>> {
+    centers(black_box(N), count, KEY, threads)
 }
 
 #[divan::bench]

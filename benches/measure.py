@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,10 +44,13 @@ def measure(job: Callable[[], Answer], repeats: int) -> tuple[dict[str, float], 
     return {"first": times[0], "seconds": median, "bytes": memory}, answer
 
 
-def run_apart(script: str, job: list[Any]) -> dict[str, float]:
+def run_apart(
+    script: str, job: list[Any], variables: dict[str, str] | None = None
+) -> dict[str, float]:
     """Run ``python script --here JOB`` and return the JSON of its last line."""
     command = [sys.executable, script, "--here", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **(variables or {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -60,10 +60,12 @@ pub(super) struct Axis {
     slack: f64,
 }
 
+/// Shorter axes are one cell: the inverse of a cell must be finite, and its
+/// square no subnormal number.
+const SHORTEST: f64 = 1e-140;
+
 impl Axis {
     fn new(low: f64, high: f64, cells: usize) -> Self {
-        /// Shorter axes are one cell: the inverse of a cell must be finite.
-        const SHORTEST: f64 = 1e-140;
         let extent = high - low;
         let cells = if extent < SHORTEST { 1 } else { cells };
         Self {
@@ -992,7 +994,10 @@ impl<'a> Visitor<'a> {
     fn search(&mut self, centers: &[(u32, u32)], row: usize) -> usize {
         let grid = self.grid;
         let k = self.k;
-        if !(1..LONGEST).contains(&k) {
+        // In cells too small squared distances underflow, and by that are tied:
+        // only the definition knows.
+        let size = grid.x.size.max(grid.y.size);
+        if !(1..LONGEST).contains(&k) || size < SHORTEST {
             return 0;
         }
         let spread = |first: usize, last: usize, cells: usize| {

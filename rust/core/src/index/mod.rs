@@ -289,6 +289,9 @@ mod tests {
         assert_exact(&line, 9);
         let copies: Vec<f64> = (0..300).flat_map(|i| [f64::from(i % 3), 1.0]).collect();
         assert_exact(&copies, 9);
+        // Squared distances underflow: all are 0.
+        let tiny = [-0.0, 0.0, 0.0, 1e-170, 1e-170, 1e-170, 3e-165, 0.0];
+        assert_exact(&tiny, 2);
         let one_place = [2.5; 200];
         assert_exact(&one_place, 12);
         // 20 x 20 cells of one raster, eight decades of size.
