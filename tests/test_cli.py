@@ -86,6 +86,20 @@ def test_simulate_without_seed_records_one(capsys: pytest.CaptureFixture[str]) -
         ("--seed 42 --gridsize 3 --epoch 2", {"gridsize": 3, "epoch": 2}),
         ("--seed 42 --rng numpy --groups 9", {"rng": "numpy", "n_groups": 9}),
         ("--seed 42 --include-center", {"include_center": True}),
+        ("--seed 42 --n-groups 7", {"n_groups": 7}),
+        ("--seed 42 --n-images 7", {"n_groups": 7}),
+        ("--seed 42 --n-images 7 --gridsize 1", {"n_groups": 7, "gridsize": 1}),
+        ("--seed 42 --engine kdtree", {"engine": "kdtree"}),
+        (
+            "--seed 42 --max-distance 30 --min-distance 5",
+            {"max_distance": 30.0, "min_distance": 5.0},
+        ),
+        ("--seed 42 --bounds 0,0.5,0.25,1", {"bounds": ((0.0, 0.5), (0.25, 1.0))}),
+        ("--seed 42 --rule oversample --groups 90", {"rule": "oversample", "n_groups": 90}),
+        ("--seed 42 --rule quadrant --max-distance 40", {"rule": "quadrant", "max_distance": 40.0}),
+        ("--seed 42 --rule overlap --min-overlap 0.1", {"rule": "overlap", "N": 8,
+                                                        "min_overlap": 0.1}),
+        ("--seed 42 --strategy group-then-sample", {"strategy": "group-then-sample"}),
     ],
 )
 def test_group_saves_what_group_positions_draws(
@@ -105,7 +119,24 @@ def test_group_saves_what_group_positions_draws(
     assert "n = 40 positions" in out
     assert f"B = {len(expected)} groups of C = {expected.group_size}" in out
     assert f"K = {expected.n_neighbors}, seed 42, epoch {expected.epoch}" in out
+    assert f"\npatterns    {expected.indices.size}, {expected.group_size} a group\n" in out
+    for reason, count in expected.left_out.items():
+        assert f"\nleft out    {count} centres, by {reason}\n" in out
+    assert ("left out" in out) == bool(expected.left_out)
     assert err == ""
+
+
+def test_group_of_a_thinned_scan(scan: pf.Scan, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = "group scan.npz -o groups.npz --seed 1 --n-subsample 39"
+    assert main([*argv.split(), "--subsample-seed", "5"]) == 0
+    assert "39 of 40 positions, subsample seed 5" in capsys.readouterr().out
+    thinned = scan.subsample(39, 5)
+    saved = pf.Groups.load("groups.npz", thinned.positions)
+    expected = pf.group_positions(thinned.positions, seed=1)
+    np.testing.assert_array_equal(saved.indices, expected.indices)
+    assert main(argv.split()) == 0
+    (seed,) = re.findall(r"subsample seed (\d+)", capsys.readouterr().out)
+    pf.Groups.load("groups.npz", scan.subsample(39, int(seed)).positions)
 
 
 def test_group_prints_the_spread_of_the_groups(

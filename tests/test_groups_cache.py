@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ptycho_fast as pf
 import reference
 from ptycho_fast import groups_cache
 from ptycho_fast.cli import main
+from ptycho_fast.rules import Pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +30,18 @@ def positions_of(n: int, seed: int = 1) -> NDArray[np.float64]:
     return np.random.default_rng(seed).uniform(0, 50, (n, 2))
 
 
-def pool_of(positions: NDArray[np.float64], C: int, K: int) -> NDArray[np.int32]:
+def pool_of(positions: NDArray[np.float64], C: int, K: int) -> Pool:
     """Every C of the K nearest neighbours of every position, from the definition."""
     near = reference.nearest_neighbors(positions, np.arange(len(positions)), K)
     if near.shape[1] < C:
         near = np.column_stack([near, np.arange(len(positions))])
-    sets = {tuple(sorted(s)) for row in near.tolist() for s in itertools.combinations(row, C)}
-    return np.array(sorted(sets), np.int32)
+    first: dict[tuple[int, ...], int] = {}
+    for center, row in enumerate(near.tolist()):
+        for members in itertools.combinations(row, C):
+            first.setdefault(tuple(sorted(members)), center)
+    sets = sorted(first)
+    centers = np.array([first[members] for members in sets], np.int32)
+    return Pool(np.array(sets, np.int32), centers, np.empty(0, np.int32))
 
 
 @pytest.fixture
@@ -75,13 +82,17 @@ def test_a_pool_goes_through_a_file(
     groups_cache.write(path, pool, positions, gridsize, K, key=KEY, compress=compress)
     again = groups_cache.read(path, positions.copy(), gridsize, K, key=KEY)
     assert again is not None
-    assert again.dtype == np.int32
-    np.testing.assert_array_equal(again, pool)
+    for found, expected in zip(again, pool, strict=True):
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, expected)
     assert list(path.parent.iterdir()) == [path]
     with np.load(path, allow_pickle=False) as file:
-        assert set(file) == {"all_groups", "dataset_checksum", "gridsize", "overlap_factor"}
+        assert set(file) == {
+            "all_groups", "centers", "without_group", "dataset_checksum", "gridsize",
+            "overlap_factor",
+        }  # fmt: skip
         assert (file["gridsize"], file["overlap_factor"]) == (gridsize, K)
-        np.testing.assert_array_equal(file["all_groups"], pool)
+        np.testing.assert_array_equal(file["all_groups"], pool.groups)
 
 
 def written(folder: Path, K: int = 7, n: int = 20) -> tuple[Path, NDArray[np.float64]]:
@@ -98,8 +109,8 @@ def test_created_and_reused_are_said(tmp_path: Path, log: pytest.LogCaptureFixtu
     assert pool is not None
     absent, created, reused = log.messages
     assert absent == f"groups cache: {path} is not there yet"
-    assert created.startswith(f"groups cache: {path} created: {len(pool)} groups, 0.0 MB")
-    assert reused == f"groups cache: {path} reused: {len(pool)} groups"
+    assert created.startswith(f"groups cache: {path} created: {len(pool.groups)} groups, 0.0 MB")
+    assert reused == f"groups cache: {path} reused: {len(pool.groups)} groups"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +176,9 @@ def test_a_flipped_bit_is_rejected(tmp_path: Path) -> None:
         ("all_groups", np.full((3, 4), 0.5)),
         ("all_groups", np.zeros((3, 5), int)),
         ("all_groups", np.zeros(4, int)),
+        ("centers", np.array([0, 1])),
+        ("centers", None),
+        ("without_group", np.array([-1])),
         ("gridsize", np.array([2, 2])),
         ("dataset_checksum", None),
         ("all_groups", np.array([None])),  # would need unpickling
@@ -205,10 +219,136 @@ def test_a_large_file_names_the_way_out(tmp_path: Path, monkeypatch: pytest.Monk
     assert groups_cache.LARGE == 100e6
     monkeypatch.setattr(groups_cache, "LARGE", 1000)
     pool, positions = pool_of(positions_of(20), 4, 7), positions_of(20)
-    with pytest.warns(UserWarning, match=rf"for {len(pool)} groups\. compress=True"):
+    with pytest.warns(UserWarning, match=rf"for {len(pool.groups)} groups\. compress=True"):
         groups_cache.write(tmp_path / "a.npz", pool, positions, 2, 7, key=KEY)
     groups_cache.write(tmp_path / "b.npz", pool, positions, 2, 7, key=KEY, compress=True)
     assert (tmp_path / "b.npz").stat().st_size < (tmp_path / "a.npz").stat().st_size
+
+
+# --- a draw with one ---------------------------------------------------------------------------
+
+
+def draw(positions: NDArray[np.float64], **arguments: Any) -> pf.Groups:
+    return pf.group_positions(positions, strategy="group-then-sample", **arguments)
+
+
+DRAWS: list[dict[str, Any]] = [
+    {},
+    {"n_neighbors": 12, "epoch": 1},
+    {"group_size": 9, "n_groups": 20},
+    {"gridsize": 1, "n_groups": 20},
+    {"max_distance": 9.0},
+    {"min_distance": 3.0, "bounds": ((0.0, 0.5), (0.25, 1.0))},
+    {"scan_ids": np.array(["b"] * 77 + ["a"] * 3), "n_neighbors": 4},
+]
+
+
+@pytest.mark.filterwarnings("ignore:n_groups=")
+@pytest.mark.parametrize("arguments", DRAWS, ids=[str(i) for i in range(len(DRAWS))])
+@pytest.mark.parametrize("compress", [False, True])
+def test_groups_are_the_same_with_a_file_and_without(
+    tmp_path: Path, log: pytest.LogCaptureFixture, arguments: dict[str, Any], compress: bool
+) -> None:
+    positions, scan = positions_of(80), tmp_path / "scan.npz"
+    plain = draw(positions, seed=5, **arguments)
+    path = groups_cache.cache_path(scan, {1: 1, 4: 2, 9: 3}[plain.group_size], plain.n_neighbors)
+    for did in ("created", "reused"):
+        kept = draw(positions, seed=5, cache=scan, compress=compress, **arguments)
+        np.testing.assert_array_equal(kept.indices, plain.indices)
+        np.testing.assert_array_equal(kept.centers, plain.centers)
+        assert kept.left_out == plain.left_out
+        assert f"{path} {did}: " in log.messages[-1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_file_serves_other_samples_of_a_listed_pool(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    positions, scan = positions_of(80), tmp_path / "scan.npz"
+    draw(positions, seed=1, cache=scan)
+    for other in ({"seed": 2}, {"seed": 1, "epoch": 3}, {"seed": 1, "n_groups": 7}):
+        kept, plain = draw(positions, cache=str(scan), **other), draw(positions, **other)
+        np.testing.assert_array_equal(kept.indices, plain.indices)
+        assert "reused" in log.messages[-1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 2, "n_neighbors": 12},
+        {"max_distance": 9.0},
+        {"max_distance": 8.5},
+        {"min_distance": 1.0},
+        {"bounds": ((0.0, 0.5), (0.0, 1.0))},
+        {"scan_ids": np.arange(80) // 40},
+    ],
+)
+def test_a_pool_of_other_neighbors_is_made_anew(
+    tmp_path: Path, log: pytest.LogCaptureFixture, other: dict[str, Any]
+) -> None:
+    positions, scan = positions_of(80), tmp_path / "scan.npz"
+    draw(positions, seed=1, n_neighbors=other.get("n_neighbors", 7), cache=scan)
+    kept = draw(positions, **{"seed": 1, **other}, cache=scan)
+    rejected, created = log.messages[-2:]
+    assert "rejected: dataset_checksum is" in rejected
+    assert "created" in created
+    plain = draw(positions, **{"seed": 1, **other})
+    np.testing.assert_array_equal(kept.indices, plain.indices)
+    draw(positions, **{"seed": 1, **other}, cache=scan)
+    assert "reused" in log.messages[-1]
+
+
+def test_a_full_disk_loses_no_groups(
+    tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    positions = positions_of(80)
+    monkeypatch.setattr(np, "savez", full)
+    kept = draw(positions, seed=1, cache=tmp_path / "scan.npz")
+    np.testing.assert_array_equal(kept.indices, draw(positions, seed=1).indices)
+    assert log.records[-1].levelname == "WARNING"
+    assert "scan.g2k7.groups_cache.npz can't be written: " in log.messages[-1]
+    assert "No space left on device" in log.messages[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_draw_without_groups_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="max_distance=0.001 leaves out all 80 centres"):
+        draw(positions_of(80), seed=1, max_distance=1e-3, cache=tmp_path / "scan.npz")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"cache": True, "strategy": "group-then-sample"}, r"Pass the scan's file: cache='scan"),
+        ({"cache": "scan.npz"}, "cache= keeps the pool of strategy='group-then-sample'"),
+        ({"compress": True, "strategy": "group-then-sample"}, "compress=True is for the file of"),
+        ({"cache": "a.npz", "strategy": "group-then-sample", "group_size": 5}, "group_size=5"),
+    ],
+)
+def test_what_does_not_go_with_a_file(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        pf.group_positions(positions_of(80), seed=1, **arguments)
+
+
+def test_the_command_keeps_the_pool_beside_the_scan(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    scan = tmp_path / "scan.npz"
+    pf.write_scan(pf.simulate_scan(40, 8, seed=0), scan)
+    argv = ["group", str(scan), "--strategy", "group-then-sample", "--seed", "3", "--cache"]
+    assert main([*argv, "-o", str(tmp_path / "a.npz")]) == 0
+    path = tmp_path / "scan.g2k7.groups_cache.npz"
+    assert f"{path} created: " in log.text
+    assert main([*argv, "-o", str(tmp_path / "b.npz")]) == 0
+    assert f"{path} reused: " in log.text
+    a, b = pf.Groups.load(tmp_path / "a.npz"), pf.Groups.load(tmp_path / "b.npz")
+    np.testing.assert_array_equal(a.indices, b.indices)
+    expected = draw(pf.read_scan(scan).positions, seed=3)
+    np.testing.assert_array_equal(a.indices, expected.indices)
 
 
 # --- clean-cache ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ What needs a look at every value (finite, in range, enough of them) is checked b
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -175,3 +176,9 @@ def as_output(out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | type) 
         msg = f"out must be a writeable C-contiguous {shape} of {np.dtype(dtype)}, got {found}."
         raise ValueError(msg)
     return out
+
+
+def positions_checksum(positions: NDArray[np.float64]) -> str:
+    """SHA-256 of positions as little-endian float64."""
+    little_endian = np.ascontiguousarray(positions, dtype="<f8")
+    return hashlib.sha256(little_endian.data).hexdigest()

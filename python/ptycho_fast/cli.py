@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast import __version__, groups_cache
-from ptycho_fast.grouping import Groups, ScanIndex, group_positions
+from ptycho_fast.grouping import ENGINES, Groups, ScanIndex, group_positions
 from ptycho_fast.io import cache, convert, named, read_scan, write_scan
 from ptycho_fast.io.prepare import METRES
 from ptycho_fast.io.suggest import command_line, suggest
@@ -24,7 +24,9 @@ from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
 from ptycho_fast.plot import plot_scan
 from ptycho_fast.quality import coverage
+from ptycho_fast.rules import RULES, STRATEGIES
 from ptycho_fast.simulate import simulate_scan
+from ptycho_fast.subsampling import count_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -187,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         "scan.npz --gridsize 2 --neighbors 7 --groups 512 --seed 42 -o groups.npz "
         "--plot groups.png",
     )  # fmt: skip
+    group.usage = "ptycho-fast group FILE -o OUT.npz [options]"
     group.add_argument(
         "file", type=Path, metavar="FILE", help="the scan: NPZ, CXI, ptychodus or HDF5"
     )
@@ -199,11 +202,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group.add_argument(
         "--neighbors", type=int, metavar="K",
-        help="draw from the K nearest neighbours of a centre (default: C + 3)",
+        help="draw from the K nearest neighbours of a centre (default: C + 3; 30 of --rule "
+        "overlap)",
     )  # fmt: skip
-    group.add_argument(
-        "--groups", type=int, metavar="B", help="groups (default: one around every position)"
-    )
+    _add_how_much(group)
     group.add_argument(
         "--seed", type=int, metavar="S", help="(default: fresh; the file records it)"
     )
@@ -214,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rng", choices=("philox", "numpy"), default="philox",
         help="numpy: the groups that older code drew with this seed (default: philox)",
     )  # fmt: skip
-    group.add_argument("--include-center", action="store_true", help="channel 0 is the centre")
+    _add_rules(group)
     group.add_argument(
         "--threads", type=int, metavar="T", help="(default: all that the process may use)"
     )
@@ -223,6 +225,72 @@ def _parser() -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="PNG", help="draw the scan, the groups and what they cover"
     )
     return parser
+
+
+def _add_how_much(command: argparse.ArgumentParser) -> None:
+    """Add the options that say how much of a scan is used."""
+    much = command.add_argument_group("how much of the scan")
+    count = much.add_mutually_exclusive_group()
+    count.add_argument(
+        "--groups", "--n-groups", type=int, metavar="B",
+        help="groups (default: one around every position)",
+    )  # fmt: skip
+    count.add_argument(
+        "--n-images", type=int, metavar="B",
+        help="at gridsize 1 images, above it groups: 512 at gridsize 2 are 2048 patterns",
+    )  # fmt: skip
+    much.add_argument(
+        "--n-subsample", type=int, metavar="n",
+        help="first thin the scan to n positions; the groups are those of "
+        "read_scan(FILE).subsample(n, seed)",
+    )  # fmt: skip
+    much.add_argument(
+        "--subsample-seed", type=int, metavar="S", help="of the thinning (default: fresh, printed)"
+    )
+
+
+def _add_rules(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what a group is."""
+    rules = command.add_argument_group("what a group is")
+    rules.add_argument(
+        "--rule", choices=RULES, default="nearest",
+        help="nearest: C of the K nearest neighbours; oversample: likewise, more groups than "
+        "positions; quadrant: one of each quadrant; overlap: all overlap (default: nearest)",
+    )  # fmt: skip
+    rules.add_argument(
+        "--strategy", choices=STRATEGIES, default=STRATEGIES[0],
+        help="the latter lists the groups of all positions and samples the list "
+        f"(default: {STRATEGIES[0]})",
+    )  # fmt: skip
+    rules.add_argument("--include-center", action="store_true", help="channel 0 is the centre")
+    rules.add_argument(
+        "--min-distance", type=float, metavar="D", help="pixels from the centre to its neighbours"
+    )
+    rules.add_argument(
+        "--max-distance", type=float, metavar="D", help="likewise; --rule quadrant needs it"
+    )
+    rules.add_argument(
+        "--min-overlap", type=float, metavar="S",
+        help="share of a pattern's window, of --rule overlap (default: 0.25)",
+    )  # fmt: skip
+    rules.add_argument(
+        "--bounds", type=_bounds, metavar="X0,X1,Y0,Y1",
+        help="centres lie in this part of the scan's extent, 0..1",
+    )  # fmt: skip
+    rules.add_argument(
+        "--engine", choices=ENGINES, default="auto",
+        help="what finds the neighbours; the groups are the same (default: auto)",
+    )  # fmt: skip
+    rules.add_argument(
+        "--cache", action="store_true",
+        help="of group-then-sample: keep the list beside the scan, FILE.gGkK.groups_cache.npz",
+    )  # fmt: skip
+    rules.add_argument("--compress", action="store_true", help="a smaller file, and slower")
+
+
+def _bounds(text: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    x0, x1, y0, y1 = map(float, text.split(","))
+    return (x0, x1), (y0, y1)
 
 
 def _add_reading(command: argparse.ArgumentParser) -> None:
@@ -515,22 +583,46 @@ def _group(arguments: argparse.Namespace) -> None:
     with _step("read") as step:
         scan = read_scan(arguments.file, load=False, **_reading(arguments))
         step.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
+    if arguments.n_subsample is not None:
+        with _step("subsample") as step:
+            n = len(scan)
+            scan = scan.subsample(arguments.n_subsample, arguments.subsample_seed)
+            seed = scan.metadata["subsample_seed"]
+            step.done(f"{len(scan)} of {n} positions, subsample seed {seed}")
+    elif arguments.subsample_seed is not None:
+        msg = "--subsample-seed is for --n-subsample, which is not given."
+        raise ValueError(msg)
     with _step("group") as step:
         groups = group_positions(
             scan.positions,
-            arguments.groups,
+            count_groups(
+                arguments.gridsize, n_images=arguments.n_images, n_groups=arguments.groups
+            ),
             gridsize=arguments.gridsize,
             n_neighbors=arguments.neighbors,
             seed=arguments.seed,
             epoch=arguments.epoch,
             rng=arguments.rng,
+            rule=arguments.rule,
+            strategy=arguments.strategy,
             include_center=arguments.include_center,
+            min_distance=arguments.min_distance,
+            max_distance=arguments.max_distance,
+            N=scan.N if arguments.rule == "overlap" else None,
+            min_overlap=arguments.min_overlap,
+            bounds=arguments.bounds,
+            engine=arguments.engine,
             num_threads=arguments.threads,
+            cache=arguments.file if arguments.cache else None,
+            compress=arguments.compress,
         )
         step.done(
             f"B = {len(groups)} groups of C = {groups.group_size}, K = {groups.n_neighbors}, "
             f"seed {groups.seed}, epoch {groups.epoch}"
         )
+    print(f"{'patterns':12}{groups.indices.size}, {groups.group_size} a group")
+    for reason, count in groups.left_out.items():
+        print(f"{'left out':12}{count} centres, by {reason}")
     spread = np.sqrt(np.square(groups.relative[:, 0]).sum(axis=1).max(axis=1))
     print(
         f"{'spread':12}median {np.median(spread):.4g}, largest {spread.max():.4g} pixels from a "

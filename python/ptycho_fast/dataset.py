@@ -19,6 +19,7 @@ from ptycho_fast.grouping import (
     Groups,
     ScanIndex,
     group_coordinates,
+    lists_suffice,
     philox_key,
     redraw,
     relative_coordinates,
@@ -564,7 +565,7 @@ class _Shared:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.energies: NDArray[np.float64] | None = None
-        self.neighbors: NDArray[np.int32] | None = None
+        self.neighbors: NDArray[np.int32] | ScanIndex | None = None
 
     def __reduce__(self) -> tuple[type[_Shared], tuple[()]]:
         return _Shared, ()  # a lock can't be pickled; another process computes its own
@@ -603,8 +604,10 @@ class _Part:
         with self.shared.lock:
             if self.shared.neighbors is None:
                 index = ScanIndex(self.scan.positions, num_threads=threads)
-                K = self.groups.n_neighbors
-                self.shared.neighbors = index.neighbors(K, num_threads=threads)
+                # The lists are faster to draw from, where they are all that a rule looks at.
+                listed = lists_suffice(self.whole)
+                K = self.whole.n_neighbors
+                self.shared.neighbors = index.neighbors(K, num_threads=threads) if listed else index
             neighbors = self.shared.neighbors
         part = replace(self, groups=redraw(self.whole, neighbors, epoch, threads), drawn=None)
         return part if self.inside is None else part.within(self.inside)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 import os
 import warnings
 from dataclasses import dataclass, field, fields, replace
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptycho_fast import _core
+from ptycho_fast import _core, groups_cache
 from ptycho_fast.checks import (
     as_count,
     as_indices,
@@ -20,11 +22,13 @@ from ptycho_fast.checks import (
     as_threads,
     as_valid_positions,
     join_coordinates,
+    positions_checksum,
 )
 from ptycho_fast.io.npz import read_array, write_arrays
 from ptycho_fast.rules import (
     Bounds,
     Drawn,
+    Pool,
     Rule,
     Source,
     as_bounds,
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
+
+logger = logging.getLogger("ptycho_fast")
 
 ENGINES = ("auto", "grid", "kdtree")
 
@@ -331,12 +337,6 @@ class Groups:
             raise ValueError(msg) from error
 
 
-def positions_checksum(positions: NDArray[np.float64]) -> str:
-    """SHA-256 of positions as little-endian float64."""
-    little_endian = np.ascontiguousarray(positions, dtype="<f8")
-    return hashlib.sha256(little_endian.data).hexdigest()
-
-
 def group_coordinates(
     positions: NDArray[np.float64], indices: NDArray[np.int32]
 ) -> NDArray[np.float64]:
@@ -396,6 +396,8 @@ def group_positions(
     rng: str = "philox",
     engine: str = "auto",
     num_threads: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    compress: bool = False,
 ) -> Groups:
     """Draw groups of overlapping positions from a scan: sample the centres, then group.
 
@@ -461,6 +463,13 @@ def group_positions(
         the same; ``Groups.engine`` says which it was.
     num_threads : int, optional
         Threads to use; ``PTYCHO_FAST_NUM_THREADS``, else all that the process may use.
+    cache : path, optional
+        The scan's file, beside which ``strategy="group-then-sample"`` keeps its pool, as
+        ``<scan>.g{gridsize}k{K}.groups_cache.npz``. The groups are the same with and without. A
+        file made for something else is made anew; the log says why. If it can't be written, the
+        log warns, and the groups are returned.
+    compress : bool
+        A smaller file, slower to write and to read.
 
     Returns
     -------
@@ -476,7 +485,8 @@ def group_positions(
     -----
     UserWarning
         If `n_groups` exceeds the number of positions (every position becomes a centre once), the
-        sets to oversample from (sets come again), or the pool (all of it is returned).
+        sets to oversample from (sets come again), or the pool (all of it is returned); and of a
+        cache file above 100 MB.
 
     Examples
     --------
@@ -519,6 +529,7 @@ def group_positions(
             "Leave centers out."
         )
         raise ValueError(msg)
+    file = _cache_file(cache, how, compress=compress)
     area, labels = as_bounds(bounds), as_labels(scan_ids, n)
     epoch = as_count("epoch", epoch, least=0, most=2**32 - 1)
 
@@ -572,7 +583,8 @@ def group_positions(
         scan_ids=labels,
         given_centers=given,
     )
-    found, ran = _draw(asked, None if index is None else index._index, engine, threads)
+    source = None if index is None else index._index
+    found, ran = _draw(asked, source, engine, threads, file)
     spent, fewest = found.spent
     if spent:
         warnings.warn(
@@ -657,12 +669,90 @@ def _rule_of(groups: Groups) -> Rule:
     return Rule(**{name: getattr(groups, name) for name in Rule.__dataclass_fields__})
 
 
+class _CacheFile(NamedTuple):
+    """Where the pool of group-then-sample is kept."""
+
+    path: os.PathLike[str]
+    gridsize: int
+    compress: bool
+
+    def read(self, asked: Groups, key: tuple[int, int]) -> Pool | None:
+        """Return the pool of these groups, if the file holds it."""
+        return groups_cache.read(
+            self.path,
+            asked.positions,
+            self.gridsize,
+            asked.n_neighbors,
+            key=key,
+            filters=_filters(asked),
+        )
+
+    def write(self, pool: Pool, asked: Groups, key: tuple[int, int]) -> None:
+        """Keep the pool, if there is room for it: the draw does not depend on that."""
+        if not len(pool.groups):
+            return
+        try:
+            groups_cache.write(
+                self.path,
+                pool,
+                asked.positions,
+                self.gridsize,
+                asked.n_neighbors,
+                key=key,
+                filters=_filters(asked),
+                compress=self.compress,
+            )
+        except OSError as error:
+            logger.warning("groups cache: %s can't be written: %s", self.path, error)
+
+
+def _filters(asked: Groups) -> str:
+    """Say which neighbours and centres the pool is of, where not of all."""
+    names = ("min_distance", "max_distance", "bounds")
+    given = {name: getattr(asked, name) for name in names}
+    parts = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+    if asked.scan_ids is not None:
+        labels = np.ascontiguousarray(asked.scan_ids, dtype="<i4")
+        parts.append(f"scan_ids={hashlib.sha256(labels.data).hexdigest()}")
+    return " ".join(parts)
+
+
+def _cache_file(
+    cache: str | os.PathLike[str] | None, rule: Rule, *, compress: bool
+) -> _CacheFile | None:
+    if not cache:
+        if compress:
+            msg = "compress=True is for the file of cache=, which is not given."
+            raise ValueError(msg)
+        return None
+    if isinstance(cache, bool):
+        msg = (
+            "cache=True can't be kept beside a scan whose file positions do not know. Pass the "
+            "scan's file: cache='scan.npz'."
+        )
+        raise ValueError(msg)
+    if rule.strategy != "group-then-sample":
+        msg = f"cache= keeps the pool of strategy='group-then-sample', not of {rule.strategy!r}."
+        raise ValueError(msg)
+    gridsize = math.isqrt(rule.group_size)
+    if gridsize**2 != rule.group_size:
+        msg = f"cache= names its file by the gridsize, which group_size={rule.group_size} has none."
+        raise ValueError(msg)
+    path = groups_cache.cache_path(cache, gridsize, rule.n_neighbors)
+    return _CacheFile(path, gridsize, compress)
+
+
 def _draw(
-    asked: Groups, source: Source | None, engine: str, threads: int | None
+    asked: Groups,
+    source: Source | None,
+    engine: str,
+    threads: int | None,
+    file: _CacheFile | None = None,
 ) -> tuple[Drawn, str]:
     """Draw what `asked` says it takes, and say which engine found the neighbours.
 
-    Without a source it is built, of this engine, where one is needed.
+    Without a source it is built, of this engine, where one is needed. With a file the pool of
+    groups is read from it, or written to it.
     """
     rule, points, labels = _rule_of(asked), asked.positions, asked.scan_ids
     n = len(points)
@@ -689,13 +779,21 @@ def _draw(
         indices = _core.draw_few(points, tried, *few)
         if indices is not None:
             return Drawn(indices, tried, left_out), "grid"
-    if not rule.needs_neighbors:
+    pool = None if file is None else file.read(asked, key)
+    if not rule.needs_neighbors or pool is not None:
         source = None
     elif labels is not None:
         source = _core.LabelledIndex(points, labels, engine, threads)
     elif source is None:
         source = _core.ScanIndex(points, engine, threads)
-    drawn = rule.draw(source, points, tried, B, key, num_threads=threads, labels=labels)
+    if file is not None and pool is None:
+        assert source is not None
+        pool = rule.list_pool(source, points, tried, key, num_threads=threads, labels=labels)
+        file.write(pool, asked, key)
+    if pool is None:
+        drawn = rule.draw(source, points, tried, B, key, num_threads=threads, labels=labels)
+    else:
+        drawn = rule.sample(pool, B, key, num_threads=threads, labels=labels)
     if not len(drawn.indices):
         raise ValueError(refuse_all(rule, points, tried, drawn.left_out, labels))
     if isinstance(source, _core.ScanIndex | _core.LabelledIndex):

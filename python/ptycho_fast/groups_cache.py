@@ -1,8 +1,10 @@
 """Files that keep the pool of group-then-sample, `<scan>.g{gridsize}k{K}.groups_cache.npz`.
 
-The pool is every group from which that strategy samples. A file serves the positions, gridsize, K
-and, where the sets around a position are too many to be listed, the seed and epoch that it was
-made for; anything else in it is a reason to make it anew.
+The pool is every group from which that strategy samples. A file holds its groups (`all_groups`),
+the first centre of each (`centers`), the centres that have none (`without_group`), and what it was
+made for (`gridsize`, `overlap_factor`, which is K, and `dataset_checksum`). It serves the
+positions, gridsize, K, limits and, where the sets around a position are too many to be listed, the
+seed and epoch that it was made for; anything else in it is a reason to make it anew.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_fast.checks import as_indices, as_positions
-from ptycho_fast.grouping import positions_checksum
+from ptycho_fast.checks import as_indices, as_positions, positions_checksum
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.io.npz import read_array
+from ptycho_fast.rules import Pool
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -69,7 +71,7 @@ def read(
     *,
     key: tuple[int, int],
     filters: str = "",
-) -> NDArray[np.int32] | None:
+) -> Pool | None:
     """Read a pool, if the file is there and was made for the same.
 
     Parameters
@@ -87,8 +89,9 @@ def read(
 
     Returns
     -------
-    ndarray, (P, C), int32, or None
-        None if there is no such file, or it was made for something else; the log says which.
+    Pool or None
+        ``groups`` (P, C), ``centers`` (P,) and ``without`` (the centres that have no group),
+        int32. None if there is no such file, or it was made for something else; the log says which.
     """
     name = os.fspath(path)
     if not os.path.exists(path):
@@ -107,21 +110,27 @@ def read(
                 told = np.array2string(found[entry], threshold=4)
                 logger.info("groups cache: %s rejected: %s is %s, not %s", name, entry, told, value)
                 return None
-        pool = as_indices("all_groups", read_array(path, "all_groups"), 2, len(points))
+        pool = Pool(
+            as_indices("all_groups", read_array(path, "all_groups"), 2, len(points)),
+            as_indices("centers", read_array(path, "centers"), 1, len(points)),
+            as_indices("without_group", read_array(path, "without_group"), 1, len(points)),
+        )
     except (OSError, KeyError, ValueError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         logger.info("groups cache: %s rejected: %s", name, reason)
         return None
-    if pool.shape[1] != gridsize**2:
-        logger.info("groups cache: %s rejected: groups of %d", name, pool.shape[1])
+    count, C = pool.groups.shape
+    if gridsize**2 != C or len(pool.centers) != count:
+        told = f"{count} groups of {C}, {len(pool.centers)} centres"
+        logger.info("groups cache: %s rejected: %s", name, told)
         return None
-    logger.info("groups cache: %s reused: %d groups", name, len(pool))
+    logger.info("groups cache: %s reused: %d groups", name, count)
     return pool
 
 
 def write(
     path: str | os.PathLike[str],
-    pool: NDArray[np.int32],
+    pool: Pool,
     positions: ArrayLike,
     gridsize: int,
     n_neighbors: int,
@@ -136,8 +145,8 @@ def write(
     ----------
     path : path
         The file.
-    pool : ndarray, (P, C), int32
-        All groups.
+    pool : Pool
+        All groups, their centres, and the centres without a group.
     positions, gridsize, n_neighbors, key, filters
         As of `read`.
     compress : bool
@@ -158,33 +167,39 @@ def write(
     >>> import tempfile
     >>> import numpy as np
     >>> from ptycho_fast import groups_cache
+    >>> from ptycho_fast.rules import Pool
     >>> positions = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     >>> path = groups_cache.cache_path(tempfile.mkdtemp() + "/scan.npz", 2, 4)
-    >>> pool = np.array([[0, 1, 2, 3]], np.int32)
+    >>> some = np.array([0], np.int32)
+    >>> pool = Pool(np.array([[0, 1, 2, 3]], np.int32), some, some[:0])
     >>> groups_cache.write(path, pool, positions, 2, 4, key=(0, 0))
-    >>> groups_cache.read(path, positions, 2, 4, key=(0, 0))
+    >>> groups_cache.read(path, positions, 2, 4, key=(0, 0)).groups
     array([[0, 1, 2, 3]], dtype=int32)
     """
     name = os.fspath(path)
-    if pool.nbytes > LARGE and not compress:
+    count, size = len(pool.groups), sum(array.nbytes for array in pool)
+    if size > LARGE and not compress:
         warnings.warn(
-            f"{name} takes {pool.nbytes / 1e6:.0f} MB for {len(pool)} groups. compress=True makes "
-            "it smaller, and `ptycho-fast clean-cache` removes such files.",
+            f"{name} takes {size / 1e6:.0f} MB for {count} groups. compress=True makes it "
+            "smaller, and `ptycho-fast clean-cache` removes such files.",
             stacklevel=2,
         )
     save = np.savez_compressed if compress else np.savez
     with replacing(path) as file:
         save(
             file,
-            all_groups=pool,
+            all_groups=pool.groups,
+            centers=pool.centers,
+            without_group=pool.without,
             dataset_checksum=_checksum(
                 as_positions(positions), gridsize, n_neighbors, key, filters
             ),
             gridsize=gridsize,
             overlap_factor=n_neighbors,
         )
-    size = os.path.getsize(path) / 1e6
-    logger.info("groups cache: %s created: %d groups, %.1f MB", name, len(pool), size)
+    logger.info(
+        "groups cache: %s created: %d groups, %.1f MB", name, count, os.path.getsize(path) / 1e6
+    )
 
 
 def find(folder: str | os.PathLike[str]) -> list[tuple[Path, int]]:

@@ -84,7 +84,7 @@ FILE_KEYS = (
 GONE = {
     "_find_all_valid_groups": 'ptycho_fast.group_positions(strategy="group-then-sample")',
     "_generate_cache_filename": "ptycho_fast.groups_cache.cache_path",
-    "_compute_dataset_checksum": "ptycho_fast.grouping.positions_checksum",
+    "_compute_dataset_checksum": "ptycho_fast.checks.positions_checksum",
     "_save_groups_cache": "ptycho_fast.groups_cache.write",
     "_load_groups_cache": "ptycho_fast.groups_cache.read",
     "get_neighbor_diffraction_and_positions": "RawData.generate_grouped_data",

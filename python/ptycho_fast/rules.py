@@ -44,6 +44,17 @@ class Drawn(NamedTuple):
     """Groups in the pool that was sampled."""
 
 
+class Pool(NamedTuple):
+    """All groups that group-then-sample samples from."""
+
+    groups: NDArray[np.int32]
+    """(P, C), each sorted, in lexicographic order."""
+    centers: NDArray[np.int32]
+    """(P,), the first centre that has the group."""
+    without: NDArray[np.int32]
+    """The centres that have none."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """A rule with its numbers; `as_rule` makes one of what a caller passed."""
@@ -126,17 +137,9 @@ class Rule:
                 return Drawn(source.draw_nearest(*shared, num_threads), centers, {})
             return Drawn(_core.draw_listed(source, *shared, num_threads), centers, {})
 
-        request: dict[str, Any] = {
-            "source": source,
-            "positions": positions,
-            "centers": centers,
-            "n_neighbors": self.n_neighbors,
-            "group_size": self.group_size,
-            "limits": self.limits,
-            "labels": labels,
-            "key": key,
-            "num_threads": num_threads,
-        }
+        request = self._request(
+            source, positions, centers, key, num_threads=num_threads, labels=labels
+        )
         spent, pool = (0, 0), None
         if self.strategy == "group-then-sample":
             found, pool = _core.draw_pool(request, n_groups)
@@ -151,13 +154,70 @@ class Rule:
         else:
             found = _core.draw_within(request, self.include_center, self.groups_per_center)
         kept, indices, too_few, no_group = found
+        return Drawn(indices, kept, self._left_out(too_few, no_group, labels), spent, pool)
+
+    def list_pool(
+        self,
+        source: Source,
+        positions: NDArray[np.float64],
+        centers: NDArray[np.int32],
+        key: tuple[int, int],
+        *,
+        num_threads: int | None = None,
+        labels: NDArray[np.int32] | None = None,
+    ) -> Pool:
+        """List what `draw` samples from, with the arguments of `draw`."""
+        found = _core.list_pool(
+            self._request(source, positions, centers, key, num_threads=num_threads, labels=labels)
+        )
+        return Pool(found[1], found[0], found[2])
+
+    def sample(
+        self,
+        pool: Pool,
+        n_groups: int,
+        key: tuple[int, int],
+        *,
+        num_threads: int | None = None,
+        labels: NDArray[np.int32] | None = None,
+    ) -> Drawn:
+        """Draw from a pool that was listed before."""
+        rows = _core.sample_pool(len(pool.groups), n_groups, key, num_threads)
+        left_out = self._left_out(pool.without, 0, labels)
+        return Drawn(pool.groups[rows], pool.centers[rows], left_out, pool=len(pool.groups))
+
+    def _request(
+        self,
+        source: Source,
+        positions: NDArray[np.float64],
+        centers: NDArray[np.int32],
+        key: tuple[int, int],
+        *,
+        num_threads: int | None,
+        labels: NDArray[np.int32] | None,
+    ) -> dict[str, Any]:
+        return {
+            "source": source,
+            "positions": positions,
+            "centers": centers,
+            "n_neighbors": self.n_neighbors,
+            "group_size": self.group_size,
+            "limits": self.limits,
+            "labels": labels,
+            "key": key,
+            "num_threads": num_threads,
+        }
+
+    def _left_out(
+        self, too_few: NDArray[np.int32], no_group: int, labels: NDArray[np.int32] | None
+    ) -> dict[str, int]:
+        """Count the centres without a group, by reason."""
         small = 0
         if labels is not None:
             sizes = np.bincount(labels)[labels]
             small = int(np.count_nonzero(sizes[too_few] < self.group_size))
         counts = {"scan_ids": small, "distance": len(too_few) - small, self.rule: no_group}
-        left_out = {reason: count for reason, count in counts.items() if count}
-        return Drawn(indices, kept, left_out, spent, pool)
+        return {reason: count for reason, count in counts.items() if count}
 
 
 def as_rule(

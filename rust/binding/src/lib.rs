@@ -532,6 +532,27 @@ fn draw_pool<'py>(
 }
 
 #[pyfunction]
+fn list_pool<'py>(py: Python<'py>, request: Request<'py>) -> PyResult<Found<'py>> {
+    let c = request.group_size;
+    let drawn = draw!(py, request, |draw: &Draw<'_, _>| pool::list(draw))?;
+    found(py, drawn, c)
+}
+
+#[pyfunction]
+fn sample_pool(
+    py: Python<'_>,
+    n_pool: usize,
+    n_groups: usize,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'_, PyArray1<i32>>> {
+    let rows = run(py, num_threads, |threads| {
+        pool::sample(n_pool, n_groups, Key(key), threads)
+    })?;
+    Ok(rows.into_pyarray(py))
+}
+
+#[pyfunction]
 fn check_positions(py: Python<'_>, positions: PyReadonlyArray2<'_, f64>) -> PyResult<usize> {
     let positions = positions.as_slice()?;
     run(py, None, |threads| {
@@ -777,6 +798,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(draw_quadrant, module)?)?;
     module.add_function(wrap_pyfunction!(draw_overlap, module)?)?;
     module.add_function(wrap_pyfunction!(draw_pool, module)?)?;
+    module.add_function(wrap_pyfunction!(list_pool, module)?)?;
+    module.add_function(wrap_pyfunction!(sample_pool, module)?)?;
     module.add_function(wrap_pyfunction!(check_positions, module)?)?;
     module.add_function(wrap_pyfunction!(check_group, module)?)?;
     module.add_function(wrap_pyfunction!(extract_patches, module)?)?;

@@ -4,7 +4,7 @@ use super::nearest::choose;
 use super::slots::{Draw, Drawn, TOO_FEW};
 use super::smallest::smallest;
 use crate::index::NeighborIndex;
-use crate::philox::Stage;
+use crate::philox::{Key, Stage};
 use crate::{Result, check, memory};
 
 /// Groups of one centre in the pool.
@@ -21,79 +21,116 @@ pub struct Sample {
 
 /// Draws `count` groups, or all there are, of the pool around the centres,
 /// which rise.
-///
-/// A centre brings all sets of C of its slots where these are at most 50, else
-/// 50 draws.
 pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Sample> {
-    draw.check()?;
-    let c = draw.c;
-    let sets = |slots: usize| if c == 1 { 1 } else { subsets(slots, c) };
-    let most = sets(draw.k.min(draw.index.positions()));
-    let rows = draw.rows(
-        false,
-        c * most.min(SETS_A_CENTER),
-        Vec::new,
-        |center, left: &mut Vec<i32>, slots, out| {
-            let found = sets(slots.len());
-            let mut groups = out.chunks_exact_mut(c);
-            if c == 1 || found > SETS_A_CENTER {
-                for (replicate, group) in (0..).zip(&mut groups) {
-                    left.clone_from(slots);
-                    choose(center, false, replicate, draw.key, left, group);
-                }
-            } else {
-                let mut chosen: Vec<usize> = (0..c).collect();
-                for group in groups.by_ref().take(found) {
-                    for (member, &slot) in group.iter_mut().zip(&chosen) {
-                        *member = slots[slot];
-                    }
-                    next_subset(&mut chosen);
-                }
-                for group in groups {
-                    group.fill(NO_ROW);
-                }
-            }
-            for group in out.chunks_exact_mut(c) {
-                group.sort_unstable();
-            }
-        },
-    )?;
-    let width = rows.len() / draw.centers.len().max(1);
-    let too_few = draw
-        .centers
-        .iter()
-        .zip(rows.chunks_exact(width.max(1)))
-        .filter(|(_, row)| row[0] == TOO_FEW)
-        .map(|(&center, _)| center)
-        .collect();
-    let pool = unique(&rows, c, draw.positions.len() / 2)?;
-    check::within("The pool of groups", pool.len(), 0, i32::MAX as usize)?;
-    let count = count.min(pool.len());
-    let sample = if count == 0 {
-        Vec::new()
-    } else {
-        smallest(pool.len(), count, draw.key, Stage::Pool, draw.threads)?
-    };
-    let mut groups = memory::zeros(count, c)?;
-    let mut centers = memory::zeros(count, 1)?;
-    for ((&row, group), center) in sample
-        .iter()
-        .zip(groups.chunks_exact_mut(c))
-        .zip(&mut centers)
-    {
-        let row = pool[row as usize] as usize;
-        group.copy_from_slice(&rows[row * c..][..c]);
-        *center = draw.centers[row * c / width];
+    let listed = Listed::of(draw)?;
+    let pool = listed.kept.len();
+    let rows = sample(pool, count, draw.key, draw.threads)?;
+    let drawn = listed.take(draw, rows.iter().map(|&row| row as usize))?;
+    Ok(Sample { drawn, pool })
+}
+
+/// The whole pool around the centres, which rise: each group once, in
+/// lexicographic order.
+pub fn list<I: NeighborIndex>(draw: &Draw<'_, I>) -> Result<Drawn> {
+    let listed = Listed::of(draw)?;
+    listed.take(draw, 0..listed.kept.len())
+}
+
+/// The rows of a pool of `pool` groups that make a sample of `count`, or of all
+/// there are.
+pub fn sample(pool: usize, count: usize, key: Key, threads: usize) -> Result<Vec<i32>> {
+    check::within("The pool of groups", pool, 0, i32::MAX as usize)?;
+    match count.min(pool) {
+        0 => Ok(Vec::new()),
+        count => smallest(pool, count, key, Stage::Pool, threads),
     }
-    Ok(Sample {
-        drawn: Drawn {
+}
+
+/// The sets of all centres, and which of them form the pool.
+struct Listed {
+    rows: Vec<i32>,
+    /// Sets a centre has room for.
+    room: usize,
+    /// The places of the pool's groups among the rows.
+    kept: Vec<u32>,
+    too_few: Vec<i32>,
+}
+
+impl Listed {
+    /// A centre brings all sets of C of its slots where these are at most 50,
+    /// else 50 draws.
+    fn of<I: NeighborIndex>(draw: &Draw<'_, I>) -> Result<Self> {
+        draw.check()?;
+        let c = draw.c;
+        let sets = |slots: usize| if c == 1 { 1 } else { subsets(slots, c) };
+        let most = sets(draw.k.min(draw.index.positions()));
+        let room = most.min(SETS_A_CENTER);
+        let rows = draw.rows(
+            false,
+            c * room,
+            Vec::new,
+            |center, left: &mut Vec<i32>, slots, out| {
+                let found = sets(slots.len());
+                let mut groups = out.chunks_exact_mut(c);
+                if c == 1 || found > SETS_A_CENTER {
+                    for (replicate, group) in (0..).zip(&mut groups) {
+                        left.clone_from(slots);
+                        choose(center, false, replicate, draw.key, left, group);
+                    }
+                } else {
+                    let mut chosen: Vec<usize> = (0..c).collect();
+                    for group in groups.by_ref().take(found) {
+                        for (member, &slot) in group.iter_mut().zip(&chosen) {
+                            *member = slots[slot];
+                        }
+                        next_subset(&mut chosen);
+                    }
+                    for group in groups {
+                        group.fill(NO_ROW);
+                    }
+                }
+                for group in out.chunks_exact_mut(c) {
+                    group.sort_unstable();
+                }
+            },
+        )?;
+        let too_few = draw
+            .centers
+            .iter()
+            .zip(rows.chunks_exact(c * room))
+            .filter(|(_, row)| row[0] == TOO_FEW)
+            .map(|(&center, _)| center)
+            .collect();
+        let kept = unique(&rows, c, draw.positions.len() / 2)?;
+        Ok(Self {
+            rows,
+            room,
+            kept,
+            too_few,
+        })
+    }
+
+    /// Takes some groups of the pool. The centre of each is the first that has it.
+    fn take<I>(
+        &self,
+        draw: &Draw<'_, I>,
+        pool: impl ExactSizeIterator<Item = usize>,
+    ) -> Result<Drawn> {
+        let c = draw.c;
+        let mut groups = memory::zeros(pool.len(), c)?;
+        let mut centers = memory::zeros(pool.len(), 1)?;
+        for ((row, group), center) in pool.zip(groups.chunks_exact_mut(c)).zip(&mut centers) {
+            let place = self.kept[row] as usize;
+            group.copy_from_slice(&self.rows[place * c..][..c]);
+            *center = draw.centers[place / self.room];
+        }
+        Ok(Drawn {
             centers,
             groups,
-            too_few,
+            too_few: self.too_few.clone(),
             no_group: 0,
-        },
-        pool: pool.len(),
-    })
+        })
+    }
 }
 
 /// Stands where a centre has fewer sets than its row has places.
@@ -167,6 +204,8 @@ fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::groups::Limits;
+    use crate::index::{Engine, Index};
 
     #[test]
     fn each_subset_comes_once() {
@@ -189,5 +228,39 @@ mod tests {
     fn rows_are_kept_once_and_in_order() {
         let rows = [4, 5, 1, 3, -1, -1, 1, 2, 4, 5, NO_ROW, NO_ROW, 1, 3];
         assert_eq!(unique(&rows, 2, 6).unwrap(), [3, 1, 0]);
+    }
+
+    #[test]
+    fn a_sample_of_the_listed_pool_is_the_draw() {
+        let n: usize = 60;
+        let positions: Vec<f64> = (0..2 * n).map(|i| ((i * i * 37) % 101) as f64).collect();
+        let index = Index::build(&positions, Engine::Auto, 1).unwrap();
+        let centers: Vec<i32> = (0..n as i32).collect();
+        for (k, c) in [(7, 4), (12, 4), (5, 1)] {
+            let draw = Draw {
+                index: &index,
+                positions: &positions,
+                centers: &centers,
+                k,
+                c,
+                limits: Some(Limits::new(0.0, 30.0)),
+                labels: None,
+                key: Key([5, 6]),
+                threads: 2,
+            };
+            let pool = list(&draw).unwrap();
+            assert!(pool.groups.chunks(c).is_sorted_by(|a, b| a < b));
+            let found = super::draw(&draw, 40).unwrap();
+            assert_eq!(found.pool, pool.centers.len());
+            assert_eq!(found.drawn.too_few, pool.too_few);
+            let rows = sample(found.pool, 40, draw.key, 1).unwrap();
+            for (place, row) in rows.into_iter().map(|row| row as usize).enumerate() {
+                assert_eq!(found.drawn.centers[place], pool.centers[row]);
+                assert_eq!(
+                    found.drawn.groups[place * c..][..c],
+                    pool.groups[row * c..][..c]
+                );
+            }
+        }
     }
 }
