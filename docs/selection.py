@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,10 +11,7 @@ import ptycho_fast as pf
 from ptycho_fast.quality import illumination
 
 mpl.use("Agg")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import matplotlib.pyplot as plt
-
-import reference
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -28,25 +23,10 @@ SCANS = {
 C, K, SEEDS = 4, 7, 20
 
 
-def group_then_sample(positions: np.ndarray, n_groups: int, seed: int) -> pf.Groups:
-    """List every set of C of the K neighbours of every centre, then sample the list."""
-    neighbors = pf.ScanIndex(positions).neighbors(K)
-    choices = np.array(list(itertools.combinations(range(K), C)))
-    sets = np.sort(neighbors[:, choices].reshape(-1, C), axis=1)
-    pool, first = np.unique(sets, axis=0, return_index=True)
-    words = reference.words(reference.key(seed), 1, -(-len(pool) // 4), 0, 5)[: len(pool)]
-    rows = np.argsort(words, kind="stable")[:n_groups]
-    centers = (first[rows] // len(choices)).astype(np.int32)
-    return pf.Groups(pool[rows], centers, positions, K, seed=seed)
-
-
-def draw(strategy: str, positions: np.ndarray, n_groups: int, seed: int) -> pf.Groups:
-    """Draw groups by one of the three strategies."""
-    if strategy == "group-then-sample":
-        return group_then_sample(positions, n_groups, seed)
-    return pf.group_positions(
-        positions, n_groups, group_size=C, n_neighbors=K, centers=strategy, seed=seed
-    )
+def draw(how: str, positions: np.ndarray, n_groups: int, seed: int) -> pf.Groups:
+    """Draw groups in one of the three ways."""
+    way = {"strategy": how} if how == "group-then-sample" else {"centers": how}
+    return pf.group_positions(positions, n_groups, group_size=C, n_neighbors=K, seed=seed, **way)
 
 
 lines = [

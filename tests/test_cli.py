@@ -97,8 +97,10 @@ def test_simulate_without_seed_records_one(capsys: pytest.CaptureFixture[str]) -
         ("--seed 42 --bounds 0,0.5,0.25,1", {"bounds": ((0.0, 0.5), (0.25, 1.0))}),
         ("--seed 42 --rule oversample --groups 90", {"rule": "oversample", "n_groups": 90}),
         ("--seed 42 --rule quadrant --max-distance 40", {"rule": "quadrant", "max_distance": 40.0}),
-        ("--seed 42 --rule overlap --min-overlap 0.1", {"rule": "overlap", "N": 8,
-                                                        "min_overlap": 0.1}),
+        (
+            "--seed 42 --rule overlap --min-overlap 0.1",
+            {"rule": "overlap", "N": 8, "min_overlap": 0.1},
+        ),
         ("--seed 42 --strategy group-then-sample", {"strategy": "group-then-sample"}),
     ],
 )
