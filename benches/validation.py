@@ -318,7 +318,7 @@ The same jobs here are in the README, "What it costs".
 
 ## A cached pool
 
-Group-then-sample may keep its list of groups in a file (`cache=True`, off by default). Loading
+Group-then-sample may keep its list of groups in a file (`cache=`, off by default). Loading
 includes the checksum of the positions and that of the file; computing is the search for the
 neighbours and the listing of the pool, as `group_positions` does both without a file.
 
