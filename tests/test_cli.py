@@ -339,6 +339,16 @@ def test_bad_files_get_a_sentence(
         ("--seed -1", "seed must be a whole number in 0.."),
         ("--threads 0", "num_threads must be a whole number in 1..4096, got 0."),
         ("--rng numpy --epoch 1", 'rng="numpy" repeats what older code drew'),
+        ("--rule quadrant", "rule='quadrant' needs max_distance"),
+        ("--rule quadrant --max-distance 9 --gridsize 3", "C must be 4 (gridsize 2), got C=9"),
+        ("--rule overlap --min-overlap 2", "min_overlap must be a number in 0..1, got 2.0."),
+        ("--min-overlap 0.3", "min_overlap=0.3 is for rule='overlap' alone"),
+        ("--bounds 0.5,0.2,0,1", "along x are reversed. Pass (0.2, 0.5)."),
+        ("--max-distance 0.001", "Raise max_distance to "),
+        ("--n-images 0", "n_images must be a whole number in 1..2147483647, got 0."),
+        ("--subsample-seed 1", "--subsample-seed is for --n-subsample, which is not given."),
+        ("--n-subsample 0", "n_subsample must be a whole number in 1..2147483647, got 0."),
+        ("--cache", "cache= keeps the pool of strategy='group-then-sample'"),
         ("-o nowhere/out.npz", "nowhere/out.npz can't be written: there is no folder nowhere."),
         ("-o folder", "folder can't be written: it is a folder."),
         ("-o scan.npz", "scan.npz is the scan itself."),
@@ -387,6 +397,14 @@ def test_usage_errors_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture
         main(argv)
     assert exited.value.code == 2
     assert "usage: ptycho-fast" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0,1", "0,1,0,x", "0 1 0 1", "0,1,0,1,"])
+def test_bounds_are_four_numbers(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["group", "scan.npz", "-o", "a.npz", "--bounds", text])
+    expected = f"--bounds: 4 numbers with commas between them are needed, got {text!r}"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("scan")

@@ -289,7 +289,7 @@ def _add_rules(command: argparse.ArgumentParser) -> None:
 
 
 def _bounds(text: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    x0, x1, y0, y1 = map(float, text.split(","))
+    x0, x1, y0, y1 = _numbers(text, 4)
     return (x0, x1), (y0, y1)
 
 
@@ -333,8 +333,20 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
 
 
 def _row_column(text: str) -> tuple[float, float]:
-    row, column = text.split(",")
-    return float(row), float(column)
+    row, column = _numbers(text, 2)
+    return row, column
+
+
+def _numbers(text: str, count: int) -> list[float]:
+    """Return numbers between commas; argparse says what else it was."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        msg = f"{count} numbers with commas between them are needed, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return numbers
 
 
 def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
