@@ -195,7 +195,7 @@ class GroupedDataset:
     # --- other data sets from this one ---------------------------------------------------------
 
     def at_epoch(self, epoch: int) -> GroupedDataset:
-        """Draw the groups of another epoch; the neighbours of a scan are searched once.
+        """Draw the groups of another epoch; a scan is indexed once.
 
         Parameters
         ----------

@@ -403,8 +403,7 @@ def group_positions(
 
     A group is C distinct positions drawn from the K nearest neighbours of its centre. The result
     is a function of the positions, K, C, seed, epoch and the rule alone: not of the number of
-    threads, the engine, or which other groups are drawn. A larger `n_groups` only appends. CONTRACT
-    4 words the rules.
+    threads, the engine, or which other groups are drawn. A larger `n_groups` only appends.
 
     Parameters
     ----------
@@ -430,7 +429,7 @@ def group_positions(
         How a group is chosen. ``"nearest"``: C of the K nearest neighbours. ``"oversample"``:
         the same, round after round of all centres, no set of a centre twice until all its sets
         are spent. ``"quadrant"`` (C = 4, `max_distance` needed): one of the K nearest in each
-        quadrant around the centre: up left, up right, down left, down right, y upwards.
+        quadrant around the centre: dx<0, dy>0; dx>0, dy>0; dx<0, dy<0; dx>0, dy<0.
         ``"overlap"`` (`N` needed): grown from the centre (channel 0), each next position among
         those whose smallest overlap with all that are in is at least `min_overlap`, the more
         likely the larger it is.
