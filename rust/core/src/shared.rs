@@ -19,7 +19,7 @@ pub fn words<T: Pod>(items: &mut [T]) -> &[AtomicU32] {
     // SAFETY: an AtomicU32 has the size, the validity and (on the 64-bit
     // platforms this crate serves, asserted below) the alignment of a u32, and
     // the exclusive borrow lasts as long as the result.
-    // Guarded by the test of this file, and by Miri's and valgrind's runs of it.
+    // Guarded by the test of this file.
     unsafe { &*(std::ptr::from_mut(words) as *const [AtomicU32]) }
 }
 
