@@ -112,10 +112,14 @@ def main() -> None:
     parts.append(NOTES.read_text().strip())
     for title, script in PYTHON.items():
         table = run([sys.executable, str(HERE / script)]).strip()
+        if "|---" not in table:
+            table = f"```text\n{table}\n```"
         parts += [f"## {title}", f"`python benches/{script}`", table]
     kernels = run(["cargo", "bench", "--bench", "patches"])
-    table = kernels.partition("\n\n\n")[0].strip()
-    parts += ["## Patches and gathers, beside a copy", "`cargo bench --bench patches`", table]
+    table, head, tree = kernels.partition("\n\npatches ")
+    title = "## Patches and gathers, beside a copy"
+    parts += [title, "`cargo bench --bench patches`", table.strip()]
+    parts.append(f"```text\n{(head + tree).strip()}\n```")
     table = run(["cargo", "bench", "--bench", "groups"]).strip()
     parts += ["## Groups, in Rust", "`cargo bench --bench groups`", f"```text\n{table}\n```"]
     counts = "The clock of a shared machine wanders; these do not (valgrind knows no AVX-512)."
