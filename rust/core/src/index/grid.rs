@@ -621,6 +621,7 @@ fn load(grid: &Grid, stretch: &mut Stretch, centers: &[(u32, u32)], around: Arou
     // What fills the last eight is farther than anything.
     stretch.candidates = count.next_multiple_of(SORTED);
     stretch.x[count..stretch.candidates].fill(FAR);
+    stretch.y[count..stretch.candidates].fill(0.0);
     stretch.numbers = stretch.candidates.next_power_of_two() as u32 - 1;
     let cells = |ends: [usize; 2]| (ends[1] - ends[0] + 1) as f64;
     let width = f64::max(
