@@ -191,7 +191,7 @@ pub fn rows_in_order<S>(
 
 /// Sorts, in parallel where that pays.
 pub fn sort<T: Ord + Send>(items: &mut [T], threads: usize) -> Result<()> {
-    if threads == 1 || items.len() < 64 * SERIAL_BELOW {
+    if threads == 1 || items.len() < 16 * SERIAL_BELOW {
         items.sort_unstable();
     } else {
         pool(threads)?.install(|| items.par_sort_unstable());

@@ -358,7 +358,6 @@ impl Grid {
     /// The `k` nearest of the position at `place`, by the definition. Cells are
     /// searched ring by ring, from `rings` on; no more than `bound` (d²) away,
     /// if that is known to hold them.
-    #[inline(never)]
     fn nearest_by_definition(
         &self,
         place: usize,
@@ -865,7 +864,7 @@ struct Visitor<'a> {
     rings: usize,
     /// How many positions are searched together.
     together: usize,
-    /// Whether ties call for lists longer than k + 2.
+    /// Whether ties call for lists longer than k + 1.
     tied: bool,
     /// (place, row of the result) of the centres in a row of cells.
     centers: Vec<(u32, u32)>,
@@ -1059,4 +1058,35 @@ fn list_length(k: usize, tied: bool) -> usize {
     (k + 1 + usize::from(tied))
         .next_power_of_two()
         .clamp(SORTED, LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{KdTree, neighbors};
+    use crate::philox::philox4x64;
+
+    /// Behind the last position stands whatever the memory held before.
+    #[test]
+    fn what_stands_behind_the_positions_means_nothing() {
+        for n in 200..232 {
+            let positions: Vec<f64> = (0..n as u64)
+                .flat_map(|i| philox4x64([i, 0, 0, 0], [n as u64, 0]).into_iter().take(2))
+                .map(|word| word as f64)
+                .collect();
+            let centers: Vec<i32> = (0..n).collect();
+            let tree = KdTree::build(&positions, 1).unwrap();
+            let mut grid = Grid::build(&positions, 1).unwrap();
+            for behind in [f64::NAN, f64::INFINITY, 0.0] {
+                grid.xs[n as usize..].fill(behind);
+                grid.ys[n as usize..].fill(behind);
+                grid.points[n as usize..].fill(i32::MAX);
+                for k in [7, 8, 9, 10, 12, 15, 20] {
+                    let found = neighbors(&grid, &centers, k, 1).unwrap();
+                    let expected = neighbors(&tree, &centers, k, 1).unwrap();
+                    assert!(found == expected, "n = {n}, k = {k}, {behind}");
+                }
+            }
+        }
+    }
 }

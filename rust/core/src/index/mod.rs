@@ -204,7 +204,6 @@ fn one_by_one<I: NeighborIndex, S>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Buffer;
     use crate::philox::{Key, Stage};
     use proptest::prelude::*;
 
@@ -380,29 +379,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn memory_used_before_may_hold_anything() {
-        for n in 4000..4032 {
-            let buffers: Vec<Buffer<f64>> = (0..4)
-                .map(|_| {
-                    let mut buffer = Buffer::new(n + 8, 1).unwrap();
-                    buffer.fill(f64::NAN);
-                    buffer
-                })
-                .collect();
-            drop(buffers);
-            let positions: Vec<f64> = (0..2 * n).map(noise).collect();
-            let centers: Vec<i32> = (0..n as i32).collect();
-            let grid = Grid::build(&positions, 1).unwrap();
-            let tree = KdTree::build(&positions, 1).unwrap();
-            let found = neighbors(&grid, &centers, 7, 1).unwrap();
-            assert!(
-                found == neighbors(&tree, &centers, 7, 1).unwrap(),
-                "n = {n}"
-            );
         }
     }
 
