@@ -1,4 +1,4 @@
-"""The rules by which groups are chosen: what each takes, and the draw. CONTRACT 4 has the wording.
+"""The rules by which groups are chosen: what each takes, and the draw.
 
 ==================== ===========================================================================
 ``nearest``          C of the K nearest neighbours.
