@@ -66,7 +66,7 @@ class Alignment:
     ----------
     image : ndarray, (H, W), complex128
         ``factor * exp(1j * (ramp[0] * x + ramp[1] * y)) * original(x + shift[0], y + shift[1])``,
-        x and y in pixels from the first.
+        x and y in pixels from the first; 0 where the original is 0 at the nearest pixel.
     shift : (float, float)
         How far the original lay from the reference, along x and y, in pixels.
     factor : complex
@@ -90,8 +90,8 @@ class Scores:
     Parameters
     ----------
     phase_rmse : float
-        Root mean square of ``angle(image * conj(reference))``, in rad. A pixel that is 0 (below
-        1e-6 of the largest) has no phase and counts as pi / sqrt(3) off, like a random one.
+        Root mean square of ``angle(image * conj(reference))``, in rad. A pixel that is 0 has no
+        phase and counts as pi / sqrt(3) off, like a random one.
     phase_correlation : float
         Pearson's correlation of the phasors ``image / |image|`` and ``reference / |reference|``
         (its real part), -1..1. A phase that wraps does not matter, and for small phases it is the
@@ -383,7 +383,8 @@ def fourier_ring_correlation(
     ring = np.rint(np.hypot(frequency[:, None], frequency)).astype(np.intp).ravel()
 
     def power(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(ring, values.ravel())[1 : n // 2 + 1]
+        sums: Any = np.bincount(ring, values.ravel())[1 : n // 2 + 1]
+        return np.asarray(sums, np.float64)
 
     of_image, of_reference = spectrum(image), spectrum(reference)
     both = power(np.abs(of_image) ** 2) * power(np.abs(of_reference) ** 2)
@@ -391,7 +392,6 @@ def fourier_ring_correlation(
     # Of a constant image, rounding is left. It is no structure.
     least = (1e-12 * np.linalg.norm(reference[mask]) * np.linalg.norm(image[mask])) ** 2
     correlation = np.where(both > least, shared / np.sqrt(np.where(both > least, both, 1)), 0)
-    frequencies: NDArray[np.float64] = np.arange(1, n // 2 + 1) * (2 / n)
     frequencies: NDArray[np.float64] = np.arange(1, n // 2 + 1) * (2 / n)
     return frequencies, correlation
 
@@ -478,11 +478,15 @@ def _align(image: Image, reference: Image, mask: Mask, centers: list[tuple[int, 
     better = tried[-1][0] < tried[0][0] * (1 - FLAT)
     _, shift, factor, ramp = tried[-1] if better else tried[0]
 
+    everywhere = (slice(0, image.shape[0]), slice(0, image.shape[1]))
+    moved = _moved(image, everywhere, shift)
+    # What is missing (in a stitched image, where no patch lay) is not invented by the spline.
+    moved[_displaced(image, everywhere, np.rint(shift).astype(np.intp), 0) == 0] = 0
     y, x = (np.arange(length) for length in image.shape)
     factor *= np.exp(-1j * (ramp @ fit.middle))
     added = np.exp(1j * ramp[1] * y)[:, None] * np.exp(1j * ramp[0] * x)
     return Alignment(
-        image=factor * added * _moved(image, (slice(len(y)), slice(len(x))), shift),
+        image=factor * added * moved,
         shift=(float(shift[0]), float(shift[1])),
         factor=complex(factor),
         ramp=(float(ramp[0]), float(ramp[1])),
@@ -590,7 +594,7 @@ def _displaced(image: Image, box: tuple[slice, slice], shift: ArrayLike, reach: 
     """Return a box wider by `reach` of a shifted image, whose rim goes on beyond the array."""
     along_x, along_y = np.asarray(shift)
     rows, columns = (
-        np.clip(np.arange((side.start or 0) - reach, side.stop + reach) + by, 0, length - 1)
+        np.clip(np.arange((side.start) - reach, side.stop + reach) + by, 0, length - 1)
         for side, by, length in zip(box, (along_y, along_x), image.shape, strict=True)
     )
     return image[np.ix_(rows, columns)]
@@ -608,7 +612,7 @@ def _scores(alignment: Alignment, reference: Image, mask: Mask) -> Scores:
     product = phasors * known.conj()
     phase = np.where(product == 0, RANDOM_PHASE, np.angle(product))
     mean_phase = np.exp(-1j * np.angle(known.sum()))
-    phases = [np.angle(full * mean_phase) for full in (alignment.image, reference)]
+    phases = tuple(np.angle(full * mean_phase) for full in (alignment.image, reference))
     ring = fourier_ring_correlation(alignment.image, reference, mask)
     return Scores(
         phase_rmse=_rms(phase),
@@ -617,7 +621,7 @@ def _scores(alignment: Alignment, reference: Image, mask: Mask) -> Scores:
         amplitude_correlation=_pearson(np.abs(image), np.abs(wanted)),
         complex_error=float(np.linalg.norm(image - wanted) / np.linalg.norm(wanted)),
         amplitude_ssim=_similarity(np.abs(alignment.image), np.abs(reference), mask),
-        phase_ssim=_similarity(*phases, mask),
+        phase_ssim=_similarity(phases[0], phases[1], mask),
         frc=first_crossing(*ring),
         shift=alignment.shift,
     )
@@ -625,9 +629,8 @@ def _scores(alignment: Alignment, reference: Image, mask: Mask) -> Scores:
 
 def _phasors(values: Image) -> Image:
     """Return values of modulus 1, and 0 where there is no phase."""
-    modulus = np.abs(values)
-    some = modulus > FLAT * modulus.max()
-    phasors: Image = np.where(some, values, 0) / np.where(some, modulus, 1)
+    modulus = np.where(values == 0, 1, np.abs(values))
+    phasors: Image = values / modulus
     return phasors
 
 
