@@ -146,7 +146,7 @@ def test_positions_far_beyond_the_array_are_no_trouble() -> None:
 
 @given(
     shift=st.tuples(st.floats(-6, 6), st.floats(-6, 6)),
-    cycles=st.tuples(st.floats(-9, 9), st.floats(-9, 9)),
+    cycles=st.tuples(st.floats(-20, 20), st.floats(-20, 20)),
     modulus=st.sampled_from([1e-6, 0.3, 1.0, 5e4]),
     angle=st.floats(-np.pi, np.pi),
     seed=st.integers(0, 100),
