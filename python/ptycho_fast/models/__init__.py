@@ -1,0 +1,1 @@
+"""A reconstruction network in PyTorch, and the classical passes around it."""
