@@ -30,16 +30,16 @@ DIMMEST = 0.5
 LARGEST_GAIN = 1.5
 """In units of what would bring the modelled amplitude to the measured one.
 
-1 would be zero photons taken for darkness and dim patterns for dimmer ones than they are (0.20 rad
-instead of 0.14 at 1e3 photons a pattern); above 2, what no model explains in measured patterns
-does harm.
+Zero counts then pull less than one count pushes, as in the likelihood of counts. A compromise:
+less is worse in the dark (simulated, 1e3 photons a pattern), more is worse where measured
+patterns hold what no model explains (the Siemens star).
 """
 
 ROUNDING = 1e-10
 """Of the brightest intensity: what float32 leaves where there should be none is far below."""
 
 MOMENTUM = 0.7
-"""What is left of the former update in the next: two or three times fewer passes from nothing."""
+"""What is left of the former update in the next: fewer passes from nothing, most so if thinned."""
 
 CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**22}
 """Pixels of a batch taken at a time: what a processor's cache holds, what fills a GPU."""
