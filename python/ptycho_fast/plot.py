@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
@@ -84,14 +85,7 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    try:
-        # Not pyplot: that would pick a backend for the whole process.
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        msg = (
-            f'Pictures need matplotlib ({error}). Install it with: pip install "ptycho_fast[plot]"'
-        )
-        raise ImportError(msg) from error
+    figure_class = _figure_class()
     if groups is not None:
         check_groups(scan, groups)
 
@@ -115,7 +109,7 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
 
     rows = 1 if groups is None else 2
     columns = -(-len(panels) // rows)
-    figure = Figure(figsize=(6.6 * columns, 6.6 * rows + 0.4), dpi=120, layout="compressed")
+    figure = figure_class(figsize=(6.6 * columns, 6.6 * rows + 0.4), dpi=120, layout="compressed")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, draw in zip(grid, panels, strict=False):
         draw(axes)
@@ -355,3 +349,65 @@ def _mean_pattern(axes: Axes, scan: Scan) -> None:
     axes.figure.colorbar(image, ax=axes, shrink=0.75, label="log10(1 + amplitude)")
     _label(axes, "Mean diffraction pattern (the scan has no object)")
     axes.set(xlabel="detector x (pixels)", ylabel="detector y (pixels)")
+
+
+def _figure_class() -> type[Figure]:
+    try:
+        # Not pyplot: that would pick a backend for the whole process.
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        msg = (
+            f'Pictures need matplotlib ({error}). Install it with: pip install "ptycho_fast[plot]"'
+        )
+        raise ImportError(msg) from error
+    return Figure
+
+
+def plot_image(
+    image: NDArray[np.complexfloating],
+    coverage: NDArray[np.floating],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "",
+) -> None:
+    """Draw a reconstructed object to a PNG file: its phase and its modulus.
+
+    Parameters
+    ----------
+    image : ndarray, (H, W), complex
+        The object, indexed ``[row=y, column=x]``.
+    coverage : ndarray, (H, W), float
+        How well each pixel was seen. Shown is where that is at least a tenth of the median of
+        what was seen at all; the mean phase there is 0.
+    path : path
+        The PNG file. It appears whole or not at all.
+    title : str
+        Above both.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    OSError
+        If the file can't be written.
+    """
+    figure_class = _figure_class()
+    seen = coverage > 0
+    if seen.any():
+        seen = coverage >= np.median(coverage[seen]) / 10
+    turned = np.where(seen, image * np.exp(-1j * np.angle(image[seen].sum())), np.nan)
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    figure = figure_class(figsize=(11, 5), dpi=110, layout="compressed")
+    for axes, (name, values, colours) in zip(
+        figure.subplots(1, 2),
+        (("Phase, rad", np.angle(turned), "viridis"), ("Modulus", np.abs(turned), "gray")),
+        strict=True,
+    ):
+        figure.colorbar(axes.imshow(values, cmap=colours, interpolation="nearest"), ax=axes)
+        if len(rows):
+            axes.set_xlim(columns[0] - 0.5, columns[-1] + 0.5)
+            axes.set_ylim(rows[-1] + 0.5, rows[0] - 0.5)
+        axes.set(title=name, xlabel="x, pixels", ylabel="y, pixels")
+    figure.suptitle(title)
+    with replacing(path) as file:
+        figure.savefig(file, format="png")

@@ -1,1 +1,19 @@
-"""A reconstruction network in PyTorch, and the classical passes around it."""
+"""From a raw scan to an image: networks that learn from diffraction alone.
+
+Needs PyTorch: ``pip install "ptycho_fast[torch]"``. Nothing here keeps global state.
+"""
+
+from ptycho_fast.models.architectures import architectures, register_architecture
+from ptycho_fast.models.model import ModelConfig, PtychoModel, Reconstruction
+from ptycho_fast.models.raw import RawScan, group_raw_npz, load_raw_npz
+
+__all__ = [
+    "ModelConfig",
+    "PtychoModel",
+    "RawScan",
+    "Reconstruction",
+    "architectures",
+    "group_raw_npz",
+    "load_raw_npz",
+    "register_architecture",
+]

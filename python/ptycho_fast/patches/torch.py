@@ -100,6 +100,54 @@ def extract_patches(
     return patches
 
 
+def add_patches(patches: Tensor, positions: Any, shape: tuple[int, int]) -> Tensor:
+    """Add patches to an object of zeros where `extract_patches` would cut them: its adjoint.
+
+    Differentiable with respect to the patches, to any order.
+
+    Parameters
+    ----------
+    patches : tensor, (B, N, N, C), complex64
+        What to add; the object is made on their device.
+    positions : tensor or array_like, (B, 2, C) or (B, 1, 2, C), real
+        As of `extract_patches`.
+    shape : (int, int)
+        Rows and columns of the object (H, W); what falls outside is dropped.
+
+    Returns
+    -------
+    tensor, (H, W), complex64
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or positions are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ptycho_fast.patches.torch import add_patches
+    >>> add_patches(torch.ones(1, 1, 1, 1) + 0j, [[[1.5], [0.0]]], (1, 4)).real
+    tensor([[0.0000, 0.5000, 0.5000, 0.0000]])
+    """
+    where = _as_positions(positions)
+    B, _, C = where.shape
+    N = patches.shape[1] if patches.ndim == 4 else 0
+    if patches.shape != (B, N, N, C) or patches.dtype != torch.complex64:
+        msg = (
+            f"patches must be ({B}, N, N, {C}) complex64 for these positions, got "
+            f"{tuple(patches.shape)} {patches.dtype}."
+        )
+        raise ValueError(msg)
+    cut, add = (_cut, _add) if patches.device.type == "cpu" else (_gather, _scatter)
+    image: Tensor = _Linear.apply(
+        patches,
+        functools.partial(add, positions=where, shape=tuple(shape)),
+        functools.partial(cut, positions=where, N=N),
+    )
+    return image
+
+
 def _as_image(object: Any) -> Tensor:
     """Return an object as complex64 ``(H, W)``."""
     if not isinstance(object, torch.Tensor):

@@ -1,0 +1,85 @@
+"""A U-Net with a head for the modulus and one for the phase at each of its three sides.
+
+After Ronneberger, Fischer and Brox, MICCAI 2015, and PtychoNN, Cherukara et al., Appl. Phys. Lett.
+117, 044103 (2020).
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ptycho_fast.models.architectures import register_architecture
+from ptycho_fast.models.architectures.blocks import (
+    PolarNetwork,
+    Pyramid,
+    Residual,
+    convolve,
+    grow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class UNet(PolarNetwork):
+    """A U on a quarter, a sixteenth and a 64th of the pixels, with blocks to be chosen.
+
+    Parameters
+    ----------
+    features, channels : int
+        See `ptycho_fast.models.register_architecture`.
+    width : int
+        Channels of the finest layer; each coarser one has twice as many.
+    block : callable
+        Makes a block that keeps sides and channels, from the channels and the level (0, 1, 2).
+    """
+
+    def __init__(
+        self, features: int, channels: int, width: int, block: Callable[[int, int], nn.Module]
+    ) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width]
+        self.stem = convolve(4 * features, width)
+        self.encoder = nn.ModuleList(block(w, level) for level, w in enumerate(widths))
+        self.down = nn.ModuleList(
+            convolve(w, wider, 4, 2) for w, wider in itertools.pairwise(widths)
+        )
+        self.up = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[1::-1])
+        self.decoder = nn.ModuleList(block(widths[level], level) for level in (1, 0))
+        self.heads = Pyramid(widths[::-1], 2 * channels)
+
+    def polar(self, features: Tensor) -> Tensor:  # noqa: D102
+        x = self.stem(functional.pixel_unshuffle(features, 2))
+        skips = []
+        for encode, down in zip(self.encoder, self.down, strict=False):
+            x = encode(x)
+            skips.append(x)
+            x = down(x)
+        x = self.encoder[-1](x)
+        seen = [x]
+        for up, decode, skip in zip(self.up, self.decoder, skips[::-1], strict=True):
+            # Added, not joined: half the arithmetic, and as good here.
+            x = decode(grow(up(x)) + skip)
+            seen.append(x)
+        made: Tensor = self.heads(seen)
+        return made
+
+
+@register_architecture("cnn")
+class CNN(UNet):
+    """A U-Net of residual blocks.
+
+    Parameters
+    ----------
+    features, channels, N : int
+        See `ptycho_fast.models.register_architecture`.
+    width : int
+        Channels of the finest layer.
+    """
+
+    def __init__(self, *, features: int, channels: int, N: int, width: int = 16) -> None:
+        super().__init__(features, channels, width, lambda w, level: Residual(w))

@@ -1,0 +1,69 @@
+"""A Fourier neural operator: lifter, Fourier blocks, a small refiner.
+
+Li et al., Fourier neural operator for parametric partial differential equations, ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ptycho_fast.models.architectures import register_architecture
+from ptycho_fast.models.architectures.blocks import (
+    PolarNetwork,
+    SpectralMixing,
+    convolve,
+    start_at_zero,
+)
+
+
+@register_architecture("fno")
+class FNO(PolarNetwork):
+    """Fourier blocks at half the side, each a spectral and a pointwise part.
+
+    Parameters
+    ----------
+    features, channels, N : int
+        See `ptycho_fast.models.register_architecture`.
+    width : int
+        Channels of the blocks.
+    blocks : int
+        How many.
+    modes : int
+        Fourier modes along each axis.
+    """
+
+    MULTIPLE = 2
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        channels: int,
+        N: int,
+        width: int = 32,
+        blocks: int = 4,
+        modes: int = 16,
+    ) -> None:
+        super().__init__()
+        modes = min(modes, N // 2)
+        self.lifter = nn.Sequential(convolve(4 * features, width), convolve(width, width))
+        self.spectral = nn.ModuleList(SpectralMixing(width, modes) for _ in range(blocks))
+        self.pointwise = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(blocks))
+        self.detail = nn.Conv2d(width, 4 * 8, 1)
+        self.refiner = nn.Sequential(
+            convolve(8 + features, 12),
+            convolve(12, 12),
+            start_at_zero(nn.Conv2d(12, 2 * channels, 3, padding=1)),
+        )
+        self.coarse = start_at_zero(nn.Conv2d(width, 2 * channels, 1))
+
+    def polar(self, features: Tensor) -> Tensor:  # noqa: D102
+        x = self.lifter(functional.pixel_unshuffle(features, 2))
+        for spectral, pointwise in zip(self.spectral, self.pointwise, strict=True):
+            x = x + functional.gelu(spectral(x) + pointwise(x))
+        fine = functional.pixel_shuffle(self.detail(x), 2)
+        smooth = functional.interpolate(self.coarse(x), scale_factor=2, mode="bilinear")
+        made: Tensor = smooth + self.refiner(torch.cat([fine, features], dim=1))
+        return made

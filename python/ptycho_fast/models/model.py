@@ -1,0 +1,737 @@
+"""The model as it is used: train on a scan, image a scan, save and load."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast.checks import as_count
+from ptycho_fast.dataset import GroupedDataset
+from ptycho_fast.grouping import group_positions
+from ptycho_fast.io import read_scan
+from ptycho_fast.patterns import pattern_energies
+from ptycho_fast.scan import Scan
+
+# isort: split
+import torch
+
+from ptycho_fast.models.classical import refine as refine_classically
+from ptycho_fast.models.network import PatchNetwork
+from ptycho_fast.models.physics import LOSSES, diffract, scale_probe
+from ptycho_fast.models.stitching import Stitcher
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    Source = Scan | str | os.PathLike[str]
+
+logger = logging.getLogger("ptycho_fast")
+
+SCHEDULES = ("cosine", "plateau")
+
+PARTNERS = 64
+"""Neighbours from which those are drawn that train a network of single patterns together."""
+
+AT_ONCE = 32
+"""Groups that pass through the network at a time when a scan is imaged."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that makes a `PtychoModel`, but for the probe and what was learned.
+
+    Parameters
+    ----------
+    architecture : str
+    N, gridsize, seed, stages, overlap : int
+    loss, schedule : str
+    learning_rate : float
+    trainable_probe : bool
+    options : dict
+        Of the architecture.
+    """
+
+    architecture: str
+    N: int
+    gridsize: int
+    seed: int
+    stages: int
+    overlap: int
+    loss: str
+    schedule: str
+    learning_rate: float
+    trainable_probe: bool
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """The image of a scan.
+
+    Parameters
+    ----------
+    object : ndarray, (H, W), complex64, optional
+        ``object[row=y, column=x]`` on the grid of the positions; 0 where no patch lies. None if it
+        was not stitched.
+    coverage : ndarray, (H, W), float32, optional
+        How much probe intensity saw each pixel; 1 is one position at its brightest.
+    metrics : dict
+        ``pattern_correlation``: Pearson's, of measured and modelled amplitudes. With
+        ``scan.object`` also `ptycho_fast.metrics.Scores` of the image against it.
+    patches : ndarray, (k, N, N), complex64, optional
+        Of ``stitching=False``.
+    positions : ndarray, (k, 2), float64, optional
+        Of the patches.
+    """
+
+    object: NDArray[np.complex64] | None
+    coverage: NDArray[np.float32] | None
+    metrics: dict[str, Any]
+    patches: NDArray[np.complex64] | None = None
+    positions: NDArray[np.float64] | None = None
+
+
+class PtychoModel:
+    """A network that learns from diffraction, and images a scan in one pass.
+
+    Parameters
+    ----------
+    architecture : str
+        "cnn", "fno", "hybrid", "hybrid_resnet", or one that was registered.
+    N : int
+        Pixels per side of a pattern, even.
+    gridsize : int
+        Patterns are seen in groups of C = gridsize². In groups of several, overlap constrains them.
+    seed : int
+        Of the first weights and of the groups: with it a run on one machine can be repeated.
+    stages : int
+        How often the architecture is applied, each time to what was left unexplained.
+    overlap : int
+        With gridsize 1: patterns that are seen one by one, but trained in groups of so many, whose
+        patches are laid on one canvas. 1 trains each alone.
+    loss : {"poisson", "amplitude"}
+        See `ptycho_fast.models.physics.diffraction_loss`.
+    learning_rate : float
+        Of Adam, after a warm-up.
+    schedule : {"cosine", "plateau"}
+        How the rate falls.
+    trainable_probe : bool
+        Learn the probe too. `train` can refine it before, which is steadier.
+    **options
+        Of the architecture: ``width=...``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.models import PtychoModel
+    >>> scan = pf.simulate_scan(n_positions=64, N=16, seed=0)
+    >>> model = PtychoModel(architecture="cnn", N=16, width=8)
+    >>> history = model.train(scan, max_epochs=1)
+    >>> model.infer(scan).object.shape == scan.object.shape
+    True
+    """
+
+    def __init__(
+        self,
+        architecture: str = "cnn",
+        N: int = 64,
+        gridsize: int = 1,
+        *,
+        seed: int = 0,
+        stages: int = 2,
+        overlap: int = 4,
+        loss: str = "poisson",
+        learning_rate: float = 2.5e-3,
+        schedule: str = "cosine",
+        trainable_probe: bool = False,
+        **options: Any,
+    ) -> None:
+        N = as_count("N", N, least=8)
+        if N % 2:
+            msg = f"N must be even, got {N}."
+            raise ValueError(msg)
+        for what, value, known in (("loss", loss, LOSSES), ("schedule", schedule, SCHEDULES)):
+            if value not in known:
+                msg = f"{what} must be one of {known}, got {value!r}."
+                raise ValueError(msg)
+        if not 0 < learning_rate < 1:
+            msg = f"learning_rate must be between 0 and 1, got {learning_rate!r}."
+            raise ValueError(msg)
+        self.model_config = ModelConfig(
+            architecture=architecture,
+            N=N,
+            gridsize=as_count("gridsize", gridsize, most=8),
+            seed=as_count("seed", seed, least=0, most=2**32 - 1),
+            stages=as_count("stages", stages, most=16),
+            overlap=as_count("overlap", overlap, most=64),
+            loss=loss,
+            schedule=schedule,
+            learning_rate=float(learning_rate),
+            trainable_probe=bool(trainable_probe),
+            options=options,
+        )
+        self.network: PatchNetwork | None = None
+        self.mean_energy = math.nan
+        # What is wrong with the architecture's options is said now.
+        self._build(np.ones((1, N, N), np.complex64))
+
+    def __repr__(self) -> str:
+        config = self.model_config
+        state = "untrained" if self.network is None else f"{self.n_parameters} parameters"
+        return (
+            f"PtychoModel({config.architecture!r}, N={config.N}, gridsize={config.gridsize}, "
+            f"{state})"
+        )
+
+    @property
+    def architecture(self) -> str:
+        """The architecture's name."""
+        return self.model_config.architecture
+
+    @property
+    def probe(self) -> NDArray[np.complex64] | None:
+        """The probe, (modes, N, N), in roots of the counts it was trained with."""
+        if self.network is None:
+            return None
+        probe: NDArray[np.complex64] = self.network.probe.detach().cpu().numpy()
+        return probe
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers are learned."""
+        network = self.network or self._build(
+            np.ones((1, self.model_config.N, self.model_config.N), np.complex64)
+        )
+        return sum(p.numel() for p in network.stages.parameters())
+
+    # --- training ------------------------------------------------------------------------------
+
+    def train(
+        self,
+        scan: Source,
+        neighbor_count: int = 4,
+        n_groups: int | None = None,
+        batch_size: int = 2,
+        max_epochs: int = 15,
+        *,
+        validation: float | None = None,
+        output: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        refine_probe: int = 0,
+        picture_every: int = 5,
+        device: str = "auto",
+        devices: int = 1,
+        trainer_cls: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Learn from the patterns of a scan; the object, if it is known, only scores.
+
+        A model that was trained goes on from where it is.
+
+        Parameters
+        ----------
+        scan : Scan or path-like
+            With a probe.
+        neighbor_count : int
+            Neighbours considered per centre, at least gridsize².
+        n_groups : int, optional
+            Groups of an epoch, drawn anew for each; one for every position by default.
+        batch_size : int
+            Groups per step (and device).
+        max_epochs : int
+            Epochs in all, also of a run that goes on.
+        validation : float, optional
+            Share of the scan, a block at its end, that is held out and only scored.
+        output : path-like, optional
+            A folder for the model, the checkpoint, ``history.csv`` and pictures, written after
+            each epoch; nothing is written without.
+        resume : bool
+            Go on from the checkpoint in `output`: the losses are those of a run that was never
+            stopped.
+        refine_probe : int
+            Classical passes (`ptycho_fast.models.classical.refine`) that refine the probe before
+            the first epoch. On measured data it is the probe that decides; 20 do.
+        picture_every : int
+            Epochs from one picture of the stitched phase to the next, with its
+            correlation; 0 for none.
+        device : {"auto", "cpu", "gpu"}
+            A GPU, where there is one, by default.
+        devices : int
+            How many: more than one train together (Lightning's DDP).
+        trainer_cls : type, optional
+            Instead of ``lightning.Trainer``.
+
+        Returns
+        -------
+        list of dict
+            The history, one row an epoch: ``epoch``, ``loss``, ``validation_loss``,
+            ``image_correlation`` (of the moduli with ``scan.object``; without one, of the image
+            with the picture before), ``variation`` of the patches, ``learning_rate``, ``seconds``.
+
+        Raises
+        ------
+        ValueError
+            If the scan has no probe, another N, patterns that are not finite or fewer positions
+            than a batch, if there is no GPU, or `output` holds another run.
+        FloatingPointError
+            If the loss is not finite: it says in which batch. What was written stays.
+        MemoryError
+            If a GPU's memory does not suffice.
+
+        Warns
+        -----
+        UserWarning
+            If all patches become the same image.
+        """
+        # Lightning takes a second to import, which imaging need not wait for.
+        from lightning import Trainer  # noqa: PLC0415
+
+        from ptycho_fast.feeds.lightning import GroupedDataModule  # noqa: PLC0415
+        from ptycho_fast.models import training  # noqa: PLC0415  # it says what to install
+
+        config = self.model_config
+        scan = self._as_scan(scan)
+        accelerator = _accelerator(device)
+        channels = config.gridsize**2
+        neighbor_count = _enough(neighbor_count, channels)
+        if channels == 1 and config.overlap > 1:
+            neighbor_count = max(neighbor_count, PARTNERS)
+        members = max(channels, config.overlap)
+        groups = group_positions(
+            scan.positions,
+            n_groups,
+            group_size=members,
+            n_neighbors=neighbor_count,
+            seed=config.seed,
+            include_center=members > 1,
+        )
+        batch_size = as_count("batch_size", batch_size)
+        if len(groups) < batch_size * devices:
+            msg = (
+                f"{len(groups)} groups of a scan of {len(scan)} positions are fewer than a batch "
+                f"of {batch_size * devices}. Lower batch_size."
+            )
+            raise ValueError(msg)
+        folder = None if output is None else Path(output)
+        checkpoint = _checkpoint(folder, resume=resume)
+        if checkpoint is not None:
+            self._take(type(self).load(checkpoint.parent), checkpoint.parent)
+        energy = self._mean_energy(scan)
+        if self.network is None:
+            torch.manual_seed(config.seed)
+            probe = scale_probe(_probe_of(scan), energy, scan.mask)
+            if refine_probe:
+                probe = self._refined_probe(scan, probe, refine_probe)
+            self.network = self._build(probe)
+            self.mean_energy = energy
+        network = self.network
+        network.set_mask(scan.mask)
+
+        data = GroupedDataset(scan, groups)
+        held_out = None
+        if validation is not None:
+            data, held_out = data.split(validation)
+        feed = GroupedDataModule(
+            data, held_out, batch_size=batch_size, seed=config.seed, redraw=True
+        )
+        previous: list[NDArray[np.complex64]] = []
+
+        def picture(epochs: int) -> float:
+            made = self.infer(scan, device=accelerator)
+            image = made.object
+            assert image is not None
+            if folder is not None:
+                _draw(image, made.coverage, folder / f"epoch_{epochs:04d}.png", f"epoch {epochs}")
+            correlation = made.metrics.get("amplitude_correlation")
+            if correlation is None:
+                correlation = _correlation(image, previous[-1]) if previous else math.nan
+            previous[:] = [image]
+            return float(correlation)
+
+        watch = training.Watch(
+            folder, lambda: None if folder is None else self.save(folder), picture, picture_every
+        )
+        module = training.Reconstructor(
+            network,
+            loss=config.loss,
+            learning_rate=config.learning_rate,
+            schedule=config.schedule,
+            trainable_probe=config.trainable_probe,
+        )
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        with training.quiet():
+            trainer = (trainer_cls or Trainer)(
+                accelerator=accelerator,
+                devices=devices,
+                strategy="ddp" if devices > 1 else "auto",
+                max_epochs=as_count("max_epochs", max_epochs),
+                precision="bf16-mixed" if accelerator == "gpu" else "32-true",
+                gradient_clip_val=1.0,
+                callbacks=[watch, *([] if folder is None else [training.keep_last(folder)])],
+                enable_checkpointing=folder is not None,
+                enable_model_summary=False,
+                logger=False,
+                use_distributed_sampler=False,
+                log_every_n_steps=1,
+            )
+        network.train()
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with training.quiet():
+                trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        except torch.OutOfMemoryError as error:
+            msg = (
+                f"The GPU's memory does not hold a step of batch_size={batch_size} groups of "
+                f"{channels} patterns of {config.N} pixels. Lower batch_size, or the "
+                f"architecture's width. ({error})"
+            )
+            raise MemoryError(msg) from error
+        finally:
+            network.to("cpu").eval()
+        if folder is not None and trainer.is_global_zero:
+            self.save(folder)
+        return watch.rows
+
+    # --- imaging -------------------------------------------------------------------------------
+
+    def infer(
+        self,
+        scan: Source,
+        stitching: bool = True,
+        refine: int = 0,
+        *,
+        n_groups: int | None = None,
+        device: str = "auto",
+    ) -> Reconstruction:
+        """Image a scan.
+
+        Parameters
+        ----------
+        scan : Scan or path-like
+            Of the same N. Its photons may be other than those of training.
+        stitching : bool
+            False for the patches as they come from the network.
+        refine : int
+            Classical passes from the network's image (`ptycho_fast.models.classical.refine`).
+        n_groups : int, optional
+            Groups around so many positions, drawn at random; around every position by default.
+        device : {"auto", "cpu", "gpu"}
+
+        Returns
+        -------
+        Reconstruction
+
+        Raises
+        ------
+        ValueError
+            If the model was not trained, N differs, patterns are not finite, or there is no GPU.
+        MemoryError
+            If a GPU's memory does not suffice.
+        """
+        network = self.network
+        if network is None:
+            msg = "This model was not trained. Call train first, or load a run."
+            raise ValueError(msg)
+        config = self.model_config
+        scan = self._as_scan(scan)
+        where = torch.device("cuda" if _accelerator(device) == "gpu" else "cpu")
+        if refine and not stitching:
+            msg = f"refine={refine} works on the stitched image. Leave stitching=False out."
+            raise ValueError(msg)
+        refine = as_count("refine", refine, least=0)
+        channels = config.gridsize**2
+        groups = (
+            group_positions(
+                scan.positions,
+                n_groups,
+                gridsize=config.gridsize,
+                n_neighbors=channels,
+                seed=config.seed,
+                include_center=channels > 1,
+                centers="sequential" if n_groups is None else "random",
+            )
+            if channels > 1 or n_groups is not None
+            else None
+        )
+        rows = np.arange(len(scan))[:, np.newaxis] if groups is None else groups.indices
+        # What differs between the scans is taken to be the exposure.
+        exposure = math.sqrt(self._mean_energy(scan) / self.mean_energy)
+        before = next(network.parameters()).device
+        trained = network.training
+        network.to(where).eval().set_mask(scan.mask)
+        probe = network.probe.detach() * exposure
+        weight = network.weight.cpu().numpy()
+        stitcher = Stitcher(_shape(scan), scan.positions, weight) if stitching else None
+        kept: list[NDArray[np.complex64]] = []
+        fit = _Pearson()
+        try:
+            with torch.inference_mode():
+                for first in range(0, len(rows), AT_ONCE):
+                    some = rows[first : first + AT_ONCE]
+                    patterns = np.asarray(scan.diffraction[some.reshape(-1)], np.float32)
+                    amplitude = torch.from_numpy(
+                        patterns.reshape(*some.shape, *patterns.shape[1:])
+                    ).to(where)
+                    positions = scan.positions[some].transpose(0, 2, 1)
+                    made = network(amplitude / exposure, positions)[-1]
+                    modelled = diffract(made, probe).sqrt()
+                    fit.add(amplitude, modelled, network.mask)
+                    patches = made.flatten(0, 1).cpu().numpy()
+                    if stitcher is None:
+                        kept.append(patches)
+                    else:
+                        stitcher.add(some.reshape(-1), patches)
+        except torch.OutOfMemoryError as error:
+            msg = f"The GPU's memory does not suffice; pass device='cpu'. ({error})"
+            raise MemoryError(msg) from error
+        finally:
+            network.to(before).train(trained)
+        metrics: dict[str, Any] = {"pattern_correlation": fit.correlation()}
+        if stitcher is None:
+            patches = np.concatenate(kept)
+            return Reconstruction(
+                None, None, metrics, patches, scan.positions[rows.reshape(-1)].copy()
+            )
+        image, coverage = stitcher.image(), stitcher.coverage
+        if refine:
+            start = np.where(coverage > 0, image, 1).astype(np.complex64)
+            refined = refine_classically(
+                scan, start, probe.cpu().numpy(), passes=refine, device=where
+            )
+            image = np.where(coverage > 0, refined.object, 0).astype(np.complex64)
+        metrics.update(_scores(image, scan))
+        return Reconstruction(image, coverage, metrics)
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model: ``config.json``, ``probe.npy`` and ``model.safetensors``.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made if it is missing. Each file appears whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If the model was not trained.
+        """
+        from ptycho_fast.models.storage import save_model  # noqa: PLC0415
+
+        if self.network is None:
+            msg = "There is nothing to save: this model was not trained."
+            raise ValueError(msg)
+        save_model(Path(folder), self.model_config, self.network, self.mean_energy)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> PtychoModel:
+        """Read a model that was saved. No code in the files is run.
+
+        Parameters
+        ----------
+        folder : path-like
+
+        Returns
+        -------
+        PtychoModel
+
+        Raises
+        ------
+        ValueError
+            If a file is missing, damaged, or of another model.
+        """
+        from ptycho_fast.models.storage import put_weights, read_model  # noqa: PLC0415
+
+        saved = read_model(Path(folder))
+        model = cls(**saved.arguments)
+        network = model._build(saved.probe)
+        put_weights(network, saved.weights, Path(folder))
+        model.network, model.mean_energy = network.eval(), saved.mean_energy
+        return model
+
+    # --- what they share -----------------------------------------------------------------------
+
+    def _build(self, probe: NDArray[np.complex64]) -> PatchNetwork:
+        """Make the network around a probe."""
+        config = self.model_config
+        return PatchNetwork(
+            config.architecture,
+            N=config.N,
+            channels=config.gridsize**2,
+            probe=probe,
+            stages=config.stages,
+            **config.options,
+        )
+
+    def _as_scan(self, source: Source) -> Scan:
+        scan = source if isinstance(source, Scan) else read_scan(source)
+        if scan.N != self.model_config.N:
+            msg = (
+                f"The scan's patterns have {scan.N} x {scan.N} pixels, the model was made for "
+                f"N={self.model_config.N}. Make one with PtychoModel(N={scan.N})."
+            )
+            raise ValueError(msg)
+        return scan
+
+    def _mean_energy(self, scan: Scan) -> float:
+        """Return the counts of a pattern, in the mean; every pattern is looked at."""
+        energies = scan.energies
+        if energies is None:
+            energies = pattern_energies(scan.diffraction, mask=scan.mask)
+        bad = np.flatnonzero(~np.isfinite(energies))
+        if len(bad):
+            msg = (
+                f"{len(bad)} of {len(scan)} patterns are not finite, scan index {bad[0]} the "
+                "first. Leave them out of the scan, or mask their pixels."
+            )
+            raise ValueError(msg)
+        mean = float(energies.mean())
+        if mean == 0:
+            msg = f"All {len(scan)} patterns are dark: there is nothing to learn from."
+            raise ValueError(msg)
+        return mean
+
+    def _refined_probe(
+        self, scan: Scan, probe: NDArray[np.complex64], passes: int
+    ) -> NDArray[np.complex64]:
+        start = np.ones(_shape(scan), np.complex64)
+        found = refine_classically(scan, start, probe, passes=passes, refine_probe=True)
+        logger.info(
+            "probe: %d classical passes, residual %.3f -> %.3f",
+            passes,
+            found.residuals[0],
+            found.residuals[-1],
+        )
+        return found.probe
+
+    def _take(self, other: PtychoModel, folder: Path) -> None:
+        """Go on as another model of the same configuration."""
+        if other.model_config != self.model_config:
+            mine, its = dataclasses.asdict(self.model_config), other.model_config
+            differing = {
+                name: (value, getattr(its, name))
+                for name, value in mine.items()
+                if getattr(its, name) != value
+            }
+            listed = "; ".join(
+                f"{name} is {a!r} here, {b!r} there" for name, (a, b) in differing.items()
+            )
+            msg = f"{folder} holds a run of another model: {listed}. Use another folder."
+            raise ValueError(msg)
+        self.network, self.mean_energy = other.network, other.mean_energy
+
+
+class _Pearson:
+    """Pearson's correlation of numbers that come in pieces."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(6)
+
+    def add(self, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None) -> None:
+        if mask is not None:
+            a, b = a[..., mask], b[..., mask]
+        parts = (a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum())
+        self._sums += [a.numel(), *(float(part) for part in parts)]
+
+    def correlation(self) -> float:
+        n, a, b, aa, bb, ab = self._sums
+        spread = (aa - a * a / n) * (bb - b * b / n)
+        return float((ab - a * b / n) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _probe_of(scan: Scan) -> NDArray[np.complexfloating]:
+    if scan.probe is None:
+        msg = (
+            "The scan has no probe, and without one patterns cannot be carried to the object. "
+            "Give it one: dataclasses.replace(scan, probe=...), or a key probeGuess in the file."
+        )
+        raise ValueError(msg)
+    return scan.probe
+
+
+def _enough(neighbor_count: int, channels: int) -> int:
+    if as_count("neighbor_count", neighbor_count) < channels:
+        msg = (
+            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
+            f"of {channels} patterns is drawn from the neighbours of its centre."
+        )
+        raise ValueError(msg)
+    return neighbor_count
+
+
+def _accelerator(device: str) -> str:
+    if device not in ("auto", "cpu", "gpu"):
+        msg = f"device must be 'auto', 'cpu' or 'gpu', got {device!r}."
+        raise ValueError(msg)
+    there = torch.cuda.is_available()
+    if device == "gpu" and not there:
+        msg = "device='gpu' was asked for, but PyTorch finds no GPU. Pass 'cpu' or 'auto'."
+        raise ValueError(msg)
+    return "gpu" if there and device != "cpu" else "cpu"
+
+
+def _shape(scan: Scan) -> tuple[int, int]:
+    """Return the rows and columns of a scan's object."""
+    if scan.object is not None:
+        return scan.object.shape[0], scan.object.shape[1]
+    width, height = (math.ceil(most + scan.N / 2) + 1 for most in scan.positions.max(axis=0))
+    return height, width
+
+
+def _checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
+    """Return where to go on from, if anywhere; refuse to write over a run."""
+    if folder is None:
+        if resume:
+            msg = "resume=True goes on from a folder: pass output=."
+            raise ValueError(msg)
+        return None
+    found = folder / "last.ckpt"
+    if resume and not found.exists():
+        msg = f"There is nothing to go on from: {found} is missing. Leave resume out."
+        raise ValueError(msg)
+    if not resume and (found.exists() or (folder / "config.json").exists()):
+        msg = f"{folder} holds a run already. Pass resume=True to go on with it, or another folder."
+        raise ValueError(msg)
+    return found if resume else None
+
+
+def _scores(image: NDArray[np.complex64], scan: Scan) -> dict[str, Any]:
+    if scan.object is None:
+        return {}
+    from ptycho_fast.metrics import score  # noqa: PLC0415
+
+    try:
+        return score(image, scan.object, scan.positions, scan.N).as_dict()
+    except ValueError as error:  # an image too small to be scored is an image all the same
+        logger.warning("The image was not scored: %s", error)
+        return {}
+
+
+def _correlation(image: NDArray[np.complex64], other: NDArray[np.complex64]) -> float:
+    """Return the modulus of the complex correlation of two images."""
+    norms = float(np.linalg.norm(image)) * float(np.linalg.norm(other))
+    return float(np.abs(np.vdot(image, other))) / norms if norms else 0.0
+
+
+def _draw(image: Any, coverage: Any, path: Path, title: str) -> None:
+    from ptycho_fast.plot import plot_image  # noqa: PLC0415
+
+    plot_image(image, coverage, path, title=title)

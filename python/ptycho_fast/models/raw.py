@@ -1,0 +1,140 @@
+"""A scan as the arrays of its file, and its groups as one dictionary."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ptycho_fast.checks import as_count
+from ptycho_fast.io import read_scan
+from ptycho_fast.ptychopinn import RawData
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class RawScan:
+    """What a scan file holds, under the names it has there.
+
+    Parameters
+    ----------
+    xcoords, ycoords : ndarray, (n,), float64
+        Centre of each patch in pixels of the object grid, columns and rows.
+    diffraction : ndarray, (n, N, N)
+        Measured amplitude.
+    probeGuess : ndarray, (N, N) or (modes, N, N), complex, optional
+    objectGuess : ndarray, (H, W), complex, optional
+    scan_index : ndarray, (n,), optional
+    metadata : mapping
+    """
+
+    xcoords: NDArray[np.float64]
+    ycoords: NDArray[np.float64]
+    diffraction: NDArray[Any]
+    probeGuess: NDArray[np.complexfloating] | None  # noqa: N815
+    objectGuess: NDArray[np.complexfloating] | None  # noqa: N815
+    scan_index: NDArray[Any] | None
+    metadata: Mapping[str, Any]
+
+
+def load_raw_npz(path: str | os.PathLike[str]) -> RawScan:
+    """Read a scan file under the names it has there.
+
+    Parameters
+    ----------
+    path : path-like
+        What `ptycho_fast.read_scan` reads.
+
+    Returns
+    -------
+    RawScan
+
+    Raises
+    ------
+    ValueError, OSError
+        As `ptycho_fast.read_scan`.
+    """
+    scan = read_scan(path)
+    return RawScan(
+        xcoords=scan.positions[:, 0].copy(),
+        ycoords=scan.positions[:, 1].copy(),
+        diffraction=scan.diffraction,
+        probeGuess=scan.probe,
+        objectGuess=scan.object,
+        scan_index=scan.scan_index,
+        metadata=scan.metadata,
+    )
+
+
+def group_raw_npz(
+    raw: RawScan,
+    *,
+    N: int,
+    gridsize: int,
+    neighbor_count: int,
+    n_groups: int,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Draw groups and gather all that belongs to them.
+
+    Parameters
+    ----------
+    raw : RawScan
+    N : int
+        Pixels per side of a pattern.
+    gridsize : int
+        C = gridsize² patterns in a group.
+    neighbor_count : int
+        Neighbours considered per centre.
+    n_groups : int
+        How many groups (B).
+    seed : int, optional
+        0..2**32-1. Fresh entropy by default; NumPy's global stream is neither read nor changed.
+
+    Returns
+    -------
+    dict
+        As `ptycho_fast.ptychopinn.RawData.generate_grouped_data`.
+
+    Raises
+    ------
+    ValueError
+        If ``neighbor_count < gridsize**2``, or as there.
+
+    Examples
+    --------
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.models import RawScan, group_raw_npz
+    >>> scan = pf.simulate_scan(n_positions=60, N=16, seed=0)
+    >>> raw = RawScan(*scan.positions.T, scan.diffraction, scan.probe, scan.object, None, {})
+    >>> data = group_raw_npz(raw, N=16, gridsize=2, neighbor_count=4, n_groups=10, seed=1)
+    >>> data["diffraction"].shape
+    (10, 16, 16, 4)
+    """
+    channels = as_count("gridsize", gridsize, most=46340) ** 2
+    if as_count("neighbor_count", neighbor_count) < channels:
+        msg = (
+            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
+            f"of {channels} patterns is drawn from the neighbours of its centre."
+        )
+        raise ValueError(msg)
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little")
+    data = RawData(
+        raw.xcoords,
+        raw.ycoords,
+        None,
+        None,
+        raw.diffraction,
+        raw.probeGuess,
+        raw.scan_index,
+        raw.objectGuess,
+    )
+    return data.generate_grouped_data(
+        N, K=neighbor_count, nsamples=n_groups, seed=seed, gridsize=gridsize
+    )

@@ -1,0 +1,346 @@
+"""The training loop: Lightning's, with what a reconstruction needs to be watched and to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import logging
+import math
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+try:
+    from lightning import LightningModule
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+except ModuleNotFoundError as error:
+    msg = f'Lightning is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
+    raise ImportError(msg) from None
+
+from ptycho_fast.io.atomic import replacing
+from ptycho_fast.models.physics import Canvas, diffract, diffraction_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from ptycho_fast.models.network import PatchNetwork
+
+logger = logging.getLogger("ptycho_fast")
+
+COLUMNS = (
+    "epoch",
+    "loss",
+    "validation_loss",
+    "image_correlation",
+    "variation",
+    "learning_rate",
+    "seconds",
+)
+CHECKPOINT = "last.ckpt"
+HISTORY = "history.csv"
+
+WARM_UP = 100
+"""Steps until the learning rate is reached; at most a tenth of all."""
+
+COLLAPSED = 0.01
+"""Variation of the patches below which they are all the same image."""
+
+
+class Reconstructor(LightningModule):
+    """One network in training.
+
+    Parameters
+    ----------
+    network : PatchNetwork
+    loss : {"poisson", "amplitude"}
+    learning_rate : float
+        Of Adam, after the warm-up.
+    schedule : {"cosine", "plateau"}
+        Cosine to 0 at the last step, or halved after 5 epochs without a lower loss.
+    trainable_probe : bool
+    """
+
+    def __init__(
+        self,
+        network: PatchNetwork,
+        *,
+        loss: str,
+        learning_rate: float,
+        schedule: str,
+        trainable_probe: bool,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        network.probe_parts.requires_grad_(trainable_probe)
+        self.variation = math.nan
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Tensor]:
+        """Move the patterns; positions are wanted where they are."""
+        moved = self.network.probe_parts.device if device is None else device
+        patterns = batch["diffraction"].to(moved, non_blocking=True)
+        return {**batch, "diffraction": patterns}
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return what each stage's patches cost, and the last of them."""
+        network = self.network
+        amplitude = batch["diffraction"].float()
+        positions = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
+        if network.channels == amplitude.shape[1]:
+            made = network(amplitude, positions)
+        else:
+            # The network sees single patterns, and is held to what their neighbours show: a
+            # pattern alone leaves open how much of it modulus and how much phase has made.
+            alone = network(amplitude.flatten(0, 1).unsqueeze(1))
+            canvas = Canvas(positions, network.weight)
+            made = [patches.view_as(amplitude) for patches in alone]
+            made = made[:1] + [canvas.merge(patches) for patches in made]
+        probe = network.probe
+        losses = [
+            diffraction_loss(diffract(patches, probe), amplitude, self.loss, network.mask)
+            for patches in made
+        ]
+        return losses, made[-1].detach()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the sum of the stages' losses; that of the last is logged."""
+        losses, patches = self._losses(batch)
+        if not math.isfinite(float(losses[-1].detach())):
+            self._refuse(batch, batch_idx, float(losses[-1].detach()))
+        self.log("loss", losses[-1].detach(), prog_bar=True, on_epoch=True, batch_size=len(patches))
+        if batch_idx == 0:
+            self.variation = variation(patches, self.network.weight)
+        return torch.stack(losses).sum()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the last stage's loss."""
+        losses, patches = self._losses(batch)
+        self.log("validation_loss", losses[-1], prog_bar=True, batch_size=len(patches))
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam and its schedule."""
+        network = self.network
+        learned = [
+            p for name, p in network.named_parameters() if p.requires_grad and name != "probe_parts"
+        ]
+        # PyTorch has no fused step for complex weights.
+        fused = not any(p.is_complex() for p in learned)
+        groups: list[dict[str, Any]] = [{"params": learned}]
+        if network.probe_parts.requires_grad:
+            # Adam steps by the rate itself: here in units of the probe, and gently, since at the
+            # rate of the network it diverges.
+            brightest = float(network.probe_parts.detach().abs().max())
+            groups.append(
+                {
+                    "params": [network.probe_parts],
+                    "lr": 0.1 * self.learning_rate * brightest,
+                }
+            )
+        adam = torch.optim.Adam(groups, lr=self.learning_rate, betas=(0.9, 0.99), fused=fused)
+        steps = int(self.trainer.estimated_stepping_batches)
+        warm_up = max(1, min(WARM_UP, steps // 10))
+        if self.schedule == "plateau":
+            rise = torch.optim.lr_scheduler.LinearLR(adam, 1 / warm_up, total_iters=warm_up)
+            fall = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=5)
+            return [adam], [
+                {"scheduler": rise, "interval": "step"},
+                {"scheduler": fall, "interval": "epoch", "monitor": "loss_epoch"},
+            ]
+
+        def factor(step: int) -> float:
+            done = min(1.0, step / max(1, steps))
+            return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * done))
+
+        cosine = torch.optim.lr_scheduler.LambdaLR(adam, factor)
+        return [adam], [{"scheduler": cosine, "interval": "step"}]
+
+    def _refuse(self, batch: dict[str, Tensor], batch_idx: int, loss: float) -> None:
+        patterns = batch["diffraction"]
+        indices = batch["nn_indices"].cpu().numpy()
+        bad = ~torch.isfinite(patterns).flatten(2).all(dim=2).cpu().numpy()
+        where = f"epoch {self.current_epoch}, batch {batch_idx}"
+        if bad.any():
+            msg = (
+                f"Patterns that are not finite in {where}: scan indices "
+                f"{_listed(np.unique(indices[bad]))}. Leave them out of the scan."
+            )
+        else:
+            msg = (
+                f"The loss is {loss} in {where}, of scan indices {_listed(np.unique(indices))}. "
+                f"Lower the learning rate ({self.learning_rate}); what was learned up to the "
+                "epoch before is kept."
+            )
+        raise FloatingPointError(msg)
+
+
+def variation(patches: Tensor, weight: Tensor) -> float:
+    """Return how much patches differ from each other: 0 if all are one image.
+
+    Parameters
+    ----------
+    patches : tensor, (B, C, N, N), complex64
+    weight : tensor, (N, N), float32
+
+    Returns
+    -------
+    float
+        Root of the mean square distance from the mean patch, in units of the mean square, each
+        freed of its own phase.
+    """
+    flat = patches.flatten(0, 1)
+    if len(flat) < 2:
+        return math.nan
+    factor = (flat * weight).sum(dim=(-2, -1), keepdim=True)
+    flat = flat * torch.polar(torch.ones_like(factor.real), -factor.angle())
+    apart = (flat - flat.mean(dim=0)).abs().square()
+    return float(((apart * weight).sum() / (flat.abs().square() * weight).sum()).sqrt())
+
+
+class Watch(Callback):
+    """Writes the history, keeps the weights, draws the picture, and warns of a collapse.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Nothing is written without.
+    save : callable
+        Writes the model into the folder.
+    picture : callable
+        Takes the number of epochs done; draws the image and returns its correlation.
+    picture_every : int
+        Epochs; 0 for never.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        save: Callable[[], object],
+        picture: Callable[[int], float],
+        picture_every: int,
+    ) -> None:
+        self.folder, self.save, self.picture = folder, save, picture
+        self.picture_every = picture_every
+        self.rows: list[dict[str, Any]] = []
+        self._began = 0.0
+        self._warned = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take up the history where the checkpoint ends."""
+        path = self._history()
+        if trainer.current_epoch and path is not None and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [dict(row) for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write a row and the weights; draw."""
+        seconds = time.perf_counter() - self._began
+        epoch = trainer.current_epoch
+        self._warn(pl_module.variation, epoch)
+        if not trainer.is_global_zero:
+            return
+        last = epoch + 1 == trainer.max_epochs
+        correlation: float | str = ""
+        if self.picture_every and (last or (epoch + 1) % self.picture_every == 0):
+            correlation = self.picture(epoch + 1)
+            trainer.progress_bar_metrics["image_correlation"] = correlation
+        metrics = trainer.callback_metrics
+        row = {
+            "epoch": epoch,
+            "loss": float(metrics["loss_epoch"]),
+            "validation_loss": float(metrics["validation_loss"])
+            if "validation_loss" in metrics
+            else "",
+            "image_correlation": correlation,
+            "variation": pl_module.variation,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(seconds, 3),
+        }
+        self.rows.append(row)
+        path = self._history()
+        if path is None:
+            return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with replacing(path) as file:
+            file.write(text.getvalue().encode())
+        self.save()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Keep what a user who interrupts has."""
+        if isinstance(exception, KeyboardInterrupt) and self.folder is not None:
+            if trainer.is_global_zero:
+                self.save()
+            logger.warning(
+                "Interrupted in epoch %d: the weights are in %s, and the last whole epoch in %s, "
+                "from where resume=True goes on.",
+                trainer.current_epoch,
+                self.folder,
+                self.folder / CHECKPOINT,
+            )
+
+    def _history(self) -> Path | None:
+        return None if self.folder is None else self.folder / HISTORY
+
+    def _warn(self, found: float, epoch: int) -> None:
+        if found < COLLAPSED and epoch > 0 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"After {epoch + 1} epochs the patches differ from each other by {found:.2g} of "
+                f"their size, less than {COLLAPSED}: the network gives one image for every "
+                "pattern. Another seed or a lower learning rate may help, unless the object is as "
+                "faint as that.",
+                stacklevel=2,
+            )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep from Lightning's log and warnings what says nothing to those who train with this."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def keep_last(folder: Path) -> ModelCheckpoint:
+    """Return what writes a checkpoint after each epoch, over the one before.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    return ModelCheckpoint(
+        folder,
+        filename=CHECKPOINT.removesuffix(".ckpt"),
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def _listed(indices: Any) -> str:
+    shown = ", ".join(str(int(i)) for i in indices[:8])
+    return f"{shown}, ... ({len(indices)} in all)" if len(indices) > 8 else shown
