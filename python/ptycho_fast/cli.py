@@ -41,6 +41,8 @@ logger = logging.getLogger("ptycho_fast")
 TIE_NEIGHBORS = 7
 """`inspect` looks for ties at this neighbour, and tries groups: the default K at gridsize 2."""
 
+DEVICES = ("auto", "cpu", "gpu")
+
 DEMO_BATCHES, DEMO_BATCH_SIZE = 8, 32
 
 
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: _complain("warning", str(message))
         try:
             arguments.run(arguments)
-        except (OSError, KeyError, ValueError, ImportError, MemoryError) as error:
+        except (OSError, KeyError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
             _complain("error", _sentence(error))
             return 2
         except KeyboardInterrupt:
@@ -92,7 +94,7 @@ def _sentence(error: Exception) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ptycho-fast",
-        description="From a ptychography scan to the batches a network trains on.",
+        description="From a ptychography scan to the batches a network trains on, and to an image.",
     )
     parser.add_argument("--version", action="version", version=f"ptycho-fast {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -224,13 +226,95 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--plot", type=Path, metavar="PNG", help="draw the scan, the groups and what they cover"
     )
+
+    train = command(
+        "train", _train, "Train a network on the patterns of a scan, and image it.",
+        "SCAN.npz -o RUN/ --architecture hybrid_resnet --gridsize 2 --n-images 2576 --epochs 5",
+    )  # fmt: skip
+    train.usage = "ptycho-fast train FILE -o RUN/ [options]"
+    _add_training(train)
+    _add_reading(train)
+
+    infer = command(
+        "infer", _infer, "Image a scan with a trained network: object, coverage, scores, picture.",
+        "RUN/ SCAN.npz -o OUT/ --n-images 1024 --refine 10",
+    )  # fmt: skip
+    infer.usage = "ptycho-fast infer RUN/ FILE -o OUT/ [options]"
+    infer.add_argument("run_folder", type=Path, metavar="RUN/", help="what train wrote")
+    infer.add_argument("file", type=Path, metavar="FILE", help="the scan")
+    infer.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT/",
+        help="a folder for object.npy, coverage.npy, metrics.json and image.png",
+    )  # fmt: skip
+    _add_count(infer)
+    infer.add_argument(
+        "--refine", type=int, default=0, metavar="P",
+        help="classical passes from the network's image (default: 0)",
+    )  # fmt: skip
+    infer.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    _add_reading(infer)
     return parser
 
 
-def _add_how_much(command: argparse.ArgumentParser) -> None:
-    """Add the options that say how much of a scan is used."""
-    much = command.add_argument_group("how much of the scan")
-    count = much.add_mutually_exclusive_group()
+def _add_training(train: argparse.ArgumentParser) -> None:
+    """Add the options of a model and of its training."""
+    train.add_argument("file", type=Path, metavar="FILE", help="the scan, with its probe")
+    train.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="RUN/",
+        help="a folder for the model, its checkpoint, history.csv and pictures",
+    )  # fmt: skip
+    train.add_argument(
+        "--architecture", default="cnn", metavar="NAME",
+        help="cnn, fno, hybrid or hybrid_resnet (default: cnn)",
+    )  # fmt: skip
+    train.add_argument(
+        "--gridsize", type=int, default=1, metavar="G",
+        help="the network sees groups of G² patterns (default: 1)",
+    )  # fmt: skip
+    train.add_argument(
+        "--neighbors", type=int, default=4, metavar="K",
+        help="draw groups from the K nearest neighbours of a centre (default: 4)",
+    )  # fmt: skip
+    _add_count(train)
+    train.add_argument("--epochs", type=int, default=15, metavar="E", help="(default: 15)")
+    train.add_argument(
+        "--batch-size", type=int, metavar="B",
+        help="groups per step (default: as many as hold 8 patterns)",
+    )  # fmt: skip
+    train.add_argument(
+        "--loss", choices=("poisson", "amplitude"), default="poisson", help="(default: poisson)"
+    )
+    train.add_argument(
+        "--schedule", choices=("cosine", "plateau"), default="cosine", help="(default: cosine)"
+    )
+    train.add_argument(
+        "--learning-rate", type=float, default=2.5e-3, metavar="R", help="(default: 2.5e-3)"
+    )
+    train.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
+    train.add_argument(
+        "--validation", type=float, metavar="SHARE", help="hold out this share of the scan"
+    )
+    train.add_argument(
+        "--refine-probe", type=int, default=0, metavar="P",
+        help="classical passes that refine the probe first: 20 for measured data (default: 0)",
+    )  # fmt: skip
+    train.add_argument("--trainable-probe", action="store_true", help="learn the probe too")
+    train.add_argument(
+        "--picture-every", type=int, default=5, metavar="E",
+        help="epochs from picture to picture, 0 for none (default: 5)",
+    )  # fmt: skip
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in RUN/, as if never ended"
+    )
+    train.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    train.add_argument(
+        "--devices", type=int, default=1, metavar="D", help="that train together (default: 1)"
+    )
+
+
+def _add_count(command: argparse._ActionsContainer) -> None:
+    """Add the two ways of saying how many groups."""
+    count = command.add_mutually_exclusive_group()
     count.add_argument(
         "--groups", "--n-groups", type=int, metavar="B",
         help="groups (default: one around every position)",
@@ -239,6 +323,12 @@ def _add_how_much(command: argparse.ArgumentParser) -> None:
         "--n-images", type=int, metavar="B",
         help="at gridsize 1 images, above it groups: 512 at gridsize 2 are 2048 patterns",
     )  # fmt: skip
+
+
+def _add_how_much(command: argparse.ArgumentParser) -> None:
+    """Add the options that say how much of a scan is used."""
+    much = command.add_argument_group("how much of the scan")
+    _add_count(much)
     much.add_argument(
         "--n-subsample", type=int, metavar="n",
         help="first thin the scan to n positions; the groups are those of "
@@ -648,6 +738,75 @@ def _group(arguments: argparse.Namespace) -> None:
         with _step("picture") as step:
             plot_scan(scan, arguments.plot, groups)
             step.done(str(arguments.plot))
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    with _step("import") as step:
+        from ptycho_fast.models import PtychoModel  # noqa: PLC0415
+
+        step.done("PyTorch")
+    with _step("read") as step:
+        scan = read_scan(arguments.file, **_reading(arguments))
+        step.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
+    model = PtychoModel(
+        arguments.architecture,
+        scan.N,
+        arguments.gridsize,
+        seed=arguments.seed,
+        loss=arguments.loss,
+        learning_rate=arguments.learning_rate,
+        schedule=arguments.schedule,
+        trainable_probe=arguments.trainable_probe,
+    )
+    print(f"{'model':12}{arguments.architecture}, {model.n_parameters} parameters")
+    history = model.train(
+        scan,
+        arguments.neighbors,
+        count_groups(arguments.gridsize, n_images=arguments.n_images, n_groups=arguments.groups),
+        arguments.batch_size,
+        arguments.epochs,
+        validation=arguments.validation,
+        output=arguments.output,
+        resume=arguments.resume,
+        refine_probe=arguments.refine_probe,
+        picture_every=arguments.picture_every,
+        device=arguments.device,
+        devices=arguments.devices,
+    )
+    seconds = sum(float(row["seconds"]) for row in history)
+    print(f"{'trained':12}{len(history)} epochs in {_duration(seconds)}")
+    print(f"{'loss':12}{float(history[0]['loss']):.4g} -> {float(history[-1]['loss']):.4g}")
+    print(f"{'written':12}{arguments.output}")
+
+
+def _infer(arguments: argparse.Namespace) -> None:
+    with _step("import") as step:
+        from ptycho_fast.models import PtychoModel  # noqa: PLC0415
+
+        step.done("PyTorch")
+    with _step("read") as step:
+        model = PtychoModel.load(arguments.run_folder)
+        scan = read_scan(arguments.file, **_reading(arguments))
+        step.done(f"{model}, n = {len(scan)} positions")
+    with _step("image") as step:
+        made = model.infer(
+            scan,
+            refine=arguments.refine,
+            n_groups=count_groups(
+                model.model_config.gridsize, n_images=arguments.n_images, n_groups=arguments.groups
+            ),
+            device=arguments.device,
+        )
+        step.done("done" if made.object is None else f"{made.object.shape} pixels")
+    for name, value in made.metrics.items():
+        if isinstance(value, float):
+            print(f"{name.replace('_', ' '):23}{value:.4f}")
+    twin = made.metrics.get("twin")
+    if twin is not None:
+        print(f"{'of the twin':23}phase rmse {twin['phase_rmse']:.4f}")
+    with _step("write") as step:
+        made.save(arguments.output)
+        step.done(str(arguments.output))
 
 
 class _Step:

@@ -240,15 +240,10 @@ class GroupedDataset:
         ValueError
             If a share or margin leaves one of them without groups.
         """
-        if not 0 < validation < 1:
-            msg = f"validation must be a share between 0 and 1, got {validation!r}."
-            raise ValueError(msg)
         margin = self.N / 4 if margin is None else margin
         sides: tuple[list[_Part], list[_Part]] = ([], [])
         for part in self._parts:
-            positions = part.scan.positions
-            along = positions[:, np.argmax(np.ptp(positions, axis=0))]
-            edge = np.quantile(along, 1 - validation)
+            along, edge = _held_out(part.scan.positions, validation)
             for side, inside in zip(sides, (along < edge - margin, along >= edge), strict=True):
                 side.append(part.within(inside))
         training, held_out = (self._of(tuple(side)) for side in sides)
@@ -800,3 +795,39 @@ class Maker:
             msg = f"The scans' probes have different shapes, {shapes}: one batch can't hold both."
             raise ValueError(msg)
         return np.stack(probes)
+
+
+def held_out_block(positions: NDArray[np.float64], validation: float) -> NDArray[np.bool_]:
+    """Say which positions `GroupedDataset.split` holds out.
+
+    As ``scan_ids`` of `ptycho_fast.group_positions` it keeps groups from reaching across the edge,
+    where they would be lost to both sides.
+
+    Parameters
+    ----------
+    positions : ndarray, (n, 2), float64
+    validation : float
+        Share of the positions.
+
+    Returns
+    -------
+    ndarray, (n,), bool
+
+    Raises
+    ------
+    ValueError
+        If the share is not between 0 and 1.
+    """
+    along, edge = _held_out(positions, validation)
+    return along >= edge
+
+
+def _held_out(
+    positions: NDArray[np.float64], validation: float
+) -> tuple[NDArray[np.float64], float]:
+    """Return the positions along the longer side, and from where on they are held out."""
+    if not 0 < validation < 1:
+        msg = f"validation must be a share between 0 and 1, got {validation!r}."
+        raise ValueError(msg)
+    along = positions[:, np.argmax(np.ptp(positions, axis=0))]
+    return along, float(np.quantile(along, 1 - validation))

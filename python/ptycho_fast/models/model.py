@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import signal
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.checks import as_count
-from ptycho_fast.dataset import GroupedDataset
+from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.io import read_scan
+from ptycho_fast.io.atomic import replacing
 from ptycho_fast.patterns import pattern_energies
+from ptycho_fast.plot import plot_image
 from ptycho_fast.scan import Scan
 
 # isort: split
@@ -40,6 +43,8 @@ SCHEDULES = ("cosine", "plateau")
 
 PARTNERS = 64
 """Neighbours from which those are drawn that train a network of single patterns together."""
+
+PATTERNS_A_STEP = 8
 
 AT_ONCE = 32
 """Groups that pass through the network at a time when a scan is imaged."""
@@ -98,6 +103,31 @@ class Reconstruction:
     metrics: dict[str, Any]
     patches: NDArray[np.complex64] | None = None
     positions: NDArray[np.float64] | None = None
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``object.npy``, ``coverage.npy``, ``metrics.json`` and ``image.png``.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made if it is missing. Each file appears whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If the patches were not stitched.
+        """
+        if self.object is None or self.coverage is None:
+            msg = "There is no image to save: it was made with stitching=False."
+            raise ValueError(msg)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in (("object", self.object), ("coverage", self.coverage)):
+            with replacing(folder / f"{name}.npy") as file:
+                np.save(file, array, allow_pickle=False)
+        with replacing(folder / "metrics.json") as file:
+            file.write((json.dumps(self.metrics, indent=2) + "\n").encode())
+        plot_image(self.object, self.coverage, folder / "image.png")
 
 
 class PtychoModel:
@@ -225,7 +255,7 @@ class PtychoModel:
         scan: Source,
         neighbor_count: int = 4,
         n_groups: int | None = None,
-        batch_size: int = 2,
+        batch_size: int | None = None,
         max_epochs: int = 15,
         *,
         validation: float | None = None,
@@ -249,8 +279,8 @@ class PtychoModel:
             Neighbours considered per centre, at least gridsize².
         n_groups : int, optional
             Groups of an epoch, drawn anew for each; one for every position by default.
-        batch_size : int
-            Groups per step (and device).
+        batch_size : int, optional
+            Groups per step (and device); by default as many as hold 8 patterns.
         max_epochs : int
             Epochs in all, also of a run that goes on.
         validation : float, optional
@@ -317,8 +347,14 @@ class PtychoModel:
             n_neighbors=neighbor_count,
             seed=config.seed,
             include_center=members > 1,
+            # What is held out is in no group that trains.
+            scan_ids=None if validation is None else held_out_block(scan.positions, validation),
         )
-        batch_size = as_count("batch_size", batch_size)
+        batch_size = (
+            max(1, PATTERNS_A_STEP // members)
+            if batch_size is None
+            else as_count("batch_size", batch_size)
+        )
         if len(groups) < batch_size * devices:
             msg = (
                 f"{len(groups)} groups of a scan of {len(scan)} positions are fewer than a batch "
@@ -353,8 +389,10 @@ class PtychoModel:
             made = self.infer(scan, device=accelerator)
             image = made.object
             assert image is not None
+            assert made.coverage is not None
             if folder is not None:
-                _draw(image, made.coverage, folder / f"epoch_{epochs:04d}.png", f"epoch {epochs}")
+                path = folder / f"epoch_{epochs:04d}.png"
+                plot_image(image, made.coverage, path, title=f"epoch {epochs}")
             correlation = made.metrics.get("amplitude_correlation")
             if correlation is None:
                 correlation = _correlation(image, previous[-1]) if previous else math.nan
@@ -373,6 +411,9 @@ class PtychoModel:
         )
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+        callbacks = [training.Bar(), watch]
+        if folder is not None:
+            callbacks.append(training.keep_last(folder))
         with training.quiet():
             trainer = (trainer_cls or Trainer)(
                 accelerator=accelerator,
@@ -381,10 +422,15 @@ class PtychoModel:
                 max_epochs=as_count("max_epochs", max_epochs),
                 precision="bf16-mixed" if accelerator == "gpu" else "32-true",
                 gradient_clip_val=1.0,
-                callbacks=[watch, *([] if folder is None else [training.keep_last(folder)])],
+                callbacks=[
+                    training.Bar(),
+                    watch,
+                    *([] if folder is None else [training.keep_last(folder)]),
+                ],
                 enable_checkpointing=folder is not None,
                 enable_model_summary=False,
                 logger=False,
+                num_sanity_val_steps=0,
                 use_distributed_sampler=False,
                 log_every_n_steps=1,
             )
@@ -708,7 +754,7 @@ def _checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
         msg = f"There is nothing to go on from: {found} is missing. Leave resume out."
         raise ValueError(msg)
     if not resume and (found.exists() or (folder / "config.json").exists()):
-        msg = f"{folder} holds a run already. Pass resume=True to go on with it, or another folder."
+        msg = f"{folder} holds a run already. Go on with it (resume), or name another folder."
         raise ValueError(msg)
     return found if resume else None
 
@@ -729,9 +775,3 @@ def _correlation(image: NDArray[np.complex64], other: NDArray[np.complex64]) -> 
     """Return the modulus of the complex correlation of two images."""
     norms = float(np.linalg.norm(image)) * float(np.linalg.norm(other))
     return float(np.abs(np.vdot(image, other))) / norms if norms else 0.0
-
-
-def _draw(image: Any, coverage: Any, path: Path, title: str) -> None:
-    from ptycho_fast.plot import plot_image  # noqa: PLC0415
-
-    plot_image(image, coverage, path, title=title)

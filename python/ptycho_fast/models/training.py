@@ -17,7 +17,7 @@ from torch import Tensor
 
 try:
     from lightning import LightningModule
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 except ModuleNotFoundError as error:
     msg = f'Lightning is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
     raise ImportError(msg) from None
@@ -117,7 +117,16 @@ class Reconstructor(LightningModule):
         losses, patches = self._losses(batch)
         if not math.isfinite(float(losses[-1].detach())):
             self._refuse(batch, batch_idx, float(losses[-1].detach()))
-        self.log("loss", losses[-1].detach(), prog_bar=True, on_epoch=True, batch_size=len(patches))
+        last = losses[-1].detach()
+        self.log("loss", last, prog_bar=True)
+        self.log(
+            "epoch_loss",
+            last,
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(patches),
+            sync_dist=True,
+        )
         if batch_idx == 0:
             self.variation = variation(patches, self.network.weight)
         return torch.stack(losses).sum()
@@ -125,7 +134,13 @@ class Reconstructor(LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the last stage's loss."""
         losses, patches = self._losses(batch)
-        self.log("validation_loss", losses[-1], prog_bar=True, batch_size=len(patches))
+        self.log(
+            "validation_loss",
+            losses[-1],
+            prog_bar=True,
+            batch_size=len(patches),
+            sync_dist=True,
+        )
 
     def configure_optimizers(self) -> Any:
         """Return Adam and its schedule."""
@@ -154,7 +169,7 @@ class Reconstructor(LightningModule):
             fall = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=5)
             return [adam], [
                 {"scheduler": rise, "interval": "step"},
-                {"scheduler": fall, "interval": "epoch", "monitor": "loss_epoch"},
+                {"scheduler": fall, "interval": "epoch", "monitor": "epoch_loss"},
             ]
 
         def factor(step: int) -> float:
@@ -261,7 +276,7 @@ class Watch(Callback):
         metrics = trainer.callback_metrics
         row = {
             "epoch": epoch,
-            "loss": float(metrics["loss_epoch"]),
+            "loss": float(metrics["epoch_loss"]),
             "validation_loss": float(metrics["validation_loss"])
             if "validation_loss" in metrics
             else "",
@@ -322,6 +337,16 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+class Bar(TQDMProgressBar):
+    """A bar an epoch, with the losses and the correlation of the last picture."""
+
+    def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+        """Return what is shown: not the version of a log, which there is none of."""
+        shown: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        return shown
 
 
 def keep_last(folder: Path) -> ModelCheckpoint:
