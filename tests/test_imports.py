@@ -8,7 +8,17 @@ from importlib.metadata import requires, version
 
 import ptycho_fast as pf
 
-HEAVY = ("tensorflow", "torch", "scipy", "h5py", "matplotlib", "tqdm", "lightning")
+HEAVY = (
+    "tensorflow",
+    "torch",
+    "scipy",
+    "skimage",
+    "h5py",
+    "matplotlib",
+    "tqdm",
+    "lightning",
+    "neuralop",
+)
 
 
 def test_importing_imports_numpy_and_nothing_heavier() -> None:

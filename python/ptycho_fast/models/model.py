@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -411,7 +412,11 @@ class PtychoModel:
         )
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        callbacks = [training.Bar(), watch]
+        callbacks: list[Any] = [watch]
+        # A bar in a log file is a line a step.
+        bar = sys.stderr.isatty() or "ipykernel" in sys.modules
+        if bar:
+            callbacks.append(training.Bar())
         if folder is not None:
             callbacks.append(training.keep_last(folder))
         with training.quiet():
@@ -422,12 +427,9 @@ class PtychoModel:
                 max_epochs=as_count("max_epochs", max_epochs),
                 precision="bf16-mixed" if accelerator == "gpu" else "32-true",
                 gradient_clip_val=1.0,
-                callbacks=[
-                    training.Bar(),
-                    watch,
-                    *([] if folder is None else [training.keep_last(folder)]),
-                ],
+                callbacks=callbacks,
                 enable_checkpointing=folder is not None,
+                enable_progress_bar=bar,
                 enable_model_summary=False,
                 logger=False,
                 num_sanity_val_steps=0,

@@ -286,6 +286,7 @@ class Watch(Callback):
             "seconds": round(seconds, 3),
         }
         self.rows.append(row)
+        logger.info("epoch %d: loss %.4g, %.1f s", epoch, row["loss"], seconds)
         path = self._history()
         if path is None:
             return

@@ -1,0 +1,261 @@
+"""What `PtychoModel` makes of the shared scans, in a minute, in five, and beside classical passes.
+
+``python benches/reconstruction.py -o RUNS/`` trains every case in turn (an hour and a half on two
+cores, for itself) and prints the table; a case that was finished is not trained again, one that was
+cut off goes on from its checkpoint. ``--case NAME`` runs some, ``--quick`` all on a small simulated
+scan, ``--table`` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ptycho_fast as pf
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+RUN1084, STAR, BALLS = (
+    "run1084_xpp_simdiff_n64.npz",
+    "siemens_star_aps_n128.npz",
+    "goldballs_als_simdiff_n104.npz",
+)
+REFERENCE = "siemens_star_epie_reference.npz"
+APART = 12.0
+"""Pixels between the half that is trained on and what is imaged of the other."""
+DARK = 1e3
+"""Photons a pattern."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training, and what is imaged with it."""
+
+    name: str
+    epochs: int
+    file: str = RUN1084
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    half: bool = False
+    dark: bool = False
+
+
+def cases() -> list[Case]:
+    """Return all cases; the epochs are what a minute, or five, hold on two cores."""
+    one, five = 2, 11
+    return [
+        *(Case(f"1 min, seed {s}", one, model={"seed": s}) for s in range(3)),
+        *(Case(f"5 min, seed {s}", five, model={"seed": s}) for s in range(3)),
+        Case("half, 1 min", 4, half=True),
+        Case("half, 5 min", 22, half=True),
+        Case("half, 1e3 photons", 11, half=True, dark=True),
+        Case("star", 6, file=STAR, training={"refine_probe": 20}),
+        Case("gridsize 2", 11, model={"gridsize": 2}),
+        Case("fno", 4, model={"architecture": "fno"}),
+        Case("hybrid", 5, model={"architecture": "hybrid"}),
+        Case("hybrid_resnet", 8, model={"architecture": "hybrid_resnet"}),
+        Case("amplitude loss", five, model={"loss": "amplitude"}),
+        Case("gold balls", 4, file=BALLS),
+    ]
+
+
+def read(case: Case, *, quick: bool) -> pf.Scan:
+    """Return the scan of a case; its object only scores."""
+    if quick:
+        return pf.simulate_scan(n_positions=400, N=32, seed=0)
+    scan = pf.read_scan(DATA / case.file)
+    if case.file == STAR:
+        known = np.load(DATA / REFERENCE)["object"].astype(np.complex64)
+        scan = replace(scan, object=known)
+    if case.dark:
+        scan = dark(scan, seed=0)
+    return scan
+
+
+def part(scan: pf.Scan, rows: Any) -> pf.Scan:
+    """Return some positions of a scan."""
+    return pf.Scan(
+        scan.positions[rows], scan.diffraction[rows], probe=scan.probe, object=scan.object
+    )
+
+
+def dark(scan: pf.Scan, seed: int) -> pf.Scan:
+    """Return a scan as `DARK` photons a pattern would have it."""
+    rng = np.random.default_rng(seed)
+    counts = np.square(scan.diffraction, dtype=np.float64)
+    counts *= DARK / counts.sum(axis=(1, 2)).mean()
+    return replace(scan, diffraction=np.sqrt(rng.poisson(counts)).astype(np.float32))
+
+
+def run(case: Case, folder: Path, *, quick: bool) -> None:
+    """Train, image, score, and write all of it."""
+    import torch  # noqa: PLC0415
+
+    from ptycho_fast.metrics import score  # noqa: PLC0415
+    from ptycho_fast.models import PtychoModel  # noqa: PLC0415
+    from ptycho_fast.models.classical import refine  # noqa: PLC0415
+    from ptycho_fast.models.physics import scale_probe  # noqa: PLC0415
+
+    scan = read(case, quick=quick)
+    positions = scan.positions
+    left = positions[:, 0] < np.median(positions[:, 0])
+    right = positions[:, 0] > np.median(positions[:, 0]) + APART
+    known = part(scan, left) if case.half else scan
+    model = PtychoModel(N=scan.N, **case.model)
+    resume = (folder / "last.ckpt").exists()
+    history = model.train(
+        known,
+        max_epochs=2 if quick else case.epochs,
+        output=folder,
+        resume=resume,
+        picture_every=0,
+        **case.training,
+    )
+    object_, probe = scan.object, scan.probe
+    assert object_ is not None
+    assert probe is not None
+    imaged = part(scan, right) if case.half else scan
+
+    def scores(image: Any) -> dict[str, Any]:
+        return score(image, object_, imaged.positions, scan.N).as_dict()
+
+    def classical(seen: pf.Scan) -> dict[str, Any]:
+        """Return the scores of 30 passes from an object of 1."""
+        light = float(np.square(seen.diffraction, dtype=np.float64).sum(axis=(1, 2)).mean())
+        began = time.perf_counter()
+        found = refine(
+            seen,
+            np.ones(object_.shape, np.complex64),
+            scale_probe(probe, light, None),
+            passes=30,
+            refine_probe="refine_probe" in case.training,
+        )
+        return {"seconds": time.perf_counter() - began, **scores(found.object)}
+
+    def image(seen: pf.Scan, passes: int = 0) -> tuple[float, Any]:
+        """Return the seconds that imaging takes, without scores, and the image."""
+        began = time.perf_counter()
+        made = model.infer(replace(seen, object=None, metadata={}), refine=passes)
+        seconds = time.perf_counter() - began
+        padded = np.zeros_like(object_, np.complex64)
+        assert made.object is not None
+        rows, columns = np.minimum(made.object.shape, padded.shape)
+        padded[:rows, :columns] = made.object[:rows, :columns]
+        return seconds, padded
+
+    image(imaged)  # once for the libraries to wake up
+    network_seconds, network = image(imaged)
+    refined_seconds, refined = image(imaged, 10)
+    result: dict[str, Any] = {
+        "case": case.name,
+        "parameters": model.n_parameters,
+        "epochs": len(history),
+        "seconds": sum(float(row["seconds"]) for row in history),
+        "patterns": len(known) * max(model.model_config.overlap, model.model_config.gridsize**2),
+        "loss": float(history[-1]["loss"]),
+        "threads": torch.get_num_threads(),
+        "imaging_seconds": network_seconds,
+        "refined_seconds": refined_seconds,
+        "network": scores(network),
+        "refined": scores(refined),
+        "classical": classical(imaged),
+    }
+    np.savez(folder / "images.npz", network=network, refined=refined)
+    if case.half:
+        thin = part(scan, np.flatnonzero(right)[::32])
+        for name, seen in (("1 in 32", thin), ("1e3 photons", dark(imaged, seed=1))):
+            result[name] = {
+                "network": scores(image(seen)[1]),
+                "refined": scores(image(seen, 30)[1]),
+                "classical": classical(seen),
+            }
+    result["peak_GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def row(name: str, scored: dict[str, Any]) -> str:
+    """Return a line of the table."""
+    cells = (
+        f"{scored['phase_rmse']:.3f}",
+        f"{scored['phase_correlation']:.3f}",
+        f"{scored['amplitude_correlation']:.3f}",
+        f"{scored['complex_error']:.3f}",
+        f"{scored['frc']:.2f}",
+        f"{scored['twin']['phase_rmse']:.2f}" if scored["twin"] else "",
+    )
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def table(folder: Path) -> None:
+    """Print the results there are."""
+    found = [folder / folder_name(case) / "result.json" for case in cases()]
+    results = [json.loads(path.read_text()) for path in found if path.exists()]
+    print(
+        "| case | parameters | epochs | training, s | ms a pattern | loss | imaging, s | "
+        "and 10 passes, s | peak, GB |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    for r in results:
+        per = 1e3 * r["seconds"] / (r["patterns"] * r["epochs"])
+        print(
+            f"| {r['case']} | {r['parameters'] / 1e6:.2f} M | {r['epochs']} | {r['seconds']:.0f} | "
+            f"{per:.1f} | {r['loss']:.2f} | {r['imaging_seconds']:.2f} | "
+            f"{r['refined_seconds']:.2f} | {r['peak_GB']:.2f} |"
+        )
+    print(
+        "\n| image | phase RMSE, rad | phase corr. | amplitude corr. | complex error | FRC | "
+        "twin's RMSE |\n|---|---|---|---|---|---|---|"
+    )
+    for r in results:
+        print(row(r["case"], r["network"]))
+        print(row(f"{r['case']}, and 10 passes", r["refined"]))
+        print(
+            row(f"{r['case']}: 30 passes from 1, {r['classical']['seconds']:.1f} s", r["classical"])
+        )
+        for name in ("1 in 32", "1e3 photons"):
+            if name in r:
+                print(row(f"{r['case']}, {name}", r[name]["network"]))
+                print(row(f"{r['case']}, {name}, and 30 passes", r[name]["refined"]))
+                print(row(f"{r['case']}, {name}: 30 passes from 1", r[name]["classical"]))
+
+
+def folder_name(case: Case) -> str:
+    """Return where a case is kept."""
+    return case.name.replace(", ", "-").replace(" ", "_")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--case", action="append")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    by_name = {case.name: case for case in cases()}
+    if arguments.one:
+        case = by_name[arguments.one]
+        run(case, arguments.output / folder_name(case), quick=arguments.quick)
+        return
+    chosen = arguments.case or list(by_name)
+    if not arguments.table:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    for name in [] if arguments.table else chosen:
+        if (arguments.output / folder_name(by_name[name]) / "result.json").exists():
+            continue
+        command = [sys.executable, __file__, "-o", str(arguments.output), "--one", name]
+        # A process each: its peak memory is its own.
+        subprocess.run(command + ["--quick"] * arguments.quick, check=True)
+    table(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
