@@ -6,8 +6,6 @@ import dataclasses
 import json
 import logging
 import math
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -328,19 +326,19 @@ class PtychoModel:
             If all patches become the same image.
         """
         # Lightning takes a second to import, which imaging need not wait for.
-        from lightning import Trainer  # noqa: PLC0415
-
         from ptycho_fast.feeds.lightning import GroupedDataModule  # noqa: PLC0415
-        from ptycho_fast.models import training  # noqa: PLC0415  # it says what to install
+        from ptycho_fast.models import training  # noqa: PLC0415
 
         config = self.model_config
-        scan = self._as_scan(scan)
+        max_epochs = as_count("max_epochs", max_epochs)
+        devices = as_count("devices", devices)
         accelerator = _accelerator(device)
+        scan = self._as_scan(scan)
         channels = config.gridsize**2
         neighbor_count = _enough(neighbor_count, channels)
-        if channels == 1 and config.overlap > 1:
+        members = channels if channels > 1 else config.overlap
+        if channels == 1:
             neighbor_count = max(neighbor_count, PARTNERS)
-        members = max(channels, config.overlap)
         groups = group_positions(
             scan.positions,
             n_groups,
@@ -368,11 +366,12 @@ class PtychoModel:
             self._take(type(self).load(checkpoint.parent), checkpoint.parent)
         energy = self._mean_energy(scan)
         if self.network is None:
-            torch.manual_seed(config.seed)
             probe = scale_probe(_probe_of(scan), energy, scan.mask)
             if refine_probe:
                 probe = self._refined_probe(scan, probe, refine_probe)
-            self.network = self._build(probe)
+            with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change
+                torch.manual_seed(config.seed)
+                self.network = self._build(probe)
             self.mean_energy = energy
         network = self.network
         network.set_mask(scan.mask)
@@ -410,51 +409,26 @@ class PtychoModel:
             schedule=config.schedule,
             trainable_probe=config.trainable_probe,
         )
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        callbacks: list[Any] = [watch]
-        # A bar in a log file is a line a step.
-        bar = sys.stderr.isatty() or "ipykernel" in sys.modules
-        if bar:
-            callbacks.append(training.Bar())
-        if folder is not None:
-            callbacks.append(training.keep_last(folder))
-        with training.quiet():
-            trainer = (trainer_cls or Trainer)(
+        try:
+            training.fit(
+                module,
+                feed,
+                watch,
+                max_epochs=max_epochs,
                 accelerator=accelerator,
                 devices=devices,
-                strategy="ddp" if devices > 1 else "auto",
-                max_epochs=as_count("max_epochs", max_epochs),
-                precision="bf16-mixed" if accelerator == "gpu" else "32-true",
-                gradient_clip_val=1.0,
-                callbacks=callbacks,
-                enable_checkpointing=folder is not None,
-                enable_progress_bar=bar,
-                enable_model_summary=False,
-                logger=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-                log_every_n_steps=1,
+                checkpoint=checkpoint,
+                trainer_cls=trainer_cls,
             )
-        network.train()
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            with training.quiet():
-                trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from None
         except torch.OutOfMemoryError as error:
             msg = (
                 f"The GPU's memory does not hold a step of batch_size={batch_size} groups of "
-                f"{channels} patterns of {config.N} pixels. Lower batch_size, or the "
+                f"{members} patterns of {config.N} pixels. Lower batch_size, or the "
                 f"architecture's width. ({error})"
             )
             raise MemoryError(msg) from error
         finally:
             network.to("cpu").eval()
-        if folder is not None and trainer.is_global_zero:
-            self.save(folder)
         return watch.rows
 
     # --- imaging -------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import csv
 import io
 import logging
 import math
+import signal
+import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 try:
-    from lightning import LightningModule
+    from lightning import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 except ModuleNotFoundError as error:
     msg = f'Lightning is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
@@ -350,21 +352,79 @@ class Bar(TQDMProgressBar):
         return shown
 
 
-def keep_last(folder: Path) -> ModelCheckpoint:
-    """Return what writes a checkpoint after each epoch, over the one before.
+def fit(
+    module: Reconstructor,
+    feed: LightningDataModule,
+    watch: Watch,
+    *,
+    max_epochs: int,
+    accelerator: str,
+    devices: int,
+    checkpoint: Path | None,
+    trainer_cls: Any,
+) -> None:
+    """Train to the last epoch.
 
     Parameters
     ----------
-    folder : Path
+    module : Reconstructor
+    feed : LightningDataModule
+        Of groups.
+    watch : Watch
+        Its folder takes the checkpoint, written after each epoch over the one before.
+    max_epochs, devices : int
+    accelerator : {"cpu", "gpu"}
+    checkpoint : Path, optional
+        Where to go on from.
+    trainer_cls : type, optional
+        Instead of ``lightning.Trainer``.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite.
+    KeyboardInterrupt
+        If it was interrupted; the weights are saved.
     """
-    return ModelCheckpoint(
-        folder,
-        filename=CHECKPOINT.removesuffix(".ckpt"),
-        save_top_k=1,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    # A bar in a log file would be a line a step.
+    bar = sys.stderr.isatty() or "ipykernel" in sys.modules
+    callbacks: list[Callback] = [watch, *([Bar()] if bar else [])]
+    if watch.folder is not None:
+        watch.folder.mkdir(parents=True, exist_ok=True)
+        callbacks.append(
+            ModelCheckpoint(
+                watch.folder,
+                filename=CHECKPOINT.removesuffix(".ckpt"),
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        )
+    handler = signal.getsignal(signal.SIGINT)
+    with quiet():
+        trainer = (trainer_cls or Trainer)(
+            accelerator=accelerator,
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
+            max_epochs=max_epochs,
+            # Convolutions; what PyTorch has no such form of, Fourier transforms, stays float32.
+            precision="bf16-mixed" if accelerator == "gpu" else "32-true",
+            gradient_clip_val=1.0,
+            callbacks=callbacks,
+            enable_checkpointing=watch.folder is not None,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            logger=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+        )
+        module.train()
+        try:
+            trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
 
 
 def _listed(indices: Any) -> str:
