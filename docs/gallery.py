@@ -1,7 +1,7 @@
 """Draw the gallery: ``python docs/gallery.py RUNS/``, of ``reconstruction.py -o RUNS/``.
 
-Writes ``docs/gallery.md``, from ``docs/gallery.txt`` and the figures, and its pictures: of the scans
-whose licence allows it. That of run1084 is unstated, so it has figures only.
+Writes ``docs/gallery.md``, from ``docs/gallery.txt`` and the figures, and its pictures: of those
+scans whose licence allows it. That of run1084 is unstated, so it has figures only.
 """
 
 from __future__ import annotations

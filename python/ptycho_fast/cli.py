@@ -288,7 +288,7 @@ def _add_training(train: argparse.ArgumentParser) -> None:
         "--schedule", choices=("cosine", "plateau"), default="cosine", help="(default: cosine)"
     )
     train.add_argument(
-        "--learning-rate", type=float, default=2.5e-3, metavar="R", help="(default: 2.5e-3)"
+        "--learning-rate", type=float, default=2e-3, metavar="R", help="(default: 2e-3)"
     )
     train.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
     train.add_argument(

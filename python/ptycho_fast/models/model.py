@@ -184,7 +184,7 @@ class PtychoModel:
         stages: int = 2,
         overlap: int = 4,
         loss: str = "poisson",
-        learning_rate: float = 2.5e-3,
+        learning_rate: float = 2e-3,
         schedule: str = "cosine",
         trainable_probe: bool = False,
         **options: Any,

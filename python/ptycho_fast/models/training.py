@@ -47,7 +47,7 @@ COLUMNS = (
 CHECKPOINT = "last.ckpt"
 HISTORY = "history.csv"
 
-WARM_UP = 100
+WARM_UP = 500
 """Steps until the learning rate is reached; at most a tenth of all."""
 
 COLLAPSED = 0.01

@@ -11,8 +11,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FAINTEST, BRIGHTEST = -3.0, 1.0
-"""Bounds of the logarithm of a patch's modulus: 0.05 to 2.7 times the mean."""
+STEEPEST = 3.0
+"""Bound of the logarithm of a modulus: 1/20 to 20 times the mean. It is a soft one: beyond a hard
+one nothing is learned any more, and a network that got there stays."""
 
 
 class PolarNetwork(nn.Module):
@@ -46,7 +47,8 @@ class PolarNetwork(nn.Module):
         # Half the time of the other layout on a processor.
         made = self.polar(padded.contiguous(memory_format=torch.channels_last))
         modulus, phase = made[..., before : before + N, before : before + N].float().chunk(2, dim=1)
-        patches: Tensor = torch.polar(modulus.clamp(FAINTEST, BRIGHTEST).exp(), phase)
+        soft = STEEPEST * torch.tanh(modulus / STEEPEST)
+        patches: Tensor = torch.polar(soft.exp(), phase)
         return patches
 
 
