@@ -110,7 +110,7 @@ class PatchNetwork(nn.Module):
         list of tensor, (B, C, N, N), complex64
         """
         if self.mask is not None:
-            amplitude = amplitude * self.mask
+            amplitude = torch.where(self.mask, amplitude, 0)  # also where it is no number
         probe = self.probe.detach()
         features = make_features(amplitude, probe)
         canvas = None

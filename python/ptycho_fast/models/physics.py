@@ -122,6 +122,9 @@ def diffraction_loss(
     -------
     tensor, ()
     """
+    if mask is not None:
+        # A pixel of no number would leave none in the slope, though its cost is left out.
+        amplitude = torch.where(mask, amplitude, 0)
     modelled = (intensity + DARK).sqrt()
     difference = modelled - (amplitude.square() + DARK).sqrt()
     cost = 4 * difference.square() if kind == "poisson" else difference.abs()
