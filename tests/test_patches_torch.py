@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 torch = pytest.importorskip("torch")
 import ptycho_fast.patches.torch as module  # noqa: E402
-from ptycho_fast.patches.torch import METHODS, extract_patches  # noqa: E402
+from ptycho_fast.patches.torch import METHODS, add_patches, extract_patches  # noqa: E402
 
 torch.set_num_threads(2)
 
@@ -353,6 +353,81 @@ def test_an_object_is_found_by_descent(method: str) -> None:
     assert (x - image).abs().max() < 1e-2
 
 
+# --- laying patches down --------------------------------------------------------------------------
+
+
+def make_patches(B: int, C: int, N: int, seed: int = 0) -> Any:
+    rng = np.random.default_rng([seed, B, C, N])
+    real, imaginary = rng.normal(size=(2, B, N, N, C)).astype(np.float32)
+    return torch.from_numpy(real + 1j * imaginary)
+
+
+def test_patches_are_laid_down_by_the_transpose_of_the_matrix() -> None:
+    image, positions, N = small_case()
+    A = matrix(image.shape, positions, N)
+    patches = make_patches(2, 3, N)
+    expected = (A.T @ patches.to(torch.complex128).reshape(-1)).reshape(image.shape)
+    for where in (positions, positions[:, None], torch.from_numpy(positions)):
+        found = add_patches(patches, where, (6, 5))
+        assert found.dtype == torch.complex64
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, check_dtype=False)
+    turned = patches.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert torch.equal(add_patches(turned, positions, (6, 5)), found)
+    late = patches.conj_physical().conj()  # a conjugate that PyTorch puts off
+    assert torch.equal(add_patches(late, positions, (6, 5)), found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_laying_down_is_the_adjoint_of_cutting(N: int, B: int, seed: int) -> None:
+    positions = np.random.default_rng(seed).uniform(-6, 20, (B, 2, 3))
+    patches, image = make_patches(B, 3, N, seed), make_object(11, 17, np.complex64)
+    laid = add_patches(patches, positions, (11, 17)).numpy()
+    cut = reference.extract_patches(image, positions, N)
+    one = (cut * patches.numpy().conj()).sum(dtype=np.complex128)
+    other = (image * laid.conj()).sum(dtype=np.complex128)
+    assert abs(one - other) <= 1e-5 * (1 + float(patches.abs().sum()))
+
+
+def test_the_gradient_of_laying_down_is_the_cutting() -> None:
+    image, positions, N = small_case()
+    A = matrix(image.shape, positions, N)
+
+    def slopes(add: Any, patches: Any) -> tuple[Any, Any]:
+        x = patches.clone().requires_grad_()
+        loss = add(x).abs().pow(4).sum()
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        (second,) = torch.autograd.grad(first.abs().pow(2).sum(), x)
+        return first.detach(), second
+
+    patches = make_patches(2, 3, N)
+    found = slopes(lambda x: add_patches(x, positions, (6, 5)), patches)
+    wide = patches.to(torch.complex128)
+    expected = slopes(lambda x: (A.T @ x.reshape(-1)).reshape(6, 5), wide)
+    for one, other in zip(found, expected, strict=True):
+        assert other.abs().max() > 1
+        atol = 1e-5 * float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=atol, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("patches", "positions", "message"),
+    [
+        (make_patches(1, 1, 4), np.ones((2, 2, 1)), r"patches must be \(2, N, N, 1\) complex64"),
+        (make_patches(1, 2, 4), [[[4.5], [3.5]]], r"must be \(1, N, N, 1\) .* got \(1, 4, 4, 2\)"),
+        (make_patches(1, 1, 4)[:, 1:], [[[4.5], [3.5]]], r"got \(1, 3, 4, 1\) torch.complex64"),
+        (make_patches(1, 1, 4)[0], [[[4.5], [3.5]]], r"got \(4, 4, 1\)"),
+        (make_patches(1, 1, 4).real, [[[4.5], [3.5]]], "got .* torch.float32"),
+        (make_patches(1, 1, 4).to(torch.complex128), [[[4.5], [3.5]]], "got .* torch.complex128"),
+        (make_patches(1, 1, 4), np.ones((1, 1)), r"\(B, 2, C\)"),
+        (make_patches(1, 1, 4), [[[np.nan], [1.0]]], "finite"),
+    ],
+)
+def test_patches_that_cannot_be_laid_down(patches: Any, positions: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        add_patches(patches, positions, (9, 9))
+
+
 # --- other devices -------------------------------------------------------------------------------
 
 
@@ -371,6 +446,9 @@ def test_on_a_gpu(N: int) -> None:
         torch.autograd.backward((patches - 0.5j).abs().pow(2).sum())
         gradients.append(x.grad.cpu())
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-4)
+    laid = [add_patches(patches.detach().to(d), positions, x.shape) for d in ("cpu", "cuda")]
+    assert laid[1].device.type == "cuda"
+    torch.testing.assert_close(laid[0], laid[1].cpu(), rtol=1e-5, atol=1e-4)
 
 
 # --- what is refused -----------------------------------------------------------------------------
