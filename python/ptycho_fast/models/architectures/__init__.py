@@ -110,6 +110,7 @@ def build_architecture(
     N = as_count("N", N)
     if name in OURS:
         importlib.import_module(f"{__name__}.{name}")
+        options = {option: as_count(option, value) for option, value in options.items()}
     if name not in _registered:
         msg = f"architecture must be one of {', '.join(architectures())}, got {name!r}."
         raise ValueError(msg)
