@@ -592,16 +592,18 @@ class PtychoModel:
     # --- what they share -----------------------------------------------------------------------
 
     def _build(self, probe: NDArray[np.complex64]) -> PatchNetwork:
-        """Make the network around a probe."""
+        """Make the network around a probe; PyTorch's own stream stays where it is."""
         config = self.model_config
-        return PatchNetwork(
-            config.architecture,
-            N=config.N,
-            channels=config.gridsize**2,
-            probe=probe,
-            stages=config.stages,
-            **config.options,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            return PatchNetwork(
+                config.architecture,
+                N=config.N,
+                channels=config.gridsize**2,
+                probe=probe,
+                stages=config.stages,
+                **config.options,
+            )
 
     def _as_scan(self, source: Source) -> Scan:
         scan = source if isinstance(source, Scan) else read_scan(source)

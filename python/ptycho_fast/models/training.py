@@ -421,7 +421,9 @@ def fit(
         )
         module.train()
         try:
-            trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+            # Loaders draw from PyTorch's stream, which is the caller's.
+            with torch.random.fork_rng(devices=[]):
+                trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
