@@ -63,7 +63,9 @@ class GroupedDataModule(LightningDataModule):
     def train_dataloader(self) -> Any:
         """Return the loader of the trainer's epoch."""
         if self.trainer is not None:
-            self.train.set_epoch(self.trainer.current_epoch)
+            # `current_epoch` lags by one where a checkpoint was written at the end of an epoch.
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            self.train.set_epoch(progress.processed)
         return self._loader(self.train)
 
     def val_dataloader(self) -> Any:

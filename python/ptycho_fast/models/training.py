@@ -164,7 +164,10 @@ class Reconstructor(LightningModule):
                 }
             )
         adam = torch.optim.Adam(groups, lr=self.learning_rate, betas=(0.9, 0.99), fused=fused)
-        steps = int(self.trainer.estimated_stepping_batches)
+        # Not `estimated_stepping_batches`: it would make the loader before a checkpoint is read,
+        # and a run that goes on would begin with the groups of epoch 0.
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined, unused-ignore]
+        steps = int(self.trainer.max_epochs or 1) * len(datamodule.train)
         warm_up = max(1, min(WARM_UP, steps // 10))
         if self.schedule == "plateau":
             rise = torch.optim.lr_scheduler.LinearLR(adam, 1 / warm_up, total_iters=warm_up)
