@@ -130,8 +130,16 @@ class Reconstructor(LightningModule):
             sync_dist=True,
         )
         if batch_idx == 0:
-            self.variation = variation(patches, self.network.weight)
+            self.variation = self._variation(batch)
         return torch.stack(losses).sum()
+
+    def _variation(self, batch: dict[str, Tensor]) -> float:
+        """Of patches as they are made: on a canvas, even one image differs from place to place."""
+        network, amplitude = self.network, batch["diffraction"].float()
+        if network.channels != amplitude.shape[1]:
+            amplitude = amplitude.flatten(0, 1).unsqueeze(1)
+        with torch.no_grad():
+            return variation(network(amplitude)[-1], network.weight)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the last stage's loss."""
