@@ -364,6 +364,7 @@ class PtychoModel:
         checkpoint = _checkpoint(folder, resume=resume)
         if checkpoint is not None:
             self._take(type(self).load(checkpoint.parent), checkpoint.parent)
+            _look_at(checkpoint)
         energy = self._mean_energy(scan)
         if self.network is None:
             probe = scale_probe(_probe_of(scan), energy, scan.mask)
@@ -583,7 +584,11 @@ class PtychoModel:
         from ptycho_fast.models.storage import put_weights, read_model  # noqa: PLC0415
 
         saved = read_model(Path(folder))
-        model = cls(**saved.arguments)
+        try:
+            model = cls(**saved.arguments)
+        except (TypeError, ValueError) as error:
+            msg = f"{Path(folder) / 'config.json'} is of no model that can be made here: {error}"
+            raise ValueError(msg) from error
         network = model._build(saved.probe)
         put_weights(network, saved.weights, Path(folder))
         model.network, model.mean_energy = network.eval(), saved.mean_energy
@@ -735,6 +740,18 @@ def _checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
         msg = f"{folder} holds a run already. Go on with it (resume), or name another folder."
         raise ValueError(msg)
     return found if resume else None
+
+
+def _look_at(checkpoint: Path) -> None:
+    """Refuse a checkpoint that is damaged. No code in it is run."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # there are many ways, each with its own
+        msg = (
+            f"{checkpoint} is damaged: {error!r:.200}. The model beside it may be whole: "
+            "PtychoModel.load reads it, and train goes on from there with another output."
+        )
+        raise ValueError(msg) from error
 
 
 def _scores(image: NDArray[np.complex64], scan: Scan) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -111,9 +112,12 @@ def read_model(folder: Path) -> SavedModel:
         found = config.pop("format")
         del config["ptycho_fast"]
         mean_energy = float(config.pop("mean_energy"))
+        if not 0 < mean_energy < math.inf:
+            raise ValueError(f"mean_energy is {mean_energy}")
         arguments = {**config, **config.pop("options")}
         del arguments["options"]
-    except (KeyError, TypeError, ValueError) as error:
+        N = arguments["N"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder / CONFIG, error) from None
     if found != FORMAT:
         msg = f"{folder / CONFIG} has format {found}, this version reads {FORMAT}: update it."
@@ -122,8 +126,12 @@ def read_model(folder: Path) -> SavedModel:
         probe = np.load(io.BytesIO(probe_bytes), allow_pickle=False)
     except (EOFError, ValueError) as error:
         raise _damaged(folder / PROBE, error) from None
-    if probe.ndim != 3 or probe.dtype != np.complex64:
-        raise _damaged(folder / PROBE, f"it holds {probe.dtype} of shape {probe.shape}")
+    if not isinstance(probe, np.ndarray):
+        raise _damaged(folder / PROBE, "it holds several arrays")
+    if probe.dtype != np.complex64 or probe.shape[1:] != (N, N) or not probe.size:
+        raise _damaged(folder / PROBE, f"it holds {probe.dtype} of shape {probe.shape}, N={N!r}")
+    if not (np.isfinite(probe).all() and probe.any()):
+        raise _damaged(folder / PROBE, "the probe is dark or not finite")
     try:
         weights = load(weight_bytes)
     except SafetensorError as error:
