@@ -332,6 +332,8 @@ class PtychoModel:
         config = self.model_config
         max_epochs = as_count("max_epochs", max_epochs)
         devices = as_count("devices", devices)
+        refine_probe = as_count("refine_probe", refine_probe, least=0)
+        picture_every = as_count("picture_every", picture_every, least=0)
         accelerator = _accelerator(device)
         scan = self._as_scan(scan)
         channels = config.gridsize**2
@@ -360,6 +362,10 @@ class PtychoModel:
                 f"of {batch_size * devices}. Lower batch_size."
             )
             raise ValueError(msg)
+        data = GroupedDataset(scan, groups)
+        held_out = None
+        if validation is not None:
+            data, held_out = data.split(validation)
         folder = None if output is None else Path(output)
         checkpoint = _checkpoint(folder, resume=resume)
         if checkpoint is not None:
@@ -370,17 +376,11 @@ class PtychoModel:
             probe = scale_probe(_probe_of(scan), energy, scan.mask)
             if refine_probe:
                 probe = self._refined_probe(scan, probe, refine_probe)
-            with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change
-                torch.manual_seed(config.seed)
-                self.network = self._build(probe)
+            self.network = self._build(probe)
             self.mean_energy = energy
         network = self.network
         network.set_mask(scan.mask)
 
-        data = GroupedDataset(scan, groups)
-        held_out = None
-        if validation is not None:
-            data, held_out = data.split(validation)
         feed = GroupedDataModule(
             data, held_out, batch_size=batch_size, seed=config.seed, redraw=True
         )
