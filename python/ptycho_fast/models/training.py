@@ -269,6 +269,10 @@ class Watch(Callback):
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [dict(row) for row in csv.DictReader(file)]
             self.rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
+            # A checkpoint is written before a schedule that follows the loss has heard of it.
+            for config in trainer.lr_scheduler_configs if self.rows else ():
+                if config.reduce_on_plateau:
+                    config.scheduler.step(float(self.rows[-1]["loss"]))
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""
