@@ -11,7 +11,7 @@ import torch
 
 from ptycho_fast.checks import as_complex, as_count, as_object, as_valid_positions
 from ptycho_fast.patches import cpu
-from ptycho_fast.patches.torch import extract_patches
+from ptycho_fast.patches.torch import add_patches, extract_patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,11 +307,8 @@ class _Engine:
         patches = patches[..., None].contiguous()
         if image.device.type == "cpu":
             cpu.add_patches(patches.numpy(), where, image.numpy())
-            return
-        with torch.enable_grad():  # the gradient of the extraction is its adjoint
-            blank = torch.zeros_like(image).requires_grad_()
-            cut = extract_patches(blank, where, patches.shape[1])
-        image += torch.autograd.grad(cut, blank, patches)[0]
+        else:
+            image += add_patches(patches, where, (image.shape[0], image.shape[1]))
 
 
 def _squared(field: Tensor) -> Tensor:
