@@ -57,13 +57,13 @@ def cases() -> list[Case]:
         Case("half, 1 min", 5, half=True),
         Case("half, 5 min", 26, half=True),
         Case("half, 1e3 photons", 13, half=True, dark=True),
-        Case("star", 9, file=STAR, training={"refine_probe": 20}),
-        Case("gridsize 2", 6, model={"gridsize": 2}),
-        Case("fno", 4, model={"architecture": "fno"}),
-        Case("hybrid", 5, model={"architecture": "hybrid"}),
-        Case("hybrid_resnet", 6, model={"architecture": "hybrid_resnet"}),
-        Case("amplitude loss", 6, model={"loss": "amplitude"}),
-        Case("gold balls", 3, file=BALLS),
+        Case("star", 7, file=STAR, training={"refine_probe": 20}),
+        Case("gridsize 2", 5, model={"gridsize": 2}),
+        Case("fno", 3, model={"architecture": "fno"}),
+        Case("hybrid", 4, model={"architecture": "hybrid"}),
+        Case("hybrid_resnet", 5, model={"architecture": "hybrid_resnet"}),
+        Case("amplitude loss", 5, model={"loss": "amplitude"}),
+        Case("gold balls", 2, file=BALLS),
     ]
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("neuralop")
 
 from ptycho_fast.models import (  # noqa: E402
     PtychoModel,
-    architectures,
+    list_architectures,
     register_architecture,
 )
 from ptycho_fast.models.architectures import build_architecture  # noqa: E402
@@ -126,13 +126,13 @@ def test_groups_of_a_batch_do_not_see_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_moduli_stay_within_their_bounds(name: str) -> None:
-    """0.05 to 2.7 times the mean, whatever comes in."""
+    """1/20 to 20 times the mean, whatever comes in."""
     network = stirred(build(name, 16, 1), 2.0)
     with torch.no_grad():
         modulus = network(30 * features(8, 1, 16)).abs()
     assert modulus.isfinite().all()
     assert np.exp(-3) * 0.999 < modulus.min() < 0.5
-    assert 1.5 < modulus.max() < np.exp(1) * 1.001
+    assert 1.5 < modulus.max() < np.exp(3) * 1.001
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -194,11 +194,11 @@ class Phase(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 
 @pytest.mark.usefixtures("registry")
 def test_a_class_of_ones_own() -> None:
-    assert set(OURS) <= set(architectures())
-    assert "phase" not in architectures()
+    assert set(OURS) <= set(list_architectures())
+    assert "phase" not in list_architectures()
     assert register_architecture("phase")(Phase) is Phase
-    assert "phase" in architectures()
-    assert list(architectures()) == sorted(architectures())
+    assert "phase" in list_architectures()
+    assert list(list_architectures()) == sorted(list_architectures())
     made: Any = build_architecture("phase", features=13, channels=4, N=20, sharpness=2.5)
     assert isinstance(made, Phase)
     assert made.made_with == (13, 4, 20, 2.5)

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 from ptycho_fast.models.inputs import count_features, make_features  # noqa: E402
 from ptycho_fast.models.physics import (  # noqa: E402
     LOSSES,
+    SHARPENING,
     Canvas,
     diffract,
     diffraction_loss,
@@ -275,7 +276,12 @@ def merged(
         cuts = [laying((side, side), where[:, c], N) for c in range(len(group))]
         laid = sum(cut.T @ (weight * patch).ravel() for cut, patch in zip(cuts, group, strict=True))
         total = sum(cut.T @ weight.ravel() for cut in cuts)
-        canvas = laid / np.maximum(total, 1e-3 * weight.max())
+        step = 1 / np.maximum(total, 1e-3 * weight.max())
+        # Towards what solves (sum of E^T W E) canvas = laid, by steps of Landweber's iteration.
+        normal = sum(cut.T @ (weight.ravel()[:, None] * cut) for cut in cuts)
+        canvas = step * laid
+        for _ in range(SHARPENING):
+            canvas = canvas + step * (laid - normal @ canvas)
         out[b] = np.stack([cut @ canvas for cut in cuts]).reshape(group.shape)
     return out
 

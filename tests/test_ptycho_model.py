@@ -525,7 +525,7 @@ def test_one_image_for_every_pattern_is_warned_of(
     register_architecture("blind")(Blind)
     blind = PtychoModel("blind", N=N, stages=1, learning_rate=1e-6, **options)
     with pytest.warns(UserWarning, match="one image for every pattern") as warned:
-        train(blind, scan, 3)
+        train(blind, scan, 12)
     assert len([w for w in warned if "one image" in str(w.message)]) == 1
 
 

@@ -3,7 +3,7 @@
 Needs PyTorch: ``pip install "ptycho_fast[torch]"``. Nothing here keeps global state.
 """
 
-from ptycho_fast.models.architectures import architectures, register_architecture
+from ptycho_fast.models.architectures import list_architectures, register_architecture
 from ptycho_fast.models.model import ModelConfig, PtychoModel, Reconstruction
 from ptycho_fast.models.raw import RawScan, group_raw_npz, load_raw_npz
 
@@ -12,8 +12,8 @@ __all__ = [
     "PtychoModel",
     "RawScan",
     "Reconstruction",
-    "architectures",
     "group_raw_npz",
+    "list_architectures",
     "load_raw_npz",
     "register_architecture",
 ]

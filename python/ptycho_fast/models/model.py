@@ -197,7 +197,7 @@ class PtychoModel:
             if value not in known:
                 msg = f"{what} must be one of {known}, got {value!r}."
                 raise ValueError(msg)
-        if not 0 < learning_rate < 1:
+        if not isinstance(learning_rate, float | int) or not 0 < learning_rate < 1:
             msg = f"learning_rate must be between 0 and 1, got {learning_rate!r}."
             raise ValueError(msg)
         self.model_config = ModelConfig(
@@ -306,8 +306,8 @@ class PtychoModel:
         Returns
         -------
         list of dict
-            The history, one row an epoch: ``epoch``, ``loss``, ``validation_loss``,
-            ``image_correlation`` (of the moduli with ``scan.object``; without one, of the image
+            The history, one row an epoch; of several devices the first has it. ``epoch``,
+            ``loss``, ``validation_loss``, ``image_correlation`` (of the moduli with ``scan.object``; without one, of the image
             with the picture before), ``variation`` of the patches, ``learning_rate``, ``seconds``.
 
         Raises

@@ -50,6 +50,9 @@ HISTORY = "history.csv"
 WARM_UP = 500
 """Steps until the learning rate is reached; at most a tenth of all."""
 
+BEGINNING = 100
+"""Steps after which a network should tell patterns apart."""
+
 COLLAPSED = 0.01
 """Variation of the patches below which they are all the same image."""
 
@@ -282,7 +285,7 @@ class Watch(Callback):
         """Write a row and the weights; draw."""
         seconds = time.perf_counter() - self._began
         epoch = trainer.current_epoch
-        self._warn(pl_module.variation, epoch)
+        self._warn(pl_module.variation, epoch, epoch * trainer.num_training_batches)
         if not trainer.is_global_zero:
             return
         last = epoch + 1 == trainer.max_epochs
@@ -331,11 +334,12 @@ class Watch(Callback):
     def _history(self) -> Path | None:
         return None if self.folder is None else self.folder / HISTORY
 
-    def _warn(self, found: float, epoch: int) -> None:
-        if found < COLLAPSED and epoch > 0 and not self._warned:
+    def _warn(self, found: float, epoch: int, steps: int) -> None:
+        # Every network begins with one image for all.
+        if found < COLLAPSED and steps >= BEGINNING and not self._warned:
             self._warned = True
             warnings.warn(
-                f"After {epoch + 1} epochs the patches differ from each other by {found:.2g} of "
+                f"After {epoch} epochs the patches differ from each other by {found:.2g} of "
                 f"their size, less than {COLLAPSED}: the network gives one image for every "
                 "pattern. Another seed or a lower learning rate may help, unless the object is as "
                 "faint as that.",

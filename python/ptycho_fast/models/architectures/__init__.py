@@ -74,7 +74,7 @@ def register_architecture(name: str) -> Callable[[Any], Any]:
     return register
 
 
-def architectures() -> tuple[str, ...]:
+def list_architectures() -> tuple[str, ...]:
     """Return the names there are.
 
     Returns
@@ -92,7 +92,7 @@ def build_architecture(
     Parameters
     ----------
     name : str
-        One of `architectures`.
+        One of `list_architectures`.
     features, channels, N : int
         What it takes and makes, see `register_architecture`.
     **options
@@ -112,7 +112,7 @@ def build_architecture(
         importlib.import_module(f"{__name__}.{name}")
         options = {option: as_count(option, value) for option, value in options.items()}
     if name not in _registered:
-        msg = f"architecture must be one of {', '.join(architectures())}, got {name!r}."
+        msg = f"architecture must be one of {', '.join(list_architectures())}, got {name!r}."
         raise ValueError(msg)
     try:
         return _registered[name](features=features, channels=channels, N=N, **options)
