@@ -307,8 +307,9 @@ class PtychoModel:
         -------
         list of dict
             The history, one row an epoch; of several devices the first has it. ``epoch``,
-            ``loss``, ``validation_loss``, ``image_correlation`` (of the moduli with ``scan.object``; without one, of the image
-            with the picture before), ``variation`` of the patches, ``learning_rate``, ``seconds``.
+            ``loss``, ``validation_loss``, ``image_correlation`` (of the moduli with
+            ``scan.object``; without one, of the image with the picture before), ``variation`` of
+            the patches, ``learning_rate``, ``seconds``.
 
         Raises
         ------

@@ -1,0 +1,93 @@
+"""`ptycho-fast train` and `infer`: files are written and read, mistakes are told."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import ptycho_fast as pf
+from ptycho_fast.cli import main
+
+pytest.importorskip("lightning")
+pytest.importorskip("skimage")
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a scan and a run of two epochs."""
+    folder = tmp_path_factory.mktemp("models")
+    pf.write_scan(pf.simulate_scan(n_positions=150, N=16, seed=0), folder / "scan.npz")
+    command = ["train", str(folder / "scan.npz"), "-o", str(folder / "RUN"), "--epochs", "2"]
+    assert main([*command, "--picture-every", "1", "--device", "cpu"]) == 0
+    return folder
+
+
+def test_a_run_holds_what_it_says(run: Path) -> None:
+    names = {path.name for path in (run / "RUN").iterdir()}
+    assert {"config.json", "probe.npy", "model.safetensors", "last.ckpt"} < names
+    assert {"epoch_0001.png", "epoch_0002.png"} < names
+    with (run / "RUN" / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_an_image_is_written_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run / "OUT"
+    command = ["infer", str(run / "RUN"), str(run / "scan.npz"), "-o", str(out), "--device", "cpu"]
+    assert main([*command, "--n-images", "100", "--refine", "2"]) == 0
+    printed = capsys.readouterr().out
+    scan = pf.read_scan(run / "scan.npz")
+    image, coverage = np.load(out / "object.npy"), np.load(out / "coverage.npy")
+    assert scan.object is not None
+    assert image.shape == coverage.shape == scan.object.shape
+    assert image.dtype == np.complex64
+    assert (image[coverage == 0] == 0).all()
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    assert f"{metrics['phase_rmse']:.4f}" in printed
+    assert metrics["twin"]["phase_rmse"] > metrics["phase_rmse"]
+    assert (out / "image.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_run_goes_on(run: Path) -> None:
+    command = ["train", str(run / "scan.npz"), "-o", str(run / "RUN2"), "--picture-every", "0"]
+    assert main([*command, "--epochs", "1", "--device", "cpu"]) == 0
+    assert main([*command, "--epochs", "2", "--device", "cpu", "--resume"]) == 0
+    assert len((run / "RUN2" / "history.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("train scan.npz -o RUN", "holds a run already"),
+        ("train scan.npz -o RUN --resume --gridsize 2", "gridsize is 2 here, 1 there"),
+        ("train scan.npz -o NEW --resume", "nothing to go on from"),
+        ("train scan.npz -o NEW --architecture unet", "must be one of cnn, fno, hybrid"),
+        ("train scan.npz -o NEW --gridsize 2 --neighbors 3", "neighbor_count=3"),
+        ("train scan.npz -o NEW --batch-size 500", "150 groups"),
+        ("train missing.npz -o NEW", "missing.npz"),
+        ("infer NEW scan.npz -o OUT2", "is missing"),
+        ("infer RUN scan.npz -o OUT2 --refine -1", "refine"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_left(
+    run: Path,
+    command: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(command.split()) == 2
+    assert told in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert not (run / "NEW").exists()
+    assert not (run / "OUT2").exists()
