@@ -195,6 +195,7 @@ def score(image: ArrayLike, reference: ArrayLike, positions: ArrayLike, N: int) 
             "of this image? Else give those of the whole scan, or a mask of your own to align."
         )
         raise ValueError(msg)
+    _check_values(image, reference, mask)
     own = _scores(_align(image, reference, mask, [(0, 0)]), reference, mask)
     # Turned about the middle of the array, what was at r is at (size - 1) - r.
     rows, columns = _box(mask)
@@ -317,7 +318,9 @@ def align(image: ArrayLike, reference: ArrayLike, mask: ArrayLike) -> Alignment:
     (True, 0.333)
     """
     image, reference = _as_images(image, reference)
-    return _align(image, reference, _as_mask(mask, image.shape), [(0, 0)])
+    mask = _as_mask(mask, image.shape)
+    _check_values(image, reference, mask)
+    return _align(image, reference, mask, [(0, 0)])
 
 
 def fourier_ring_correlation(
@@ -441,7 +444,6 @@ class _Start(NamedTuple):
 def _align(image: Image, reference: Image, mask: Mask, centers: list[tuple[int, int]]) -> Alignment:
     """Align within 6 pixels of one of some shifts, that which fits best."""
     ndimage = _ndimage()
-    _check_values(image, reference, mask)
     # Values beyond the mask may be anything. They must not spoil what a spline does inside.
     image = np.where(np.isfinite(image), image, 0)
     starts = [_search(image, reference, mask, center) for center in centers]

@@ -265,13 +265,18 @@ class Watch(Callback):
         self._began = 0.0
         self._warned = False
 
+    def read_history(self) -> None:
+        """Take the rows that were written."""
+        path = self._history()
+        if path is not None and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = [dict(row) for row in csv.DictReader(file)]
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up the history where the checkpoint ends."""
-        path = self._history()
-        if trainer.current_epoch and path is not None and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [dict(row) for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
+        if trainer.current_epoch:
+            self.read_history()
+            self.rows = [row for row in self.rows if int(row["epoch"]) < trainer.current_epoch]
             # A checkpoint is written before a schedule that follows the loss has heard of it.
             for config in trainer.lr_scheduler_configs if self.rows else ():
                 if config.reduce_on_plateau:
@@ -446,6 +451,11 @@ def fit(
         except SystemExit:  # Lightning's answer to Ctrl-C
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
+    if checkpoint is not None and not watch.rows and trainer.is_global_zero:
+        watch.read_history()
+        logger.warning(
+            "All %d epochs were done before: ask for more to go on.", trainer.current_epoch
+        )
 
 
 def _listed(indices: Any) -> str:
