@@ -56,6 +56,7 @@ def cases() -> list[Case]:
         *(Case(f"5 min, seed {s}", 13, model={"seed": s}) for s in range(3)),
         Case("half, 1 min", 5, half=True),
         Case("half, 5 min", 26, half=True),
+        Case("half, thinned", 26, half=True, model={"least_exposure": 1e-3}),
         Case("half, 1e3 photons", 13, half=True, dark=True),
         Case("star", 7, file=STAR, training={"refine_probe": 20}),
         Case("gridsize 2", 5, model={"gridsize": 2}),

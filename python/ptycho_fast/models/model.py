@@ -58,7 +58,7 @@ class ModelConfig:
     architecture : str
     N, gridsize, seed, stages, overlap : int
     loss, schedule : str
-    learning_rate : float
+    learning_rate, least_exposure : float
     trainable_probe : bool
     options : dict
         Of the architecture.
@@ -74,6 +74,7 @@ class ModelConfig:
     schedule: str
     learning_rate: float
     trainable_probe: bool
+    least_exposure: float
     options: dict[str, Any]
 
 
@@ -155,6 +156,10 @@ class PtychoModel:
         How the rate falls.
     trainable_probe : bool
         Learn the probe too. `train` can refine it before, which is steadier.
+    least_exposure : float
+        Train on patterns thinned to a random share of their counts, from this to 1, while what
+        they are compared with stays whole: 1e-3 makes a network for patterns a thousand times
+        darker than those it was trained on.
     **options
         Of the architecture: ``width=...``.
 
@@ -187,6 +192,7 @@ class PtychoModel:
         learning_rate: float = 2e-3,
         schedule: str = "cosine",
         trainable_probe: bool = False,
+        least_exposure: float = 1.0,
         **options: Any,
     ) -> None:
         N = as_count("N", N, least=8)
@@ -200,6 +206,9 @@ class PtychoModel:
         if not isinstance(learning_rate, float | int) or not 0 < learning_rate < 1:
             msg = f"learning_rate must be between 0 and 1, got {learning_rate!r}."
             raise ValueError(msg)
+        if not 0 < least_exposure <= 1:
+            msg = f"least_exposure must be more than 0 and at most 1, got {least_exposure!r}."
+            raise ValueError(msg)
         self.model_config = ModelConfig(
             architecture=architecture,
             N=N,
@@ -211,6 +220,7 @@ class PtychoModel:
             schedule=schedule,
             learning_rate=float(learning_rate),
             trainable_probe=bool(trainable_probe),
+            least_exposure=float(least_exposure),
             options=options,
         )
         self.network: PatchNetwork | None = None
@@ -410,6 +420,8 @@ class PtychoModel:
             learning_rate=config.learning_rate,
             schedule=config.schedule,
             trainable_probe=config.trainable_probe,
+            least_exposure=config.least_exposure,
+            seed=config.seed,
         )
         try:
             training.fit(

@@ -69,6 +69,10 @@ class Reconstructor(LightningModule):
     schedule : {"cosine", "plateau"}
         Cosine to 0 at the last step, or halved after 5 epochs without a lower loss.
     trainable_probe : bool
+    least_exposure : float
+        See `ptycho_fast.models.PtychoModel`.
+    seed : int
+        Of the exposures.
     """
 
     def __init__(
@@ -79,12 +83,16 @@ class Reconstructor(LightningModule):
         learning_rate: float,
         schedule: str,
         trainable_probe: bool,
+        least_exposure: float,
+        seed: int,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss
         self.learning_rate = learning_rate
         self.schedule = schedule
+        self.least_exposure = least_exposure
+        self.seed = seed
         network.probe_parts.requires_grad_(trainable_probe)
         self.variation = math.nan
 
@@ -96,17 +104,26 @@ class Reconstructor(LightningModule):
         patterns = batch["diffraction"].to(moved, non_blocking=True)
         return {**batch, "diffraction": patterns}
 
-    def _losses(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+    def _losses(
+        self, batch: dict[str, Tensor], least_exposure: float = 1.0
+    ) -> tuple[list[Tensor], Tensor]:
         """Return what each stage's patches cost, and the last of them."""
         network = self.network
         amplitude = batch["diffraction"].float()
+        seen = amplitude
+        if least_exposure < 1:
+            # A function of seed, step and rank, so that a run that goes on sees the same.
+            generator = torch.Generator(amplitude.device)
+            key = np.random.SeedSequence([self.seed, self.global_rank, self.global_step])
+            generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+            seen = thin(amplitude, least_exposure, generator)
         positions = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
         if network.channels == amplitude.shape[1]:
-            made = network(amplitude, positions)
+            made = network(seen, positions)
         else:
             # The network sees single patterns, and is held to what their neighbours show: a
             # pattern alone leaves open how much of it modulus and how much phase has made.
-            alone = network(amplitude.flatten(0, 1).unsqueeze(1))
+            alone = network(seen.flatten(0, 1).unsqueeze(1))
             canvas = Canvas(positions, network.weight)
             made = [patches.view_as(amplitude) for patches in alone]
             made = made[:1] + [canvas.merge(patches) for patches in made]
@@ -119,7 +136,7 @@ class Reconstructor(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the stages' losses; that of the last is logged."""
-        losses, patches = self._losses(batch)
+        losses, patches = self._losses(batch, self.least_exposure)
         if not math.isfinite(float(losses[-1].detach())):
             self._refuse(batch, batch_idx, float(losses[-1].detach()))
         last = losses[-1].detach()
@@ -212,6 +229,31 @@ class Reconstructor(LightningModule):
                 "epoch before is kept."
             )
         raise FloatingPointError(msg)
+
+
+def thin(amplitude: Tensor, least_exposure: float, generator: torch.Generator) -> Tensor:
+    """Return patterns as shorter exposures would have them, at the brightness of the long ones.
+
+    Parameters
+    ----------
+    amplitude : tensor, (B, C, N, N), float32
+        Roots of counts.
+    least_exposure : float
+        Each pattern's exposure is a share of its own between this and 1, uniform in its logarithm.
+    generator : torch.Generator
+        On the device of the patterns.
+
+    Returns
+    -------
+    tensor, (B, C, N, N), float32
+        Roots of counts drawn binomially, divided by the root of the share.
+    """
+    shape = (*amplitude.shape[:2], 1, 1)
+    drawn = torch.rand(shape, generator=generator, device=amplitude.device)
+    share = least_exposure**drawn
+    counts = torch.nan_to_num(amplitude.square()).round()  # what is no number is refused later
+    kept = torch.binomial(counts, share.expand_as(counts).contiguous(), generator=generator)
+    return (kept / share).sqrt()
 
 
 def variation(patches: Tensor, weight: Tensor) -> float:
