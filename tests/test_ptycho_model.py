@@ -817,18 +817,17 @@ class StoppedError(Exception):
     pass
 
 
+def stopping(epoch: int) -> Any:
+    class Stop(lightning.pytorch.callbacks.Callback):  # type: ignore[misc, name-defined, unused-ignore]
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == epoch:
+                raise StoppedError
+
+    return lambda callbacks, **others: lightning.Trainer(callbacks=[*callbacks, Stop()], **others)
+
+
 def test_a_falling_rate_goes_on_where_it_was(scan: Any, tmp_path: Path) -> None:
     """Of the schedule that follows the losses, stopped just before it lowers the rate."""
-
-    def stopping(epoch: int) -> Any:
-        class Stop(lightning.pytorch.callbacks.Callback):  # type: ignore[misc, name-defined, unused-ignore]
-            def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-                if trainer.current_epoch == epoch:
-                    raise StoppedError
-
-        return lambda callbacks, **others: lightning.Trainer(
-            callbacks=[*callbacks, Stop()], **others
-        )
 
     few = replace(
         scan,
@@ -891,7 +890,7 @@ def test_runs_are_not_written_over(
 ) -> None:
     folder = copied(uninterrupted[1], tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="holds a run already. Pass resume=True"):
+    with pytest.raises(ValueError, match="holds a run already. Go on with it"):
         train(make_model(), scan, output=folder)
     message = "holds a run of another model: seed is 3 here, 0 there; loss is 'amplitude' here"
     with pytest.raises(ValueError, match=message):
@@ -1146,3 +1145,41 @@ def test_two_processes_train_one_model(scan: Any, tmp_path: Path) -> None:
     assert np.array_equal(kept.double().numpy(), one)
     error, nothing = against_nothing(infer(loaded, scan).object, scan)
     assert error < 0.9 * nothing
+
+
+# --- dark patterns -------------------------------------------------------------------------------
+
+
+def test_thinned_patterns_are_what_a_shorter_exposure_counts() -> None:
+    """Mean k and variance k (1 - p) / p after division by the share p: binomial."""
+    from ptycho_fast.models.training import thin  # noqa: PLC0415
+
+    counts = torch.tensor([0.0, 3.0, 400.0]).repeat(40_000).reshape(1, 1, 200, 600)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        share = 0.01 ** float(torch.rand((1, 1, 1, 1), generator=generator))
+        generator.manual_seed(seed)
+        made = thin(counts.sqrt(), 0.01, generator).square()
+        for k in (0.0, 3.0, 400.0):
+            found = made[counts == k].double()
+            assert float(found.mean()) == pytest.approx(k, rel=0.05, abs=1e-9)
+            expected = k * (1 - share) / share
+            assert float(found.var()) == pytest.approx(expected, rel=0.05, abs=1e-9)
+        kept = made * share
+        assert (kept - kept.round()).abs().max() < 1e-2
+
+
+def test_a_thinned_run_goes_on_bit_by_bit(scan: Any, tmp_path: Path) -> None:
+    whole = told(train(make_model(least_exposure=1e-2), scan, 3))
+    assert whole != told(train(make_model(), scan, 3))
+    folder = tmp_path / "run"
+    with pytest.raises(StoppedError):
+        train(make_model(least_exposure=1e-2), scan, 3, output=folder, trainer_cls=stopping(1))
+    rows = train(make_model(least_exposure=1e-2), scan, 3, output=folder, resume=True)
+    assert told(rows) == whole
+
+
+@pytest.mark.parametrize("least", [0, -1, 1.5, float("nan")])
+def test_an_exposure_that_is_no_share_is_refused(least: float) -> None:
+    with pytest.raises(ValueError, match="least_exposure"):
+        make_model(least_exposure=least)

@@ -298,6 +298,10 @@ def _add_training(train: argparse.ArgumentParser) -> None:
         "--refine-probe", type=int, default=0, metavar="P",
         help="classical passes that refine the probe first: 20 for measured data (default: 0)",
     )  # fmt: skip
+    train.add_argument(
+        "--least-exposure", type=float, default=1.0, metavar="SHARE",
+        help="show patterns thinned down to this share: 1e-3 to image dark ones (default: 1)",
+    )  # fmt: skip
     train.add_argument("--trainable-probe", action="store_true", help="learn the probe too")
     train.add_argument(
         "--picture-every", type=int, default=5, metavar="E",
@@ -757,6 +761,7 @@ def _train(arguments: argparse.Namespace) -> None:
         learning_rate=arguments.learning_rate,
         schedule=arguments.schedule,
         trainable_probe=arguments.trainable_probe,
+        least_exposure=arguments.least_exposure,
     )
     print(f"{'model':12}{arguments.architecture}, {model.n_parameters} parameters")
     history = model.train(
