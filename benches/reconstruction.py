@@ -59,11 +59,11 @@ def cases() -> list[Case]:
         Case("half, thinned", 26, half=True, model={"least_exposure": 1e-3}),
         Case("half, 1e3 photons", 13, half=True, dark=True),
         Case("star", 7, file=STAR, training={"refine_probe": 20}),
-        Case("gridsize 2", 5, model={"gridsize": 2}),
-        Case("fno", 3, model={"architecture": "fno"}),
-        Case("hybrid", 4, model={"architecture": "hybrid"}),
+        Case("gridsize 2", 4, model={"gridsize": 2}),
+        Case("fno", 2, model={"architecture": "fno"}),
+        Case("hybrid", 3, model={"architecture": "hybrid"}),
         Case("hybrid_resnet", 5, model={"architecture": "hybrid_resnet"}),
-        Case("amplitude loss", 5, model={"loss": "amplitude"}),
+        Case("amplitude loss", 4, model={"loss": "amplitude"}),
         Case("gold balls", 2, file=BALLS),
     ]
 

@@ -40,8 +40,11 @@ logger = logging.getLogger("ptycho_fast")
 
 SCHEDULES = ("cosine", "plateau")
 
-PARTNERS = 64
-"""Neighbours from which those are drawn that train a network of single patterns together."""
+PARTNERS_WITHIN = 1 / 4
+"""Of N: from as far come the patterns that train a network of single ones together. Nearer ones say
+the same, and of those farther away too little lies on the same pixels."""
+
+MOST_PARTNERS = 64
 
 PATTERNS_A_STEP = 8
 
@@ -351,7 +354,7 @@ class PtychoModel:
         neighbor_count = _enough(neighbor_count, channels)
         members = channels if channels > 1 else config.overlap
         if channels == 1:
-            neighbor_count = max(neighbor_count, PARTNERS)
+            neighbor_count = max(neighbor_count, members, _count_partners(scan))
         groups = group_positions(
             scan.positions,
             n_groups,
@@ -717,6 +720,13 @@ def _enough(neighbor_count: int, channels: int) -> int:
         )
         raise ValueError(msg)
     return neighbor_count
+
+
+def _count_partners(scan: Scan) -> int:
+    """Return how many positions lie within `PARTNERS_WITHIN` of another, by their density."""
+    width, height = np.maximum(np.ptp(scan.positions, axis=0), 1)
+    around = len(scan) / (width * height) * math.pi * (PARTNERS_WITHIN * scan.N) ** 2
+    return min(int(around), MOST_PARTNERS)
 
 
 def _accelerator(device: str) -> str:
