@@ -48,6 +48,9 @@ MOST_PARTNERS = 64
 
 PATTERNS_A_STEP = 8
 
+PICTURED = 2048
+"""A picture during training is of at most so many groups: it must not take longer than an epoch."""
+
 AT_ONCE = 32
 """Groups that pass through the network at a time when a scan is imaged."""
 
@@ -401,7 +404,8 @@ class PtychoModel:
         previous: list[NDArray[np.complex64]] = []
 
         def picture(epochs: int) -> float:
-            made = self.infer(scan, device=accelerator)
+            few = None if len(scan) <= PICTURED else PICTURED
+            made = self.infer(scan, n_groups=few, device=accelerator)
             image = made.object
             assert image is not None
             assert made.coverage is not None
