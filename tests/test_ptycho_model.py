@@ -709,7 +709,7 @@ def test_a_probe_of_something_else(model: PtychoModel, tmp_path: Path, probe: ND
 
 EPOCHS = 4
 SCRIPT = """
-import sys, time
+import signal, sys, time
 import torch
 import ptycho_fast as pf
 from lightning import Trainer
@@ -717,6 +717,8 @@ from lightning.pytorch.callbacks import Callback
 from ptycho_fast.models import PtychoModel
 
 torch.set_num_threads(1)
+# Whoever runs the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 place, output = sys.argv[1:]
 
 class Wait(Callback):
