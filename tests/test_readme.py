@@ -61,6 +61,8 @@ def test_every_docstrings_example_runs(name: str) -> None:
     framework = name.rpartition(".")[2]
     if name.startswith("ptycho_fast.models"):
         framework = "torch"
+    if name == "ptycho_fast.metrics":
+        framework = "skimage"
     if framework in absent or (framework == "lightning" and "torch" in absent):
         pytest.skip(f"{framework} is not installed")
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
