@@ -49,7 +49,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Return all cases; the epochs are what a minute, or five, hold on two cores."""
+    """Return all cases. Epochs of "1 min" and "5 min" are about what two cores do in that time."""
     minute = {"n_groups": 543}  # half an epoch
     return [
         *(Case(f"1 min, seed {s}", 5, model={"seed": s}, training=minute) for s in range(3)),

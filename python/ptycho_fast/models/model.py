@@ -27,6 +27,7 @@ import torch
 from ptycho_fast.models.classical import refine as refine_classically
 from ptycho_fast.models.network import PatchNetwork
 from ptycho_fast.models.physics import LOSSES, diffract, scale_probe
+from ptycho_fast.models.raw import check_neighbors
 from ptycho_fast.models.stitching import Stitcher
 
 if TYPE_CHECKING:
@@ -354,7 +355,7 @@ class PtychoModel:
         accelerator = _accelerator(device)
         scan = self._as_scan(scan)
         channels = config.gridsize**2
-        neighbor_count = _enough(neighbor_count, channels)
+        check_neighbors(neighbor_count, channels)
         members = channels if channels > 1 else config.overlap
         if channels == 1:
             neighbor_count = max(neighbor_count, members, _count_partners(scan))
@@ -714,16 +715,6 @@ def _probe_of(scan: Scan) -> NDArray[np.complexfloating]:
         )
         raise ValueError(msg)
     return scan.probe
-
-
-def _enough(neighbor_count: int, channels: int) -> int:
-    if as_count("neighbor_count", neighbor_count) < channels:
-        msg = (
-            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
-            f"of {channels} patterns is drawn from the neighbours of its centre."
-        )
-        raise ValueError(msg)
-    return neighbor_count
 
 
 def _count_partners(scan: Scan) -> int:

@@ -8,15 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ptycho_fast.models.architectures import build_architecture
-from ptycho_fast.models.inputs import count_features, make_features
+from ptycho_fast.models.inputs import FLOOR, count_features, make_features
 from ptycho_fast.models.physics import Canvas, diffract, far_field, near_field
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-FLOOR = 0.05
-"""Of the probe's greatest intensity, added where a difference is divided by it."""
 
 
 class PatchNetwork(nn.Module):

@@ -116,13 +116,7 @@ def group_raw_npz(
     >>> data["diffraction"].shape
     (10, 16, 16, 4)
     """
-    channels = as_count("gridsize", gridsize, most=46340) ** 2
-    if as_count("neighbor_count", neighbor_count) < channels:
-        msg = (
-            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
-            f"of {channels} patterns is drawn from the neighbours of its centre."
-        )
-        raise ValueError(msg)
+    check_neighbors(neighbor_count, as_count("gridsize", gridsize, most=46340) ** 2)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
     data = RawData(
@@ -138,3 +132,26 @@ def group_raw_npz(
     return data.generate_grouped_data(
         N, K=neighbor_count, nsamples=n_groups, seed=seed, gridsize=gridsize
     )
+
+
+def check_neighbors(neighbor_count: int, channels: int) -> None:
+    """Refuse fewer neighbours than a group has patterns.
+
+    Parameters
+    ----------
+    neighbor_count : int
+        Considered per centre.
+    channels : int
+        Patterns of a group (C).
+
+    Raises
+    ------
+    ValueError
+        If they are fewer.
+    """
+    if as_count("neighbor_count", neighbor_count) < channels:
+        msg = (
+            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
+            f"of {channels} patterns is drawn from the neighbours of its centre."
+        )
+        raise ValueError(msg)

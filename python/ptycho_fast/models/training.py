@@ -312,17 +312,21 @@ class Watch(Callback):
         path = self._history()
         if path is not None and path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [dict(row) for row in csv.DictReader(file)]
+                self.rows = [
+                    {name: float(value) if value else "" for name, value in row.items()}
+                    | {"epoch": int(row["epoch"])}
+                    for row in csv.DictReader(file)
+                ]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up the history where the checkpoint ends."""
         if trainer.current_epoch:
             self.read_history()
-            self.rows = [row for row in self.rows if int(row["epoch"]) < trainer.current_epoch]
+            self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
             # A checkpoint is written before a schedule that follows the loss has heard of it.
             for config in trainer.lr_scheduler_configs if self.rows else ():
                 if config.reduce_on_plateau:
-                    config.scheduler.step(float(self.rows[-1]["loss"]))
+                    config.scheduler.step(self.rows[-1]["loss"])
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""

@@ -44,7 +44,7 @@ class PolarNetwork(nn.Module):
         more = -N % self.MULTIPLE
         before, after = more // 2, more - more // 2
         padded = functional.pad(features, (before, after, before, after))
-        # Half the time of the other layout on a processor.
+        # The faster layout, on processors too.
         made = self.polar(padded.contiguous(memory_format=torch.channels_last))
         modulus, phase = made[..., before : before + N, before : before + N].float().chunk(2, dim=1)
         soft = STEEPEST * torch.tanh(modulus / STEEPEST)
@@ -123,7 +123,7 @@ class Pyramid(nn.Module):
     """The sum of what layers of several sides, each twice the one before, say about each pixel.
 
     A smooth phase over a whole patch hardly changes single pixels of its diffraction. Said by a
-    coarse layer it is a few numbers that matter much, and is learned in half the time. The last
+    coarse layer it is a few numbers that matter much, and is learned sooner. The last
     layer has half the side of the patch and makes four pixels of each of its own.
 
     Parameters
