@@ -424,6 +424,27 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         "--centre", type=_row_column, metavar="ROW,COL", help="about this one (default: the middle)"
     )
     reading.add_argument("--bin", type=int, metavar="M", help="sum the counts of M by M pixels")
+    reading.add_argument(
+        "--fftshift", action="store_true", help="zero frequency is in the corner: to the middle"
+    )
+    reading.add_argument(
+        "--invert-mask", action="store_true", help="the mask counts the other way round"
+    )
+    reading.add_argument("--bad-value", type=float, metavar="V", help="stored V marks bad pixels")
+    reading.add_argument("--drop-dark", action="store_true", help="leave out patterns of nothing")
+    reading.add_argument(
+        "--frames-axis", type=int, choices=(0, 2), help="axis of a stack that counts the frames"
+    )
+    reading.add_argument(
+        "--reshape", action="store_true", help="grids (ny, nx) of frames and positions, row by row"
+    )
+    reading.add_argument("--first", type=int, metavar="N", help="the first N frames and positions")
+    reading.add_argument(
+        "--index-base", type=int, choices=(0, 1), default=0, help="first number of --index"
+    )
+    reading.add_argument(
+        "--average-positions", action="store_true", help="several positions of a frame: their mean"
+    )
 
 
 def _row_column(text: str) -> tuple[float, float]:
@@ -448,6 +469,8 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
     names = (
         "intensity", "diffraction", "x", "y", "probe", "mask", "index", "unit", "energy_eV",
         "distance_m", "detector_pixel_m", "swap_xy", "flip_x", "flip_y", "crop", "centre", "bin",
+        "fftshift", "invert_mask", "bad_value", "drop_dark", "frames_axis", "reshape", "first",
+        "index_base", "average_positions",
     )  # fmt: skip
     return {name: getattr(arguments, name) for name in names}
 

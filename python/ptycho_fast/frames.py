@@ -46,6 +46,24 @@ class Frames(ABC):
             If the file was cut short or can't be read.
         """
 
+    def read_good(
+        self, rows: NDArray[np.integer[Any]], out: NDArray[Any]
+    ) -> NDArray[np.bool_] | None:
+        """Fill ``out[i]`` as `read` does, and say which pixels were measured.
+
+        Parameters
+        ----------
+        rows, out
+            As of `read`.
+
+        Returns
+        -------
+        ndarray, (m, N, N), bool, or None
+            False where a pattern holds 0 because nothing was measured there. None: all were.
+        """
+        self.read(rows, out)
+        return None
+
     @property
     def ndim(self) -> int:
         """3."""

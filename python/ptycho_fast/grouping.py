@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import warnings
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +24,7 @@ from ptycho_fast.checks import (
     positions_checksum,
 )
 from ptycho_fast.io.npz import read_array, write_arrays
+from ptycho_fast.notices import warn
 from ptycho_fast.rules import (
     Bounds,
     Drawn,
@@ -586,15 +586,13 @@ def group_positions(
     found, ran = _draw(asked, source, engine, threads, file)
     spent, fewest = found.spent
     if spent:
-        warnings.warn(
+        warn(
             f"n_groups={B} asks {spent} centres for more groups than they have sets (as few as "
             f"{fewest}): sets come again. Raise n_neighbors ({how.n_neighbors}) for more.",
-            stacklevel=2,
         )
     if found.pool is not None and found.pool < B and n_groups is not None:
-        warnings.warn(
+        warn(
             f"n_groups={B} exceeds the {found.pool} groups of the pool: all of them are returned.",
-            stacklevel=2,
         )
     return replace(
         asked,
@@ -884,10 +882,9 @@ def _group_count(n_groups: int | None, chosen: NDArray[np.int32] | None, n: int,
         return as_count("The number of centers", len(chosen))
     B = n if n_groups is None else as_count("n_groups", n_groups)
     if n < B:
-        warnings.warn(
+        warn(
             f"n_groups={B} exceeds the {n} positions {which}: every position becomes a "
             "centre once. rule='oversample' draws more groups than positions.",
-            stacklevel=3,
         )
     return min(B, n)
 

@@ -13,7 +13,6 @@ import hashlib
 import logging
 import math
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ import numpy as np
 from ptycho_fast.checks import as_indices, as_positions, positions_checksum
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.io.npz import read_array
+from ptycho_fast.notices import warn
 from ptycho_fast.rules import Pool
 
 if TYPE_CHECKING:
@@ -179,10 +179,9 @@ def write(
     name = os.fspath(path)
     count, size = len(pool.groups), sum(array.nbytes for array in pool)
     if size > LARGE and not compress:
-        warnings.warn(
+        warn(
             f"{name} takes {size / 1e6:.0f} MB for {count} groups. compress=True makes it "
             "smaller, and `ptycho-fast clean-cache` removes such files.",
-            stacklevel=2,
         )
     save = np.savez_compressed if compress else np.savez
     with replacing(path) as file:

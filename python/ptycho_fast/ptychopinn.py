@@ -16,7 +16,6 @@ import functools
 import logging
 import math
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -40,6 +39,7 @@ from ptycho_fast.grouping import (
 from ptycho_fast.install import put_in_place, take_out
 from ptycho_fast.io import read_scan
 from ptycho_fast.io.npz import write_arrays
+from ptycho_fast.notices import warn
 from ptycho_fast.patches import cpu
 from ptycho_fast.patterns import gather_normalised, normalisation_scale
 from ptycho_fast.rules import Rule
@@ -256,11 +256,10 @@ class RawData:
         """
         scan = read_scan(train_data_file_path)
         if scan.mask is not None:
-            warnings.warn(
+            warn(
                 f"{train_data_file_path} masks {np.count_nonzero(~scan.mask)} pixels of the "
                 "detector, but RawData has no place for a mask: all pixels are used as they are. "
                 "ptycho_fast.GroupedDataset honours it.",
-                stacklevel=2,
             )
         metadata = dict(scan.metadata)
         return cls(
@@ -560,10 +559,9 @@ class RawData:
             centers = as_indices("seed_indices", seed_indices, 1, n)
             as_count("The number of seed_indices", len(centers))
         if nsamples > n:
-            warnings.warn(
+            warn(
                 f"nsamples={nsamples} exceeds the {n} points of the dataset: every point becomes "
                 "a centre once.",
-                stacklevel=3,
             )
         stream = _stream(seed)
         words, place = stream["state"]["key"], stream["state"]["pos"]
@@ -923,10 +921,9 @@ def _draw_around_all(
 
 
 def _deprecated(name: str, successor: str) -> None:
-    warnings.warn(
+    warn(
         f"{name} goes after this release. Use {successor} instead.",
         DeprecationWarning,
-        stacklevel=3,
     )
 
 
@@ -1094,9 +1091,8 @@ def _oversample(
     spent, M = drawn.spent
     if spent:
         S = max(C, min(n_neighbors, n - 1))
-        warnings.warn(
+        warn(
             f"nsamples={n_groups} exceeds the {n} * {M} sets there are ({S} choose {C} "
             "of each centre): sets come again. Raise neighbor_pool_size for more.",
-            stacklevel=3,
         )
     return drawn.indices

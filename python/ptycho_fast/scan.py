@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.checks import as_mask, as_positions
+from ptycho_fast.frames import Frames
 from ptycho_fast.subsampling import draw_subsample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from ptycho_fast.bad_pixels import BadPixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,10 @@ class Scan:
         Sum of squares of each pattern where `mask` is True, if that was computed before.
     metadata : mapping, optional
         Whatever else the file held.
+    bad_pixels : BadPixels, optional
+        Pixels that were not measured in some of the patterns, of patterns in memory; those that
+        never were are False in `mask`. Patterns in a file know their own
+        (`ptycho_fast.frames.Frames.read_good`).
 
     Raises
     ------
@@ -66,6 +73,7 @@ class Scan:
     mask: NDArray[np.bool_] | None = None
     energies: NDArray[np.float64] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    bad_pixels: BadPixels | None = None
 
     def __post_init__(self) -> None:
         positions = as_positions(self.positions)
@@ -89,6 +97,11 @@ class Scan:
             _refuse("energies", self.energies.shape, (n,))
         if self.mask is not None:
             as_mask(self.mask, shape[1])
+        bad = self.bad_pixels
+        if bad is not None and (
+            len(bad) != n or (len(bad.pixels) and bad.pixels.max() >= shape[1] * shape[2])
+        ):
+            _refuse("bad_pixels", (len(bad),), f"lists of pixels 0..{shape[1] ** 2 - 1} for {n}")
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -97,6 +110,47 @@ class Scan:
     def N(self) -> int:  # noqa: N802
         """Pixels per side of a pattern and of a patch."""
         return int(self.diffraction.shape[1])
+
+    def measured(
+        self, rows: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read some patterns, and say which of their pixels count.
+
+        Parameters
+        ----------
+        rows : ndarray, (k,), int
+            Which patterns.
+
+        Returns
+        -------
+        patterns : ndarray, (k, N, N), of the dtype of `diffraction`
+            Amplitudes, 0 where a pixel does not count.
+        good : ndarray, (k, N, N) or (1, N, N), bool, or None
+            True where a pixel counts; None if all do.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import ptycho_fast as pf
+        >>> scan = pf.simulate_scan(n_positions=9, N=16, seed=0)
+        >>> patterns, good = scan.measured(np.array([3, 5]))
+        >>> patterns.shape, good is None
+        ((2, 16, 16), True)
+        """
+        rows = np.asarray(rows)
+        if isinstance(self.diffraction, Frames):
+            patterns = np.empty((len(rows), self.N, self.N), self.diffraction.dtype)
+            good = self.diffraction.read_good(rows, patterns)
+        else:
+            patterns, good = self.diffraction[rows], None
+        if self.bad_pixels is not None:
+            listed = self.bad_pixels.good(rows, self.N)
+            good = listed if good is None else good & listed
+        if self.mask is not None:
+            good = self.mask[np.newaxis] if good is None else good & self.mask
+        if good is not None:
+            patterns[~np.broadcast_to(good, patterns.shape)] = 0
+        return patterns, good
 
     def subsample(self, n_subsample: int, seed: int | None = None) -> Scan:
         """Thin the scan before anything is grouped.
@@ -152,6 +206,7 @@ class Scan:
             positions_start=self.positions_start[rows],
             scan_index=None if self.scan_index is None else self.scan_index[rows],
             energies=None if self.energies is None else self.energies[rows],
+            bad_pixels=None if self.bad_pixels is None else self.bad_pixels.take(rows),
             metadata=metadata,
         )
 

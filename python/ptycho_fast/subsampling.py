@@ -11,13 +11,13 @@ Three numbers, each with one meaning:
 from __future__ import annotations
 
 import logging
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ptycho_fast import _core
 from ptycho_fast.checks import as_count, as_valid_positions
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -113,21 +113,19 @@ def draw_subsample(positions: ArrayLike, n_subsample: int, seed: int) -> NDArray
     n, kept = len(points), as_count("n_subsample", n_subsample)
     seed = as_count("subsample_seed", seed, least=0, most=2**32 - 1)
     if kept > n:
-        warnings.warn(
+        warn(
             f"n_subsample={kept} exceeds the {n} positions of the scan: all are kept.",
-            stacklevel=3,
         )
         kept = n
     rows = np.sort(np.random.RandomState(seed).choice(n, kept, replace=False))
     if kept > 1:
         before, after = _spacing(points), _spacing(points[rows])
         if after > STRETCH * before:
-            warnings.warn(
+            warn(
                 f"Keeping {kept} of {n} positions stretches the distance to the nearest neighbour "
                 f"from {before:.4g} to {after:.4g} pixels (medians): groups overlap less. To use "
                 "fewer patterns of a dense scan, draw fewer groups of all of it instead "
                 "(n_groups, nsamples).",
-                stacklevel=3,
             )
     logger.info("subsample: %d of %d positions, seed=%d", kept, n, seed)
     return rows

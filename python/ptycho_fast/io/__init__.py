@@ -48,6 +48,15 @@ def read_scan(
     crop: int | tuple[int, int] | None = None,
     centre: tuple[float, float] | None = None,
     bin: int | None = None,  # noqa: A002  # what everybody calls it
+    fftshift: bool = False,
+    invert_mask: bool = False,
+    bad_value: float | None = None,
+    drop_dark: bool = False,
+    frames_axis: int | None = None,
+    reshape: bool = False,
+    first: int | None = None,
+    index_base: int = 0,
+    average_positions: bool = False,
 ) -> Scan:
     """Read a scan file: NPZ, CXI, a ptychodus product, or any HDF5 file whose data sets you name.
 
@@ -101,6 +110,24 @@ def read_scan(
         The pixel about which `crop` cuts, which becomes ``N // 2``; the middle by default.
     bin : int, optional
         Sum the counts of so many by so many pixels.
+    fftshift : bool
+        The patterns have zero frequency in their corner, at ``[0, 0]``: bring it to the middle.
+    invert_mask : bool
+        The mask counts the other way round.
+    bad_value : float, optional
+        A value, as it is stored, that marks bad pixels.
+    drop_dark : bool
+        Leave out patterns that hold nothing: all zero, or without a good pixel.
+    frames_axis : {0, 2}, optional
+        The axis of a stack (n, N, N) or (N, N, n) that counts the frames, where both are as long.
+    reshape : bool
+        Patterns (ny, nx, rows, columns) and positions (ny, nx) are taken row by row.
+    first : int, optional
+        Use the first so many frames and positions only.
+    index_base : {0, 1}
+        The number of the first one in `index`.
+    average_positions : bool
+        Where several positions belong to one frame, take their mean.
 
     Returns
     -------
@@ -154,6 +181,15 @@ def read_scan(
         crop=crop,
         centre=centre,
         bin=bin,
+        fftshift=fftshift,
+        invert_mask=invert_mask,
+        bad_value=bad_value,
+        drop_dark=drop_dark,
+        frames_axis=frames_axis,
+        reshape=reshape,
+        first=first,
+        index_base=index_base,
+        average_positions=average_positions,
     )
     scan = _read(path, recipe, load=load, allow_pickle=allow_pickle)
     source = scan.diffraction

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ptycho_fast.frames import FileFrames, Frames
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -310,11 +310,10 @@ class HDF5Frames(Frames):
     def warn_of_amplification(self) -> None:
         """Warn if reading patterns at random decodes much more than it needs."""
         if self.amplification > AMPLIFICATION:
-            warnings.warn(
+            warn(
                 f"{self.path}: the chunks of {self.key!r} make each pattern that is read at "
                 f"random cost {self.amplification:.3g} times its bytes. For training, convert "
                 "the file once: ptycho-fast convert IN OUT.npz",
-                stacklevel=3,
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from ptycho_fast.frames import FileFrames
 from ptycho_fast.io import hdf5, npz
 from ptycho_fast.io.prepare import as_ids, assemble, scaled, window
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,10 +138,9 @@ def mask(
         raise ValueError(msg)
     good: NDArray[np.bool_] = values if values.dtype.kind == "b" else values == 0
     if np.count_nonzero(good) < good.size / 2:
-        warnings.warn(
+        warn(
             f"mask={key!r} leaves {np.count_nonzero(good)} of {good.size} pixels. In a mask of "
             "bools True is good, in one of numbers 0 is good: is it the other way round?",
-            stacklevel=5,
         )
     return good
 
@@ -231,8 +230,8 @@ def read_npz(path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool
             metadata=metadata,
         )  # fmt: skip
     if stored.object is not None:
-        warnings.warn(
-            "The positions no longer lie on the object of the file; it was left out.", stacklevel=4
+        warn(
+            "The positions no longer lie on the object of the file; it was left out.",
         )
     rows, labels = scan.diffraction.rows, stored.scan_index
     labels = labels if labels is None or rows is None else labels[rows]

@@ -8,7 +8,6 @@ import os
 import shutil
 import struct
 import tempfile
-import warnings
 import zipfile
 import zlib
 from functools import cached_property
@@ -21,6 +20,7 @@ from ptycho_fast.frames import BLOCK_BYTES, FileFrames, Frames
 from ptycho_fast.io import cache
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.io.npy import read_header, write_stack
+from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
@@ -167,10 +167,9 @@ def read(
                     "If you trust the file, pass allow_pickle=True."
                 )
                 raise ValueError(msg)
-            warnings.warn(
+            warn(
                 f"{os.fspath(path)}: '_metadata' is a pickled object and was skipped. "
                 "If you trust the file, pass allow_pickle=True.",
-                stacklevel=4,
             )
             continue
         if key not in PATTERN_KEYS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ptycho_fast.checks import as_count
 from ptycho_fast.frames import Frames
+from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
@@ -49,6 +49,15 @@ class Recipe:
     crop: int | tuple[int, int] | None = None
     centre: tuple[float, float] | None = None
     bin: int | None = None
+    fftshift: bool = False
+    invert_mask: bool = False
+    bad_value: float | None = None
+    drop_dark: bool = False
+    frames_axis: int | None = None
+    reshape: bool = False
+    first: int | None = None
+    index_base: int = 0
+    average_positions: bool = False
 
     def __post_init__(self) -> None:
         if self.unit not in (None, "px", *METRES):
@@ -62,9 +71,7 @@ class Recipe:
 
     def given(self, *names: str) -> list[str]:
         """Return which of these were asked for."""
-        return [
-            name for name in names if not any(getattr(self, name) is no for no in (None, False))
-        ]
+        return [name for name in names if getattr(self, name) != getattr(Recipe, name)]
 
 
 class Window(NamedTuple):
@@ -403,10 +410,9 @@ def assemble(
         )
         raise ValueError(msg)
     if any(lost.values()):
-        warnings.warn(
+        warn(
             f"{lost['frames']} of {len(source)} frames have no position, and {lost['positions']} "
             f"of {len(x)} positions no frame; they were left out.",
-            stacklevel=5,
         )
     x, y = x[rows], y[rows]
     if recipe.swap_xy:
@@ -421,10 +427,9 @@ def assemble(
         y = (y - y.min()) / height + part.N // 2
         metadata["object_pixel_m"] = np.array(object_pixel)
     if probe is not None and (probe.ndim not in (2, 3) or probe.shape[-2:] != (part.N, part.N)):
-        warnings.warn(
+        warn(
             f"The probe has shape {probe.shape}, which does not fit patterns of {part.N} x "
             f"{part.N}; it was left out.",
-            stacklevel=5,
         )
         probe = None
     return Scan(

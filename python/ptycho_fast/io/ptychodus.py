@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptycho_fast.io import hdf5, named
 from ptycho_fast.io.prepare import as_ids, assemble, window
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,10 +131,9 @@ def _one_layer(path: str | os.PathLike[str], object_: NDArray[Any]) -> NDArray[A
     if object_.ndim == 3 and len(object_) == 1:
         object_ = object_[0]
     if object_.ndim != 2:
-        warnings.warn(
+        warn(
             f"{os.fspath(path)}: the object has {len(object_)} layers, and patches are cut from "
             "one; it was left out.",
-            stacklevel=5,
         )
         return None
     return object_

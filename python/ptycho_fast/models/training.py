@@ -26,6 +26,7 @@ except ModuleNotFoundError as error:
 
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.models.physics import Canvas, diffract, diffraction_loss
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -389,12 +390,11 @@ class Watch(Callback):
         # Every network begins with one image for all.
         if found < COLLAPSED and steps >= BEGINNING and not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"After {epoch} epochs the patches differ from each other by {found:.2g} of "
                 f"their size, less than {COLLAPSED}: the network gives one image for every "
                 "pattern. Another seed or a lower learning rate may help, unless the object is as "
                 "faint as that.",
-                stacklevel=2,
             )
 
 
