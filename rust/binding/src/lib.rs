@@ -31,7 +31,9 @@ type TwisterState<'py> = (Bound<'py, PyArray1<u32>>, usize);
 /// The one place where refusals become exceptions.
 fn refuse(error: &Error) -> PyErr {
     match error {
-        Error::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
+        Error::OutOfMemory { .. } | Error::NoMemory { .. } => {
+            PyMemoryError::new_err(error.to_string())
+        }
         _ => PyValueError::new_err(error.to_string()),
     }
 }
@@ -175,9 +177,7 @@ impl ScanIndex {
         num_threads: Option<usize>,
     ) -> PyResult<(Bound<'py, PyArray1<i32>>, Indices<'py>, TwisterState<'py>)> {
         let words = twister_words.as_slice()?;
-        let centers = centers
-            .map(|centers| centers.as_slice().map(<[i32]>::to_vec))
-            .transpose()?;
+        let centers = centers.as_ref().map(|c| c.as_slice()).transpose()?;
         let (centers, values, twister) = run(py, num_threads, |threads| {
             let mut twister = MersenneTwister::from_state(words, twister_place)?;
             let (centers, values) = nearest::draw_legacy(

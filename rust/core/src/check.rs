@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::{Error, Result, parallel, simd};
+use crate::{Error, Result, memory, parallel, simd};
 
 /// Coordinates beyond this have squares that overflow float64.
 const FARTHEST: f64 = 1e150;
@@ -40,12 +40,13 @@ pub fn scan(positions: &[f64]) -> Result<usize> {
 pub fn bounds(positions: &[f64], threads: usize) -> Result<[[f64; 2]; 2]> {
     const COORDINATES_A_PART: usize = 1 << 16;
     let parts = positions.len().div_ceil(COORDINATES_A_PART);
-    let mut found = vec![[0.0; 4]; parts];
+    let mut found = memory::cleared::<[f64; 4]>("The bounds of the scan", parts)?;
     parallel::for_each_chunk(&mut found, 1, threads, |part, found| {
         let positions = &positions[part * COORDINATES_A_PART..];
         let part = &positions[..positions.len().min(COORDINATES_A_PART)];
         // A refusal is no part of the work: it is found again below.
         found[0] = simd::run(Bounds(part)).unwrap_or([f64::NAN; 4]);
+        Ok(())
     })?;
     let good = |found: &[f64; 4]| found.iter().all(|v| v.abs() <= FARTHEST);
     if positions.is_empty() || positions.len() % 2 == 1 || !found.iter().all(good) {

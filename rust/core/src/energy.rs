@@ -1,7 +1,7 @@
 //! The energy of each pattern: what normalisation needs of a stack, without
 //! gathering anything.
 
-use crate::{Result, check, parallel};
+use crate::{Result, check, memory, parallel};
 
 /// The sum of squares in float64 of each pattern of `pixels` values, or of
 /// those where `mask` is true: of all patterns, or of those in `rows`.
@@ -23,7 +23,8 @@ pub fn energies<T: Copy + Into<f64> + Sync>(
     if let Some(rows) = rows {
         check::indices("rows", rows, n)?;
     }
-    let mut energies = vec![0.0; rows.map_or(n, <[i32]>::len)];
+    let count = rows.map_or(n, <[i32]>::len);
+    let mut energies = memory::cleared("The energies of the patterns", count)?;
     parallel::for_each_chunk(&mut energies, 16, threads, |chunk, energies| {
         for (i, energy) in (chunk * 16..).zip(energies) {
             let row = rows.map_or(i, |rows| rows[i] as usize);
@@ -47,6 +48,7 @@ pub fn energies<T: Copy + Into<f64> + Sync>(
             }
             *energy = sums.iter().sum();
         }
+        Ok(())
     })?;
     Ok(energies)
 }

@@ -162,6 +162,18 @@ pub enum Error {
         bytes: usize,
     },
 
+    /// What the work takes beside its result does not fit in memory.
+    #[error(
+        "{what} takes {bytes} bytes, and there is no memory for that. Ask for less at once (fewer positions, \
+         groups, neighbors or threads), or allow the process more memory."
+    )]
+    NoMemory {
+        /// What it is for.
+        what: &'static str,
+        /// What it takes.
+        bytes: usize,
+    },
+
     /// A state of the legacy generator that cannot be one.
     #[error(
         "A Mersenne Twister state has 624 words and a place in 0..=624, got {words} words and place {place}."

@@ -6,7 +6,10 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::{Result, check, parallel, simd};
+use crate::{Result, check, memory, parallel, simd};
+
+/// What memory is for.
+const WHAT: &str = "The gathering of patterns";
 
 /// Copies `stack` (n, P) into `out` (B, P, C): pattern `indices[b, c]` becomes
 /// channel c of group b, its values through `convert(b)`, and 0 where `mask`
@@ -33,19 +36,24 @@ where
     if let Some(mask) = mask {
         check::length("mask", mask.len(), pixels, "one a pixel")?;
     }
-    let dead: Vec<usize> = match mask {
-        Some(mask) => (0..pixels).filter(|&p| !mask[p]).collect(),
-        None => vec![],
-    };
+    let mut dead = memory::room(WHAT, mask.map_or(0, count_dead))?;
+    if let Some(mask) = mask {
+        dead.extend((0..pixels).filter(|&p| !mask[p]));
+    }
     simd::name()?; // instructions that are not there are refused here, not in a thread
     let staged = is_staged(out, channels);
     parallel::for_each_chunk(out, pixels * channels, threads, |b, out| {
-        let patterns = stack.patterns(&indices[b * channels..][..channels]);
-        fill(&patterns, out, convert(b), staged);
+        let patterns = stack.patterns(&indices[b * channels..][..channels])?;
+        fill(&patterns, out, convert(b), staged)?;
         for &p in &dead {
             out[p * channels..][..channels].fill(U::default());
         }
+        Ok(())
     })
+}
+
+fn count_dead(mask: &[bool]) -> usize {
+    mask.iter().filter(|&&good| !good).count()
 }
 
 /// [`gather`] as the patterns are, and once more through `convert`, while they
@@ -69,13 +77,14 @@ where
     let staged = [is_staged(out, channels), is_staged(converted, channels)];
     let size = stack.pixels * channels;
     let both = out.chunks_mut(size).zip(converted.chunks_mut(size));
-    let mut groups: Vec<_> = both.zip(indices.chunks(channels)).collect();
+    let mut groups = memory::collect(WHAT, both.zip(indices.chunks(channels)))?;
     parallel::for_each_chunk(&mut groups, 1, threads, |_, groups| {
         for ((out, converted), group) in groups {
-            let patterns = stack.patterns(group);
-            fill(&patterns, out, |value| value, staged[0]);
-            fill(&patterns, converted, &convert, staged[1]);
+            let patterns = stack.patterns(group)?;
+            fill(&patterns, out, |value| value, staged[0])?;
+            fill(&patterns, converted, &convert, staged[1])?;
         }
+        Ok(())
     })
 }
 
@@ -105,9 +114,9 @@ impl<'a, T> Stack<'a, T> {
         check::indices("indices", indices, self.values.len() / self.pixels)
     }
 
-    fn patterns(&self, group: &[i32]) -> Vec<&'a [T]> {
+    fn patterns(&self, group: &[i32]) -> Result<Vec<&'a [T]>> {
         let pattern = |&i: &i32| &self.values[i as usize * self.pixels..][..self.pixels];
-        group.iter().map(pattern).collect()
+        memory::collect(WHAT, group.iter().map(pattern))
     }
 }
 
@@ -116,14 +125,14 @@ fn fill<T: Copy, U: Copy + Default>(
     out: &mut [U],
     convert: impl Fn(T) -> U,
     staged: bool,
-) {
+) -> Result<()> {
     let group = Group {
         patterns,
         out,
         convert,
         staged,
     };
-    simd::run(group).unwrap_or_default();
+    simd::run(group)?
 }
 
 /// Patterns become the channels of a group.
@@ -135,10 +144,10 @@ struct Group<'a, T, U, F> {
 }
 
 impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for Group<'_, T, U, F> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, _: S) -> Result<()> {
         let Self {
             patterns,
             out,
@@ -148,16 +157,17 @@ impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for Group<'_, T, U, F> 
         let channels = patterns.len();
         if !staged {
             interleave(channels, |c| patterns[c], out, &convert);
-            return;
+            return Ok(());
         }
         let block = (STAGE / size_of::<U>() / channels).max(1);
-        let mut stage = vec![U::default(); block * channels + LINE];
+        let mut stage = memory::repeat(WHAT, &U::default(), block * channels + LINE)?;
         let stage = aligned(&mut stage);
         for (i, out) in out.chunks_mut(block * channels).enumerate() {
             let stage = &mut stage[..out.len()];
             interleave(channels, |c| &patterns[c][i * block..], stage, &convert);
             out.copy_from_slice(stage);
         }
+        Ok(())
     }
 }
 

@@ -1,4 +1,10 @@
-//! Large pieces of memory, kept for the next use.
+//! Memory: asked for, never taken for granted, and large pieces kept for the
+//! next use.
+//!
+//! What grows with the input may be more than there is, by the machine or by a
+//! limit, and that must be a sentence, not the end of the process. So nothing
+//! here allocates in the ways that abort (`clippy.toml` names them), and what
+//! is large leaves some room for the small things that nobody asks for.
 //!
 //! The first write to fresh memory costs as much as the work it is for: the
 //! system has to find and clear each page.
@@ -17,6 +23,12 @@ const MOST_KEPT: usize = 64 << 20;
 /// Not for buffers smaller than a page or so.
 const LEAST_KEPT: usize = 1 << 14;
 
+/// A piece of this size or more is taken only where it leaves [`SPARE`].
+const LARGE: usize = 1 << 20;
+
+/// For what is allocated without asking: boxes of the thread pool, exceptions.
+const SPARE: usize = 4 << 20;
+
 static KEPT: Mutex<Vec<Vec<u64>>> = Mutex::new(Vec::new());
 
 /// `length` elements that come with arbitrary values, and whose memory is kept
@@ -28,13 +40,13 @@ pub(crate) struct Buffer<T> {
 }
 
 impl<T: Pod> Buffer<T> {
-    /// A buffer for `rows` x `width` elements.
-    pub fn new(rows: usize, width: usize) -> Result<Self> {
+    /// A buffer for `rows` x `width` elements of `what`.
+    pub fn new(what: &'static str, rows: usize, width: usize) -> Result<Self> {
         let length = rows.saturating_mul(width);
         let needed = length.saturating_mul(size_of::<T>()).div_ceil(8);
         let words = match take(needed) {
             Some(words) => words,
-            None => zeros(needed, 1).map_err(|_| out_of_memory::<T>(rows, width))?,
+            None => zeroed(needed).ok_or_else(|| no_memory::<u64>(what, needed))?,
         };
         Ok(Self {
             words,
@@ -67,7 +79,7 @@ impl<T> Drop for Buffer<T> {
         // then the memory goes back to the system.
         if let Ok(mut kept) = KEPT.try_lock() {
             let bytes: usize = kept.iter().map(|words| 8 * words.len()).sum();
-            if bytes + 8 * self.words.len() <= MOST_KEPT {
+            if bytes + 8 * self.words.len() <= MOST_KEPT && kept.try_reserve(1).is_ok() {
                 kept.push(std::mem::take(&mut self.words));
             }
         }
@@ -84,20 +96,127 @@ fn take(needed: usize) -> Option<Vec<u64>> {
     Some(kept.swap_remove(best))
 }
 
-/// Zeros for `rows` x `width` elements. A count that a user typed may ask for
-/// more memory than there is, and that must not end the process.
-///
-/// The pages come cleared from the system, each when it is first written.
+/// Zeros for a result of `rows` x `width` elements. A count that a user typed
+/// may ask for more memory than there is.
 pub(crate) fn zeros<T: Zeroable>(rows: usize, width: usize) -> Result<Vec<T>> {
     let length = rows.saturating_mul(width);
-    bytemuck::allocation::try_zeroed_vec(length).map_err(|()| out_of_memory::<T>(rows, width))
-}
-
-fn out_of_memory<T>(rows: usize, width: usize) -> Error {
-    Error::OutOfMemory {
+    zeroed(length).ok_or_else(|| Error::OutOfMemory {
         rows,
         width,
-        bytes: rows.saturating_mul(width).saturating_mul(size_of::<T>()),
+        bytes: length.saturating_mul(size_of::<T>()),
+    })
+}
+
+/// The same, of what the work takes beside its result.
+pub(crate) fn cleared<T: Zeroable>(what: &'static str, length: usize) -> Result<Vec<T>> {
+    zeroed(length).ok_or_else(|| no_memory::<T>(what, length))
+}
+
+/// An empty vector with room for `length` elements.
+pub(crate) fn room<T>(what: &'static str, length: usize) -> Result<Vec<T>> {
+    let mut items = Vec::new();
+    make_room(what, &mut items, length)?;
+    Ok(items)
+}
+
+/// The items of an iterator that knows how many they are.
+pub(crate) fn collect<T>(
+    what: &'static str,
+    items: impl ExactSizeIterator<Item = T>,
+) -> Result<Vec<T>> {
+    let mut collected = room(what, items.len())?;
+    collected.extend(items);
+    Ok(collected)
+}
+
+/// A copy.
+pub(crate) fn copy<T: Copy>(what: &'static str, items: &[T]) -> Result<Vec<T>> {
+    collect(what, items.iter().copied())
+}
+
+/// The same element `length` times.
+pub(crate) fn repeat<T: Clone>(what: &'static str, item: &T, length: usize) -> Result<Vec<T>> {
+    collect(what, (0..length).map(|_| item.clone()))
+}
+
+/// Puts `items` in the place of what `target` holds.
+pub(crate) fn replace<T: Copy>(what: &'static str, target: &mut Vec<T>, items: &[T]) -> Result<()> {
+    target.clear();
+    make_room(what, target, items.len())?;
+    target.extend_from_slice(items);
+    Ok(())
+}
+
+/// Makes `target` so long; what is new is `item`.
+pub(crate) fn resize<T: Clone>(
+    what: &'static str,
+    target: &mut Vec<T>,
+    length: usize,
+    item: T,
+) -> Result<()> {
+    make_room(what, target, length.saturating_sub(target.len()))?;
+    target.resize(length, item);
+    Ok(())
+}
+
+/// Appends one item.
+#[inline]
+pub(crate) fn push<T>(what: &'static str, target: &mut Vec<T>, item: T) -> Result<()> {
+    if target.len() == target.capacity() {
+        // Twice as much, as a vector would.
+        make_room(what, target, target.len().max(16))?;
+    }
+    target.push(item);
+    Ok(())
+}
+
+/// Makes room for so many more elements.
+pub(crate) fn make_room<T>(what: &'static str, target: &mut Vec<T>, more: usize) -> Result<()> {
+    if target.capacity() - target.len() >= more {
+        return Ok(());
+    }
+    let length = target.len().saturating_add(more);
+    let bytes = length.saturating_mul(size_of::<T>());
+    let refused = |()| no_memory::<T>(what, length);
+    with_spare(bytes, || target.try_reserve_exact(more).map_err(|_| ())).map_err(refused)
+}
+
+/// Whether so many bytes can be had, for somebody who would not ask.
+pub(crate) fn can_have(what: &'static str, bytes: usize) -> Result<()> {
+    room::<u8>(what, bytes).map(drop)
+}
+
+/// Zeros. The pages come cleared from the system, each when it is first written.
+fn zeroed<T: Zeroable>(length: usize) -> Option<Vec<T>> {
+    let bytes = length.saturating_mul(size_of::<T>());
+    with_spare(bytes, || bytemuck::allocation::try_zeroed_vec(length)).ok()
+}
+
+/// Allocates; where that fails, once more without what is kept. A large piece
+/// that leaves nothing to spare is given back.
+fn with_spare<T>(
+    bytes: usize,
+    mut allocate: impl FnMut() -> std::result::Result<T, ()>,
+) -> std::result::Result<T, ()> {
+    let mut attempt = || {
+        let found = allocate()?;
+        if bytes >= LARGE {
+            Vec::<u8>::new().try_reserve_exact(SPARE).map_err(|_| ())?;
+        }
+        Ok(found)
+    };
+    attempt().or_else(|()| {
+        if let Ok(mut kept) = KEPT.try_lock() {
+            kept.clear();
+        }
+        attempt()
+    })
+}
+
+fn no_memory<T>(what: &'static str, length: usize) -> Error {
+    Error::NoMemory {
+        what,
+        bytes: length.saturating_mul(size_of::<T>()),
     }
 }
 
@@ -111,20 +230,45 @@ mod tests {
             zeros::<i32>(1 << 40, 1 << 40),
             Err(Error::OutOfMemory { .. })
         ));
-        assert!(Buffer::<f64>::new(1 << 40, 1 << 40).is_err());
+        assert!(Buffer::<f64>::new("A test", 1 << 40, 1 << 40).is_err());
         assert_eq!(zeros::<i32>(2, 3).unwrap(), [0; 6]);
+        let refused = Error::NoMemory {
+            what: "A test",
+            bytes: 1 << 62,
+        };
+        assert_eq!(room::<u16>("A test", 1 << 61), Err(refused.clone()));
+        assert_eq!(can_have("A test", 1 << 62), Err(refused));
+        let mut grown = vec![1_u8, 2];
+        assert!(make_room("A test", &mut grown, usize::MAX).is_err());
+        assert!(resize("A test", &mut grown, usize::MAX / 2, 0).is_err());
+        assert_eq!(grown, [1, 2]);
+    }
+
+    #[test]
+    fn vectors_hold_what_was_asked_for() {
+        let mut items = copy("A test", &[3, 1, 2]).unwrap();
+        push("A test", &mut items, 7).unwrap();
+        assert_eq!(items, [3, 1, 2, 7]);
+        resize("A test", &mut items, 6, 9).unwrap();
+        assert_eq!(items, [3, 1, 2, 7, 9, 9]);
+        resize("A test", &mut items, 2, 9).unwrap();
+        assert_eq!(items, [3, 1]);
+        replace("A test", &mut items, &[5]).unwrap();
+        assert_eq!(items, [5]);
+        assert_eq!(repeat("A test", &"a", 2).unwrap(), ["a", "a"]);
+        assert_eq!(cleared::<u64>("A test", 3).unwrap(), [0; 3]);
     }
 
     #[test]
     fn memory_is_kept_for_a_buffer_of_another_type() {
         const LENGTH: usize = 98_765;
-        let mut floats = Buffer::<f64>::new(LENGTH, 1).unwrap();
+        let mut floats = Buffer::<f64>::new("A test", LENGTH, 1).unwrap();
         assert_eq!(floats.len(), LENGTH);
         floats.fill(1.5);
         let place = floats.as_ptr() as usize;
         drop(floats);
         // Other tests may be faster to take it: then there is nothing to see.
-        let integers = Buffer::<i32>::new(2 * LENGTH - 1, 1).unwrap();
+        let integers = Buffer::<i32>::new("A test", 2 * LENGTH - 1, 1).unwrap();
         assert_eq!(integers.len(), 2 * LENGTH - 1);
         if integers.as_ptr() as usize == place {
             assert_eq!(integers[1], (1.5_f64.to_bits() >> 32) as i32);

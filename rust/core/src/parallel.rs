@@ -22,6 +22,11 @@ const SERIAL_BELOW: usize = if cfg!(test) { 2 } else { 2048 };
 /// More threads than this are a mistake rather than a machine.
 const MOST_THREADS: usize = 4096;
 
+/// Bytes of a thread's stack: what the standard library gives, too.
+const STACK: usize = 2 << 20;
+/// What comes with it: guard pages, a stack for signals, queues.
+const OVERHEAD: usize = 1 << 17;
+
 /// How many threads to use: what was asked for, else
 /// `PTYCHO_FAST_NUM_THREADS`, else what affinity and cgroup allow when that is
 /// first asked.
@@ -64,8 +69,11 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
             }
             cell = &found.next;
         } else {
+            // A thread that starts and finds no memory ends the process.
+            memory::can_have("The stacks of the threads", threads * (STACK + OVERHEAD))?;
             let workers = ThreadPoolBuilder::new()
                 .num_threads(threads)
+                .stack_size(STACK)
                 .thread_name(|i| format!("ptycho_fast-{i}"))
                 .build()
                 .map_err(|reason| Error::NoThreads {
@@ -89,10 +97,24 @@ pub(crate) fn worth(rows: usize, threads: usize) -> usize {
     if rows < SERIAL_BELOW { 1 } else { threads }
 }
 
-/// Runs `work` inside a pool of `threads`, for a library that splits its own
-/// work over "the current pool".
-pub fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
-    Ok(pool(threads)?.install(work))
+/// The first failure of work that threads share: the rest is left.
+#[derive(Default)]
+struct Failure(OnceLock<Error>);
+
+impl Failure {
+    fn is_none(&self) -> bool {
+        self.0.get().is_none()
+    }
+
+    fn note(&self, done: Result<()>) {
+        if let Err(error) = done {
+            drop(self.0.set(error));
+        }
+    }
+
+    fn told(self) -> Result<()> {
+        self.0.into_inner().map_or(Ok(()), Err)
+    }
 }
 
 /// Cuts `out` into chunks of `length` and hands each, with its number, to
@@ -101,21 +123,24 @@ pub fn for_each_chunk<T: Send>(
     out: &mut [T],
     length: usize,
     threads: usize,
-    work: impl Fn(usize, &mut [T]) + Sync,
+    work: impl Fn(usize, &mut [T]) -> Result<()> + Sync,
 ) -> Result<()> {
     let length = length.max(1);
     if threads == 1 || out.len() <= length {
         for (i, chunk) in out.chunks_mut(length).enumerate() {
-            work(i, chunk);
+            work(i, chunk)?;
         }
         return Ok(());
     }
     let helpers = threads.min(out.len().div_ceil(length)) - 1;
     let chunks = Mutex::new(out.chunks_mut(length).enumerate());
     let take = || chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let failure = Failure::default();
     let work_off = || {
-        while let Some((i, chunk)) = take() {
-            work(i, chunk);
+        while failure.is_none()
+            && let Some((i, chunk)) = take()
+        {
+            failure.note(work(i, chunk));
         }
     };
     // The calling thread works too: waking another takes tens of microseconds,
@@ -126,23 +151,27 @@ pub fn for_each_chunk<T: Send>(
         }
         work_off();
     });
-    Ok(())
+    failure.told()
 }
 
 /// Hands the numbers in `0..count` to `work`, each once.
-pub fn for_each(count: usize, threads: usize, work: impl Fn(usize) + Sync) -> Result<()> {
+pub fn for_each(
+    count: usize,
+    threads: usize,
+    work: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
     if threads == 1 || count <= 1 {
-        (0..count).for_each(work);
-        return Ok(());
+        return (0..count).try_for_each(work);
     }
     let next = AtomicUsize::new(0);
+    let failure = Failure::default();
     let work_off = || {
-        loop {
+        while failure.is_none() {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= count {
                 break;
             }
-            work(i);
+            failure.note(work(i));
         }
     };
     pool(threads)?.in_place_scope(|scope| {
@@ -151,7 +180,41 @@ pub fn for_each(count: usize, threads: usize, work: impl Fn(usize) + Sync) -> Re
         }
         work_off();
     });
-    Ok(())
+    failure.told()
+}
+
+/// Something that the first who needs it makes, for all. A failure is not kept.
+pub(crate) struct Lazy<T> {
+    made: OnceLock<T>,
+    making: Mutex<()>,
+}
+
+impl<T> Default for Lazy<T> {
+    fn default() -> Self {
+        Self {
+            made: OnceLock::new(),
+            making: Mutex::new(()),
+        }
+    }
+}
+
+impl<T> Lazy<T> {
+    /// `make` must not wait for other threads: these may wait here.
+    pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let made = make()?;
+        Ok(self.made.get_or_init(|| made))
+    }
+
+    pub fn found(&self) -> Option<&T> {
+        self.made.get()
+    }
 }
 
 /// Computes rows of `width` in the order that `order` names them, and returns
@@ -165,7 +228,7 @@ pub fn rows_in_order<S>(
     width: usize,
     threads: usize,
     scratch: impl Fn() -> S + Sync,
-    work: impl Fn(u32, &mut S, &mut [i32]) + Sync,
+    work: impl Fn(u32, &mut S, &mut [i32]) -> Result<()> + Sync,
 ) -> Result<Vec<i32>> {
     const ROWS_A_CHUNK: usize = 256;
     let mut visited = memory::zeros::<i32>(order.len(), width)?;
@@ -178,8 +241,9 @@ pub fn rows_in_order<S>(
             let mut scratch = scratch();
             let order = &order[chunk * ROWS_A_CHUNK..];
             for (&row, out) in order.iter().zip(rows.chunks_exact_mut(width.max(1))) {
-                work(row, &mut scratch, out);
+                work(row, &mut scratch, out)?;
             }
+            Ok(())
         },
     )?;
     let mut rows = memory::zeros::<i32>(order.len(), width)?;
@@ -213,6 +277,25 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_is_told_and_what_is_lazy_is_made_again() {
+        let refused = || Err(Error::EmptyScan);
+        for threads in [1, 3] {
+            let done = for_each(100, threads, |i| if i == 57 { refused() } else { Ok(()) });
+            assert_eq!(done, Err(Error::EmptyScan));
+            let done = for_each_chunk(&mut [0; 100], 7, threads, |i, _| match i {
+                5 => refused(),
+                _ => Ok(()),
+            });
+            assert_eq!(done, Err(Error::EmptyScan));
+        }
+        let lazy = Lazy::default();
+        assert_eq!(lazy.get(|| Err(Error::EmptyScan)), Err(Error::EmptyScan));
+        assert_eq!(lazy.found(), None);
+        assert_eq!(lazy.get(|| Ok(3)), Ok(&3));
+        assert_eq!(lazy.get(|| Ok(4)), Ok(&3));
+    }
+
+    #[test]
     fn chunks_and_rows_are_the_same_for_any_number_of_threads() {
         let order: Vec<u32> = (0..1000).rev().collect();
         let rows = |threads| {
@@ -223,6 +306,7 @@ mod tests {
                 || (),
                 |row, (), out| {
                     out.copy_from_slice(&[row as i32, 2 * row as i32, 7]);
+                    Ok(())
                 },
             )
             .unwrap()

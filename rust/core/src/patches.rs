@@ -17,7 +17,7 @@ use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use pulp::{Simd, WithSimd};
 
 use crate::gather::{LINE, STAGE, aligned, interleave, is_staged};
-use crate::{Result, check, parallel, simd};
+use crate::{Result, check, memory, parallel, simd};
 
 /// An object, `(height, width)`, row by row.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,9 @@ impl<'a> Object<'a> {
     }
 }
 
+/// What memory is for.
+const WHAT: &str = "The cutting of patches";
+
 /// One coordinate as a whole pixel and a fraction in 0..1.
 ///
 /// Both are taken in float64. Positions beyond any object saturate, far from
@@ -104,16 +107,15 @@ pub fn extract(
     let staged = is_staged(out, channels);
     // One patch after another from the same part of the object, wherever they
     // go: what two patches share is then still near.
-    let mut groups: Vec<Group<'_>> = out
-        .chunks_exact_mut(size)
-        .enumerate()
-        .map(|(group, out)| Group { group, out })
-        .collect();
-    groups.sort_by_cached_key(|group| {
-        let [xs, ys] = axes(positions, group.group, channels);
+    let of_group = |(number, out)| {
+        let [xs, ys] = axes(positions, number, channels);
         let first = Window::new(xs[0], ys[0], n);
-        (first.top.div_euclid(n as i64), first.left)
-    });
+        let place = (first.top.div_euclid(n as i64), first.left);
+        Group { place, number, out }
+    };
+    let groups = out.chunks_exact_mut(size).enumerate().map(of_group);
+    let mut groups = memory::collect(WHAT, groups)?;
+    groups.sort_unstable_by_key(|group| (group.place, group.number));
     let together = (STAGE / size_of::<Complex32>() / size).max(1);
     parallel::for_each_chunk(&mut groups, together, threads, |_, groups| {
         let kernel = Extract {
@@ -124,13 +126,15 @@ pub fn extract(
             groups,
             staged,
         };
-        simd::run(kernel).unwrap_or_default();
+        simd::run(kernel)?
     })
 }
 
 /// The patches of one group.
 struct Group<'a> {
-    group: usize,
+    /// Where its first lies: the band of rows, then the column.
+    place: (i64, i64),
+    number: usize,
     out: &'a mut [Complex32],
 }
 
@@ -161,23 +165,23 @@ struct Extract<'a, 'b> {
 }
 
 impl WithSimd for Extract<'_, '_> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, _: S) -> Result<()> {
         let (object, n, row) = (self.object, self.n, self.n * self.channels);
         let mut scratch = Scratch {
-            padded: vec![Complex32::ZERO; 2 * (n + 1)],
-            channels: vec![0; row],
+            padded: memory::cleared(WHAT, 2 * (n + 1))?,
+            channels: memory::cleared(WHAT, row)?,
         };
         let rows = (STAGE / size_of::<Complex32>() / row).clamp(1, n);
         let size = if self.staged { rows * row } else { 0 };
-        let mut stage = vec![Complex32::ZERO; size + LINE];
+        let mut stage = memory::cleared::<Complex32>(WHAT, size + LINE)?;
         let stage = aligned(&mut stage);
-        for Group { group, out } in self.groups {
-            let [xs, ys] = axes(self.positions, *group, self.channels);
+        for Group { number, out, .. } in self.groups {
+            let [xs, ys] = axes(self.positions, *number, self.channels);
             let windows = xs.iter().zip(ys).map(|(&x, &y)| Window::new(x, y, n));
-            let windows: Vec<Window> = windows.collect();
+            let windows = memory::collect(WHAT, windows)?;
             let mut r = 0;
             for out in out.chunks_mut(rows * row) {
                 let made = if self.staged {
@@ -194,6 +198,7 @@ impl WithSimd for Extract<'_, '_> {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -271,7 +276,7 @@ pub fn add(
     parallel::for_each_chunk(object, ROWS_A_BAND * width, threads, |band, object| {
         let band_top = (band * ROWS_A_BAND) as i64;
         let band_rows = object.len() / width;
-        let mut spread = vec![Complex32::ZERO; n + 1];
+        let mut spread = memory::cleared::<Complex32>(WHAT, n + 1)?;
         for group in 0..groups {
             let patch = &patches[group * n * n * channels..][..n * n * channels];
             let [xs, ys] = axes(positions, group, channels);
@@ -308,6 +313,7 @@ pub fn add(
                 }
             }
         }
+        Ok(())
     })
 }
 

@@ -1,7 +1,12 @@
 //! Neighbours within a position's own label.
 
-use crate::index::{NeighborIndex, Neighbors};
+use std::ops::Range;
+
+use crate::index::{NeighborIndex, Neighbors, Wanted};
 use crate::{Result, check, memory};
+
+/// What memory is for.
+const WHAT: &str = "The labels of positions";
 
 /// An index for each label of a scan: the neighbours of a position are those
 /// of its own label.
@@ -10,15 +15,16 @@ use crate::{Result, check, memory};
 /// than are asked for.
 pub struct Labelled<I> {
     parts: Vec<Part<I>>,
+    /// The scan's number of each position of each part, rising, so that ties
+    /// are broken as in the whole scan.
+    members: Vec<i32>,
     /// For each position the part it is in, and its number there.
     places: Vec<(u32, i32)>,
 }
 
 struct Part<I> {
     index: I,
-    /// The scan's number of each position of the part, rising, so that ties
-    /// are broken as in the whole scan.
-    members: Vec<i32>,
+    members: Range<usize>,
 }
 
 impl<I: Neighbors> Labelled<I> {
@@ -33,30 +39,33 @@ impl<I: Neighbors> Labelled<I> {
         check::length("scan_ids", labels.len(), n, "one a position")?;
         check::indices("scan_ids", labels, n)?;
         let count = labels.iter().max().map_or(0, |&last| last as usize + 1);
-        let mut members = vec![Vec::new(); count];
-        let mut places = Vec::with_capacity(n);
-        for (point, &label) in (0..).zip(labels) {
-            let members = &mut members[label as usize];
-            places.push((label as u32, members.len() as i32));
-            members.push(point);
+        let sorted = Sorted::new(count, labels.iter().map(|&label| label as usize))?;
+        let mut places = memory::repeat(WHAT, &(0, 0), n)?;
+        let mut parts = memory::room(WHAT, count)?;
+        let mut own = Vec::new();
+        for label in 0..count {
+            let members = sorted.of(label);
+            own.clear();
+            memory::make_room(WHAT, &mut own, 2 * members.len().max(1))?;
+            for (&member, number) in sorted.rows[members.clone()].iter().zip(0..) {
+                let member = member as usize;
+                places[member] = (label as u32, number);
+                own.extend([positions[2 * member], positions[2 * member + 1]]);
+            }
+            // A label that nobody has gets the index of something else.
+            let own = if own.is_empty() {
+                &positions[..2]
+            } else {
+                &own
+            };
+            let index = build(own)?;
+            parts.push(Part { index, members });
         }
-        let parts = members
-            .into_iter()
-            .map(|members| {
-                let own: Vec<f64> = members
-                    .iter()
-                    .flat_map(|&i| [positions[2 * i as usize], positions[2 * i as usize + 1]])
-                    .collect();
-                // A label that nobody has gets the index of something else.
-                let index = build(if own.is_empty() {
-                    &positions[..2]
-                } else {
-                    &own
-                })?;
-                Ok(Part { index, members })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { parts, places })
+        Ok(Self {
+            parts,
+            members: sorted.rows,
+            places,
+        })
     }
 
     /// The index of each label.
@@ -68,26 +77,75 @@ impl<I: Neighbors> Labelled<I> {
         let (part, own) = self.places[point];
         (&self.parts[part as usize], own)
     }
+
+    /// From numbers within a part to those of the scan.
+    fn rename(&self, part: &Part<I>, neighbors: &mut [i32]) {
+        let members = &self.members[part.members.clone()];
+        for neighbor in neighbors {
+            *neighbor = members[*neighbor as usize];
+        }
+    }
 }
 
-impl<I> Part<I> {
-    fn rename(&self, neighbors: &mut [i32]) {
-        for neighbor in neighbors {
-            *neighbor = self.members[*neighbor as usize];
+/// Rows by what they belong to, in order.
+struct Sorted {
+    rows: Vec<i32>,
+    ends: Vec<u32>,
+}
+
+impl Sorted {
+    /// `owners` names what each row belongs to, below `count`.
+    fn new(count: usize, owners: impl ExactSizeIterator<Item = usize> + Clone) -> Result<Self> {
+        let mut ends = memory::cleared::<u32>(WHAT, count + 1)?;
+        let mut rows = memory::cleared(WHAT, owners.len())?;
+        for owner in owners.clone() {
+            ends[owner + 1] += 1;
         }
+        for owner in 0..count {
+            ends[owner + 1] += ends[owner];
+        }
+        // Each starts where the one before ends, and is there in the end.
+        for (owner, row) in owners.zip(0..) {
+            rows[ends[owner] as usize] = row;
+            ends[owner] += 1;
+        }
+        Ok(Self { rows, ends })
+    }
+
+    fn of(&self, owner: usize) -> Range<usize> {
+        let first = if owner == 0 { 0 } else { self.ends[owner - 1] };
+        first as usize..self.ends[owner] as usize
     }
 }
 
 impl<I: NeighborIndex> NeighborIndex for Labelled<I> {
     type Scratch = I::Scratch;
 
-    fn nearest(&self, center: usize, scratch: &mut I::Scratch, out: &mut [i32]) {
+    fn nearest(&self, center: usize, scratch: &mut I::Scratch, out: &mut [i32]) -> Result<()> {
         let (part, own) = self.part(center);
         let known = out.len().min(part.members.len() - 1);
         let (near, beyond) = out.split_at_mut(known);
-        part.index.nearest(own as usize, scratch, near);
-        part.rename(near);
+        part.index.nearest(own as usize, scratch, near)?;
+        self.rename(part, near);
         beyond.fill(-1);
+        Ok(())
+    }
+
+    fn nearest_wanted(
+        &self,
+        center: usize,
+        k: usize,
+        wanted: Wanted,
+        scratch: &mut I::Scratch,
+        out: &mut Vec<i32>,
+    ) -> Result<bool> {
+        let (part, own) = self.part(center);
+        let first = out.len();
+        let k = k.min(part.members.len() - 1);
+        let index = &part.index;
+        let knows = index.nearest_wanted(own as usize, k, wanted, scratch, out)?;
+        self.rename(part, &mut out[first..]);
+        Ok(knows)
     }
 }
 
@@ -105,34 +163,34 @@ impl<I: Neighbors> Neighbors for Labelled<I> {
         width: usize,
         threads: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         check::indices("centers", centers, self.positions())?;
-        let mut asked = vec![(Vec::new(), Vec::new()); self.parts.len()];
-        for (row, &center) in centers.iter().enumerate() {
-            let (part, own) = self.places[center as usize];
-            let (rows, owns) = &mut asked[part as usize];
-            rows.push(row);
-            owns.push(own);
-        }
+        let owners = centers.iter().map(|&i| self.places[i as usize].0 as usize);
+        let sorted = Sorted::new(self.parts.len(), owners)?;
         let mut out = memory::zeros::<i32>(centers.len(), width)?;
-        for (part, (rows, own)) in self.parts.iter().zip(asked) {
+        for (number, part) in self.parts.iter().enumerate() {
+            let rows = &sorted.rows[sorted.of(number)];
+            if rows.is_empty() {
+                continue;
+            }
+            let own = rows.iter();
+            let own = own.map(|&row| self.places[centers[row as usize] as usize].1);
             let found = part.index.batches(
-                &own,
+                &memory::collect(WHAT, own)?,
                 k,
                 width,
                 threads,
                 || (scratch(), Vec::new()),
                 |own, (scratch, names), neighbors, out| {
-                    part.rename(neighbors);
-                    names.clear();
-                    names.extend_from_slice(own);
-                    part.rename(names);
-                    work(names, scratch, neighbors, out);
+                    self.rename(part, neighbors);
+                    memory::replace(WHAT, names, own)?;
+                    self.rename(part, names);
+                    work(names, scratch, neighbors, out)
                 },
             )?;
             for (&row, values) in rows.iter().zip(found.chunks_exact(width.max(1))) {
-                out[row * width..][..width].copy_from_slice(values);
+                out[row as usize * width..][..width].copy_from_slice(values);
             }
         }
         Ok(out)
@@ -168,7 +226,9 @@ mod tests {
             // All that are asked for beyond those of the label are -1.
             let mut more = vec![0; 59];
             let mut scratch = <Labelled<KdTree> as NeighborIndex>::Scratch::default();
-            index.nearest(center as usize, &mut scratch, &mut more);
+            index
+                .nearest(center as usize, &mut scratch, &mut more)
+                .unwrap();
             let (known, beyond) = more.split_at(expected.len());
             assert_eq!(known, expected);
             assert!(beyond.iter().all(|&i| i == -1));

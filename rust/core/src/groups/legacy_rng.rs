@@ -5,7 +5,7 @@
 //! TOMACS 8 (1998), <https://doi.org/10.1145/272991.272995>. What is drawn
 //! from it is `NumPy`'s `RandomState`, frozen since 1.17 (NEP 19).
 
-use crate::{Error, Result, check};
+use crate::{Error, Result, check, memory};
 
 const WORDS: usize = 624;
 const MIDDLE: usize = 397;
@@ -81,7 +81,10 @@ impl MersenneTwister {
     pub fn centers(&mut self, n: usize, m: usize) -> Result<Vec<i32>> {
         check::scan_length(n)?;
         check::within("n_groups", m, 1, n)?;
-        let mut centers: Vec<i32> = (0..n as i32).collect();
+        let mut centers = memory::zeros(n, 1)?;
+        for (center, i) in centers.iter_mut().zip(0..) {
+            *center = i;
+        }
         if m < n {
             self.shuffle(&mut centers);
             centers.truncate(m);

@@ -6,6 +6,9 @@ use crate::index::{NeighborIndex, Neighbors, neighbors};
 use crate::philox::{Key, Stage, below};
 use crate::{Result, check, memory};
 
+/// What memory is for.
+const WHAT: &str = "The neighbors that groups are drawn from";
+
 /// Draws one group of `c` for each centre, row by row; the channel order is
 /// the order of drawing.
 ///
@@ -25,7 +28,7 @@ pub fn draw<I: Neighbors>(
     check::group(n, k, c)?;
     check::indices("centers", centers, n)?;
     if c == 1 {
-        return Ok(centers.to_vec());
+        return memory::copy(WHAT, centers);
     }
     index.batches(
         centers,
@@ -37,17 +40,17 @@ pub fn draw<I: Neighbors>(
             let k = neighbors.len() / centers.len();
             if k < PACKED {
                 choose_packed(centers, include_center, key, neighbors, groups);
-                return;
+                return Ok(());
             }
             let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
             for (&center, (neighbors, group)) in centers.iter().zip(rows) {
-                slots.clear();
-                slots.extend_from_slice(neighbors);
+                memory::replace(WHAT, slots, neighbors)?;
                 if !include_center && slots.len() < c {
-                    slots.push(center);
+                    memory::push(WHAT, slots, center)?;
                 }
                 choose(center, include_center, 0, key, slots, group);
             }
+            Ok(())
         },
     )
 }
@@ -66,9 +69,10 @@ pub fn draw_rounds<I: NeighborIndex>(
         Vec::new,
         |center, left: &mut Vec<i32>, slots, out| {
             for (replicate, group) in (0..).zip(out.chunks_exact_mut(c)) {
-                left.clone_from(slots);
+                memory::replace(WHAT, left, slots)?;
                 choose(center, include_center, replicate, draw.key, left, group);
             }
+            Ok(())
         },
     )?;
     draw.collect(rows, rounds.saturating_mul(draw.centers.len()))
@@ -169,7 +173,7 @@ fn choose_packed(
 /// The stream is sequential, so only the search for neighbours is threaded.
 pub fn draw_legacy<I: Neighbors>(
     index: &I,
-    centers: Option<Vec<i32>>,
+    centers: Option<&[i32]>,
     m: usize,
     k: usize,
     c: usize,
@@ -179,23 +183,23 @@ pub fn draw_legacy<I: Neighbors>(
     let n = index.positions();
     check::group(n, k, c)?;
     let centers = match centers {
-        Some(centers) => centers,
+        Some(centers) => memory::copy(WHAT, centers)?,
         None => twister.centers(n, m)?,
     };
     if c == 1 {
-        let groups = centers.clone();
+        let groups = memory::copy(WHAT, &centers)?;
         return Ok((centers, groups));
     }
     let (rows, width) = neighbors(index, &centers, k, threads)?;
     let mut groups = memory::zeros::<i32>(centers.len(), c)?;
-    let mut slots = Vec::with_capacity(width + 1);
+    let mut slots = memory::room(WHAT, width + 1)?;
     let drawn = groups.chunks_exact_mut(c);
     for ((&center, row), group) in centers.iter().zip(rows.chunks_exact(width)).zip(drawn) {
         slots.clear();
         if n <= k {
             slots.push(center);
         }
-        slots.extend_from_slice(row);
+        slots.extend(row);
         twister.shuffle(&mut slots);
         group.copy_from_slice(&slots[..c]);
     }

@@ -54,7 +54,6 @@ pub fn draw<I: NeighborIndex>(
     const GROUPS_A_CHUNK: usize = 32 * LANES;
     draw.check()?;
     check::within("N", window, 1, i32::MAX as usize)?;
-    simd::name()?; // an error in the environment, while it can be told
     let c = draw.c;
     if c == 1 {
         return nearest::draw_rounds(draw, true, rounds);
@@ -68,6 +67,7 @@ pub fn draw<I: NeighborIndex>(
             let (known, beyond) = out.split_at_mut(slots.len());
             known.copy_from_slice(slots);
             beyond.fill(TOO_FEW);
+            Ok(())
         },
     )?;
     let count = rounds.saturating_mul(draw.centers.len());
@@ -88,12 +88,11 @@ pub fn draw<I: NeighborIndex>(
         GROUPS_A_CHUNK * c,
         draw.threads,
         |chunk, groups| {
-            // It ran above, so it runs.
-            let _ = simd::run(Chunk {
+            simd::run(Chunk {
                 growth: &growth,
                 first: chunk * GROUPS_A_CHUNK,
                 groups,
-            });
+            })?
         },
     )?;
     draw.collect(groups, count)
@@ -121,12 +120,12 @@ struct Chunk<'a> {
 }
 
 impl WithSimd for Chunk<'_> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, _: S) -> Result<()> {
         let growth = self.growth;
-        let mut batch = Batch::new(growth.width);
+        let mut batch = Batch::new(growth.width)?;
         let batches = self.groups.chunks_mut(LANES * growth.c);
         for (first, groups) in (self.first..).step_by(LANES).zip(batches) {
             batch.start(growth, first, groups);
@@ -139,6 +138,7 @@ impl WithSimd for Chunk<'_> {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -170,15 +170,15 @@ struct Candidate {
 }
 
 impl Batch {
-    fn new(width: usize) -> Self {
+    fn new(width: usize) -> Result<Self> {
         let none = Candidate {
             x: [0.0; LANES],
             y: [0.0; LANES],
             shared: [-1.0; LANES],
             running: [0.0; LANES],
         };
-        Self {
-            candidates: vec![none; width],
+        Ok(Self {
+            candidates: memory::repeat("The candidates of groups", &none, width)?,
             newest: [[0.0; LANES]; 2],
             least: [0.0; LANES],
             relaxed: [0; LANES],
@@ -186,7 +186,7 @@ impl Batch {
             words: [[0; 4]; LANES],
             rows: [0; LANES],
             replicates: [0; LANES],
-        }
+        })
     }
 
     /// Begins groups `first`, ... with their centres.

@@ -5,13 +5,15 @@
 //! slot, then the next), and set r is number `(a + r * b) mod M`, with a and b
 //! drawn once and b coprime to M. The sets are never listed.
 
-use std::sync::OnceLock;
-
 use super::nearest::choose;
 use super::slots::{Draw, Drawn};
 use crate::index::NeighborIndex;
+use crate::parallel::Lazy;
 use crate::philox::{Stage, below};
-use crate::{Result, check};
+use crate::{Result, check, memory};
+
+/// What memory is for.
+const WHAT: &str = "The numbering of sets";
 
 /// More groups than positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,36 +32,34 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Oversa
     let (c, tried) = (draw.c, draw.centers.len().max(1));
     check::within("group_size of the rule oversample", c, 2, usize::MAX)?;
     let longest = draw.k.min(draw.index.positions());
-    let binomials = Binomials::new(longest, c);
+    let binomials = Binomials::new(longest, c)?;
     // A centre may have fewer slots than others, and so other sets.
-    let sets: Vec<OnceLock<Sets>> = (0..=longest).map(|_| OnceLock::new()).collect();
+    let mut sets = memory::room(WHAT, longest + 1)?;
+    sets.resize_with(longest + 1, Lazy::<Sets>::default);
     // Behind its groups a row holds its number of slots.
     let width = count.div_ceil(tried).saturating_mul(c).saturating_add(1);
-    let rows = draw.rows(
-        false,
-        width,
-        || vec![0; c],
-        |center, members, slots, out| {
-            let sets = sets[slots.len()].get_or_init(|| Sets::new(slots.len(), c, &binomials));
-            let block = 1 + center as u64;
-            let [first, step, ..] = draw.key.block(Stage::Numbering, 0, block);
-            let mut walk = sets.walk(first, step);
-            for (replicate, group) in (0..).zip(out.chunks_exact_mut(c)) {
-                walk.members(sets, &binomials, members);
-                walk.step(sets);
-                for member in &mut *members {
-                    *member = slots[*member as usize];
-                }
-                choose(center, false, replicate, draw.key, members, group);
+    let rows = draw.rows(false, width, Vec::new, |center, members, slots, out| {
+        memory::resize(WHAT, members, c, 0)?;
+        let sets = sets[slots.len()].get(|| Sets::new(slots.len(), c, &binomials))?;
+        let block = 1 + center as u64;
+        let [first, step, ..] = draw.key.block(Stage::Numbering, 0, block);
+        let mut walk = sets.walk(first, step)?;
+        for (replicate, group) in (0..).zip(out.chunks_exact_mut(c)) {
+            walk.members(sets, &binomials, members)?;
+            walk.step(sets);
+            for member in &mut *members {
+                *member = slots[*member as usize];
             }
-            out[width - 1] = slots.len() as i32;
-        },
-    )?;
+            choose(center, false, replicate, draw.key, members, group);
+        }
+        out[width - 1] = slots.len() as i32;
+        Ok(())
+    })?;
     let (mut spent, mut fewest) = (0, u64::MAX);
     for (row, values) in rows.chunks_exact(width).enumerate() {
         let asked = count / tried + usize::from(row < count % tried);
         let slots = usize::try_from(values[width - 1]).ok();
-        let sets = slots.and_then(|slots| sets[slots].get());
+        let sets = slots.and_then(|slots| sets[slots].found());
         if let Some(few) = sets.and_then(|sets| sets.fewer_than(asked)) {
             spent += 1;
             fewest = fewest.min(few);
@@ -83,18 +83,18 @@ struct Binomials {
 impl Binomials {
     const MOST: usize = 1 << 22;
 
-    fn new(longest: usize, c: usize) -> Self {
+    fn new(longest: usize, c: usize) -> Result<Self> {
         let slots = longest.min(Self::MOST / c);
-        let mut columns: Vec<Vec<u64>> = Vec::with_capacity(c);
+        let mut columns: Vec<Vec<u64>> = memory::room(WHAT, c)?;
         for i in 0..c {
-            let mut column = vec![0_u64; slots + 1];
+            let mut column = memory::cleared::<u64>(WHAT, slots + 1)?;
             for slot in 1..=slots {
                 let with = if i == 0 { 1 } else { columns[i - 1][slot - 1] };
                 column[slot] = column[slot - 1].saturating_add(with);
             }
             columns.push(column);
         }
-        Self { columns, slots }
+        Ok(Self { columns, slots })
     }
 }
 
@@ -121,16 +121,19 @@ enum Walk {
 }
 
 impl Sets {
-    fn new(slots: usize, c: usize, binomials: &Binomials) -> Self {
+    fn new(slots: usize, c: usize, binomials: &Binomials) -> Result<Self> {
         let small = (slots <= binomials.slots)
             .then(|| binomials.columns[c - 1][slots])
             .filter(|&count| count < 1 << 63);
-        Self {
+        Ok(Self {
             slots,
             c,
-            count: small.map_or_else(|| Count::Large(Natural::binomial(slots, c)), Count::Small),
-            primes: primes_of_binomial(slots as u64, c as u64),
-        }
+            count: match small {
+                Some(count) => Count::Small(count),
+                None => Count::Large(Natural::binomial(slots, c)?),
+            },
+            primes: primes_of_binomial(slots as u64, c as u64)?,
+        })
     }
 
     /// How many sets there are, if fewer than asked for.
@@ -143,8 +146,8 @@ impl Sets {
 
     /// From the two words of a centre: a is the rank of its first set, b the
     /// step to the next.
-    fn walk(&self, first: u64, step: u64) -> Walk {
-        match &self.count {
+    fn walk(&self, first: u64, step: u64) -> Result<Walk> {
+        Ok(match &self.count {
             &Count::Small(count) => {
                 let rank = below(first, count as usize) as u64;
                 let mut step = 1 + below(step, count as usize - 1) as u64;
@@ -154,15 +157,18 @@ impl Sets {
                 Walk::Small { rank, step }
             }
             Count::Large(count) => {
-                let rank = count.scaled(first);
-                let mut step = count.minus_one().scaled(step);
-                step.add(&Natural::one(count));
+                let rank = count.copy()?.scaled(first);
+                let one = Natural::one(count)?;
+                let mut less = count.copy()?;
+                less.subtract(&one);
+                let mut step = less.scaled(step);
+                step.add(&one);
                 while self.primes.iter().any(|&prime| step.remainder(prime) == 0) {
-                    step.add(&Natural::one(count));
+                    step.add(&one);
                 }
                 Walk::Large { rank, step }
             }
-        }
+        })
     }
 }
 
@@ -188,7 +194,7 @@ impl Walk {
 
     /// The slots of the set, rising. The largest is the last slot out of which
     /// no more than `rank` sets can be made, and so on with what is left.
-    fn members(&self, sets: &Sets, binomials: &Binomials, members: &mut [i32]) {
+    fn members(&self, sets: &Sets, binomials: &Binomials, members: &mut [i32]) -> Result<()> {
         match self {
             &Self::Small { mut rank, .. } => {
                 let mut end = sets.slots;
@@ -206,12 +212,12 @@ impl Walk {
             }
             Self::Large { rank, .. } => {
                 let Count::Large(count) = &sets.count else {
-                    return;
+                    return Ok(());
                 };
                 // All binomials on the way, from one to the next.
                 let (mut slot, mut i) = (sets.slots as u64, sets.c as u64);
-                let mut ways = count.clone();
-                let mut rank = rank.clone();
+                let mut ways = count.copy()?;
+                let mut rank = rank.copy()?;
                 ways.multiply(slot - i);
                 ways.divide(slot);
                 slot -= 1;
@@ -230,12 +236,13 @@ impl Walk {
                 }
             }
         }
+        Ok(())
     }
 }
 
 /// The primes that divide the number of ways to take `c` of `slots`: those
 /// with which adding c and the rest carries (Kummer's theorem).
-fn primes_of_binomial(slots: u64, c: u64) -> Vec<u64> {
+fn primes_of_binomial(slots: u64, c: u64) -> Result<Vec<u64>> {
     let few = c.min(slots - c);
     let mut primes: Vec<u64> = Vec::new();
     for factor in slots - few + 1..=slots {
@@ -243,7 +250,7 @@ fn primes_of_binomial(slots: u64, c: u64) -> Vec<u64> {
         let mut divisor = 2;
         while divisor * divisor <= left {
             if left % divisor == 0 {
-                primes.push(divisor);
+                memory::push(WHAT, &mut primes, divisor)?;
                 while left % divisor == 0 {
                     left /= divisor;
                 }
@@ -251,7 +258,7 @@ fn primes_of_binomial(slots: u64, c: u64) -> Vec<u64> {
             divisor += 1;
         }
         if left > 1 {
-            primes.push(left);
+            memory::push(WHAT, &mut primes, left)?;
         }
     }
     primes.sort_unstable();
@@ -268,34 +275,38 @@ fn primes_of_binomial(slots: u64, c: u64) -> Vec<u64> {
         false
     };
     primes.retain(|&prime| carries(prime));
-    primes
+    Ok(primes)
 }
 
 /// A natural number of any size, lowest limb first. Those that meet have the
 /// same number of limbs, with room for a product by one limb.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Natural(Vec<u64>);
 
 impl Natural {
-    fn one(like: &Self) -> Self {
-        let mut limbs = vec![0; like.0.len()];
+    fn one(like: &Self) -> Result<Self> {
+        let mut limbs = memory::cleared(WHAT, like.0.len())?;
         limbs[0] = 1;
-        Self(limbs)
+        Ok(Self(limbs))
     }
 
-    fn binomial(slots: usize, c: usize) -> Self {
+    fn copy(&self) -> Result<Self> {
+        memory::copy(WHAT, &self.0).map(Self)
+    }
+
+    fn binomial(slots: usize, c: usize) -> Result<Self> {
         let few = c.min(slots - c);
         // Each factor brings at most 32 bits.
-        let mut count = Self(vec![0; few / 2 + 2]);
+        let mut count = Self(memory::cleared(WHAT, few / 2 + 2)?);
         count.0[0] = 1;
         for i in 0..few as u64 {
             count.multiply(slots as u64 - i);
             count.divide(i + 1);
         }
+        // And one more limb, for a product.
         let used = count.0.iter().rposition(|&limb| limb > 0).unwrap_or(0) + 1;
-        count.0.truncate(used);
-        count.0.push(0);
-        count
+        memory::resize(WHAT, &mut count.0, used + 1, 0)?;
+        Ok(count)
     }
 
     fn as_u64(&self) -> Option<u64> {
@@ -330,20 +341,13 @@ impl Natural {
     }
 
     /// `floor(word * self / 2**64)`.
-    fn scaled(&self, word: u64) -> Self {
-        let mut product = self.clone();
-        product.multiply(word);
-        product.0.rotate_left(1);
-        if let Some(last) = product.0.last_mut() {
+    fn scaled(mut self, word: u64) -> Self {
+        self.multiply(word);
+        self.0.rotate_left(1);
+        if let Some(last) = self.0.last_mut() {
             *last = 0;
         }
-        product
-    }
-
-    fn minus_one(&self) -> Self {
-        let mut less = self.clone();
-        less.subtract(&Self::one(self));
-        less
+        self
     }
 
     fn add(&mut self, other: &Self) {
@@ -376,8 +380,8 @@ mod tests {
 
     fn large(slots: usize, c: usize) -> Sets {
         Sets {
-            count: Count::Large(Natural::binomial(slots, c)),
-            ..Sets::new(slots, c, &Binomials::new(slots, c))
+            count: Count::Large(Natural::binomial(slots, c).unwrap()),
+            ..Sets::new(slots, c, &Binomials::new(slots, c).unwrap()).unwrap()
         }
     }
 
@@ -387,15 +391,15 @@ mod tests {
             c in 1..9_usize, more in 0..30_usize, first: u64, step: u64
         ) {
             let slots = c + more;
-            let binomials = Binomials::new(slots, c);
-            let (small, large) = (Sets::new(slots, c, &binomials), large(slots, c));
+            let binomials = Binomials::new(slots, c).unwrap();
+            let (small, large) = (Sets::new(slots, c, &binomials).unwrap(), large(slots, c));
             prop_assert!(matches!(small.count, Count::Small(_)));
             if more > 0 {
-                let mut walks = [(small.walk(first, step), &small), (large.walk(first, step), &large)];
+                let mut walks = [&small, &large].map(|sets| (sets.walk(first, step).unwrap(), sets));
                 for _ in 0..5 {
                     let mut found = [vec![0; c], vec![0; c]];
                     for ((walk, sets), members) in walks.iter_mut().zip(&mut found) {
-                        walk.members(sets, &binomials, members);
+                        walk.members(sets, &binomials, members).unwrap();
                         walk.step(sets);
                     }
                     prop_assert_eq!(&found[0], &found[1]);
@@ -407,16 +411,17 @@ mod tests {
         #[test]
         fn primes_are_those_that_divide(slots in 1..200_usize, c in 1..200_usize) {
             let c = c.min(slots);
-            let count = Natural::binomial(slots, c);
+            let count = Natural::binomial(slots, c).unwrap();
             let dividing = (2..=slots as u64)
                 .filter(|&p| (2..p).all(|d| p % d != 0) && count.remainder(p) == 0);
-            prop_assert_eq!(primes_of_binomial(slots as u64, c as u64), dividing.collect::<Vec<_>>());
+            let found = primes_of_binomial(slots as u64, c as u64).unwrap();
+            prop_assert_eq!(found, dividing.collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn a_hundred_of_two_hundred() {
-        let mut count = Natural::binomial(200, 100);
+        let mut count = Natural::binomial(200, 100).unwrap();
         assert!(count.as_u64().is_none());
         let mut digits = Vec::new();
         while count.as_u64() != Some(0) {

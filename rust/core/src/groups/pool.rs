@@ -7,6 +7,9 @@ use crate::index::NeighborIndex;
 use crate::philox::{Key, Stage};
 use crate::{Result, check, memory};
 
+/// What memory is for.
+const WHAT: &str = "The pool of groups";
+
 /// Groups of one centre in the pool.
 const SETS_A_CENTER: usize = 50;
 
@@ -68,22 +71,24 @@ impl Listed {
         let rows = draw.rows(
             false,
             c * room,
-            Vec::new,
-            |center, left: &mut Vec<i32>, slots, out| {
+            || (Vec::new(), Vec::new()),
+            |center, (left, chosen), slots, out| {
                 let found = sets(slots.len());
                 let mut groups = out.chunks_exact_mut(c);
                 if c == 1 || found > SETS_A_CENTER {
                     for (replicate, group) in (0..).zip(&mut groups) {
-                        left.clone_from(slots);
+                        memory::replace(WHAT, left, slots)?;
                         choose(center, false, replicate, draw.key, left, group);
                     }
                 } else {
-                    let mut chosen: Vec<usize> = (0..c).collect();
+                    chosen.clear();
+                    memory::make_room(WHAT, chosen, c)?;
+                    chosen.extend(0..c);
                     for group in groups.by_ref().take(found) {
-                        for (member, &slot) in group.iter_mut().zip(&chosen) {
+                        for (member, &slot) in group.iter_mut().zip(&*chosen) {
                             *member = slots[slot];
                         }
-                        next_subset(&mut chosen);
+                        next_subset(chosen);
                     }
                     for group in groups {
                         group.fill(NO_ROW);
@@ -92,15 +97,15 @@ impl Listed {
                 for group in out.chunks_exact_mut(c) {
                     group.sort_unstable();
                 }
+                Ok(())
             },
         )?;
-        let too_few = draw
-            .centers
-            .iter()
-            .zip(rows.chunks_exact(c * room))
-            .filter(|(_, row)| row[0] == TOO_FEW)
-            .map(|(&center, _)| center)
-            .collect();
+        let mut too_few = Vec::new();
+        for (&center, row) in draw.centers.iter().zip(rows.chunks_exact(c * room)) {
+            if row[0] == TOO_FEW {
+                memory::push(WHAT, &mut too_few, center)?;
+            }
+        }
         let kept = unique(&rows, c, draw.positions.len() / 2)?;
         Ok(Self {
             rows,
@@ -127,7 +132,7 @@ impl Listed {
         Ok(Drawn {
             centers,
             groups,
-            too_few: self.too_few.clone(),
+            too_few: memory::copy(WHAT, &self.too_few)?,
             no_group: 0,
         })
     }
@@ -169,7 +174,7 @@ fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
         u32::MAX as usize,
     )?;
     // By the first member, each with few others: they sort in the cache.
-    let mut ends = vec![0_usize; n + 1];
+    let mut ends = memory::cleared::<usize>(WHAT, n + 1)?;
     let here = |group: &[i32]| usize::try_from(group[0]).ok().filter(|&first| first < n);
     for first in groups().filter_map(|(_, group)| here(group)) {
         ends[first + 1] += 1;
@@ -177,8 +182,8 @@ fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
     for first in 0..n {
         ends[first + 1] += ends[first];
     }
-    let mut places = vec![0_u32; ends[n]];
-    let mut next = ends.clone();
+    let mut places = memory::cleared::<u32>(WHAT, ends[n])?;
+    let mut next = memory::copy(WHAT, &ends)?;
     for (place, group) in groups() {
         if let Some(first) = here(group) {
             places[next[first]] = place;
@@ -186,19 +191,24 @@ fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
         }
     }
     let row = |place: u32| &rows[place as usize * c..][..c];
-    let mut kept = Vec::new();
+    drop(next);
+    // Those kept move up, over those that are not.
+    let mut kept = 0;
     for span in ends.windows(2) {
         let alike = &mut places[span[0]..span[1]];
         alike.sort_unstable_by(|&a, &b| row(a).cmp(row(b)).then(a.cmp(&b)));
         let mut last = None;
-        for &place in &*alike {
+        for i in span[0]..span[1] {
+            let place = places[i];
             if last != Some(row(place)) {
                 last = Some(row(place));
-                kept.push(place);
+                places[kept] = place;
+                kept += 1;
             }
         }
     }
-    Ok(kept)
+    places.truncate(kept);
+    Ok(places)
 }
 
 #[cfg(test)]

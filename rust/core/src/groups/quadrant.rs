@@ -3,7 +3,7 @@
 use super::slots::{Draw, Drawn, NO_GROUP};
 use crate::index::NeighborIndex;
 use crate::philox::{Stage, below};
-use crate::{Result, check};
+use crate::{Result, check, memory};
 
 /// Channel 0 is up left, 1 up right, 2 down left, 3 down right, with y
 /// upwards. A position straight above or beside the centre is in none.
@@ -11,11 +11,11 @@ fn quadrant([dx, dy]: [f64; 2]) -> Option<usize> {
     (dx != 0.0 && dy != 0.0).then(|| usize::from(dx > 0.0) + 2 * usize::from(dy < 0.0))
 }
 
+/// To the right, upwards: what holds in each.
+const QUADRANTS: [[bool; 2]; 4] = [[false, true], [true, true], [false, false], [true, false]];
+
 /// Draws `rounds` groups for each centre, each channel one of the K nearest in
 /// its quadrant. Incomplete ones are left out.
-///
-/// The limits are needed: without them a centre at the scan's edge would look
-/// for its missing quadrant through all positions.
 pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn> {
     check::within("group_size of the rule quadrant", draw.c, 4, 4)?;
     let k = draw.k;
@@ -34,7 +34,7 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn
     };
     let rows = draw.rows_until(
         read,
-        quadrant,
+        &QUADRANTS.map(Some),
         rounds.saturating_mul(4),
         <[Vec<i32>; 4]>::default,
         |center, quadrants, near, out| {
@@ -45,12 +45,16 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn
                 if let Some(q) = quadrant(draw.shift(center, neighbor))
                     && quadrants[q].len() < k
                 {
-                    quadrants[q].push(neighbor);
+                    memory::push(
+                        "The neighbors in each quadrant",
+                        &mut quadrants[q],
+                        neighbor,
+                    )?;
                 }
             }
             if quadrants.iter().any(Vec::is_empty) {
                 out.fill(NO_GROUP);
-                return;
+                return Ok(());
             }
             for (replicate, group) in (0..).zip(out.chunks_exact_mut(4)) {
                 let words = draw.key.block(Stage::Choice, replicate, 1 + center as u64);
@@ -58,6 +62,7 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn
                     *chosen = slots[below(word, slots.len())];
                 }
             }
+            Ok(())
         },
     )?;
     draw.collect(rows, rounds.saturating_mul(draw.centers.len()))

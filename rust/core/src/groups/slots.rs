@@ -1,7 +1,7 @@
 //! What the rules share: the neighbours that a centre draws from, and what is
 //! left of the rows when some centres have no group.
 
-use crate::index::NeighborIndex;
+use crate::index::{NeighborIndex, Wanted};
 use crate::philox::Key;
 use crate::{Result, check, memory};
 
@@ -10,8 +10,11 @@ pub(super) const TOO_FEW: i32 = -1;
 /// Stands there where the rule found no group among the slots.
 pub(super) const NO_GROUP: i32 = -2;
 
-/// Beyond so many neighbours a search costs more than a look at every position.
-const LONG: usize = 1024;
+/// What memory is for.
+const WHAT: &str = "The neighbors that groups are drawn from";
+
+/// Where so many neighbours do not do, those wanted are searched for alone.
+const LONG: usize = 64;
 
 /// Neighbours are within these where `least <= d² <= most`, in float64.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -111,7 +114,7 @@ impl<I: NeighborIndex> Draw<'_, I> {
         centered: bool,
         width: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
+        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         self.check()?;
         let (k, c) = (self.k, self.c);
@@ -125,31 +128,26 @@ impl<I: NeighborIndex> Draw<'_, I> {
                 scratch,
                 |center, scratch, slots, out| {
                     if !centered && slots.len() + 1 == c {
-                        slots.push(center);
+                        memory::push(WHAT, slots, center)?;
                     }
                     if slots.len() < needed {
                         out.fill(TOO_FEW);
-                    } else {
-                        work(center, scratch, slots, out);
+                        return Ok(());
                     }
+                    work(center, scratch, slots, out)
                 },
             );
         }
-        let far = self.far_enough();
         let read = |center: i32, near: &[i32]| {
-            if !far(center) {
-                return Some(0);
-            }
             let within = self.within(center, near);
             if within.len() >= k {
                 return Some(within.start + k);
             }
             (within.end < near.len()).then_some(within.end + 1)
         };
-        let anyone = |_| Some(0);
         self.rows_until(
             read,
-            anyone,
+            &[None],
             width,
             scratch,
             |center, scratch, near, out| {
@@ -158,29 +156,34 @@ impl<I: NeighborIndex> Draw<'_, I> {
                 near.drain(..within.start);
                 if near.len() < c {
                     out.fill(TOO_FEW);
-                } else {
-                    work(center, scratch, near, out);
+                    return Ok(());
                 }
+                work(center, scratch, near, out)
             },
         )
     }
 
     /// Computes a row for each centre from as many neighbours as it takes:
     /// `read(center, near)` is how many of them are looked at, None if more. What
-    /// is needed in the end are the K nearest of each `kind` (0..4).
+    /// is needed in the end are the K nearest in each of `quadrants`.
     pub(super) fn rows_until<S>(
         &self,
         read: impl Fn(i32, &[i32]) -> Option<usize> + Sync,
-        kind: impl Fn([f64; 2]) -> Option<usize> + Sync,
+        quadrants: &[Option<[bool; 2]>],
         width: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
+        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         self.check()?;
         if self.centers.is_empty() {
             return Ok(Vec::new());
         }
-        let usual = self.usual(&read);
+        let reading = Reading {
+            draw: self,
+            read,
+            quadrants,
+        };
+        let usual = reading.usual()?;
         // Where most need more than a search is good for, none is begun.
         let asked = if usual == LONG { 1 } else { usual };
         self.index.rows(
@@ -191,130 +194,10 @@ impl<I: NeighborIndex> Draw<'_, I> {
             || (I::Scratch::default(), scratch()),
             |center, (own, scratch), near, out| {
                 let most = if usual < LONG { LONG } else { asked };
-                if self.read_on(&read, center, own, asked, most, near) {
-                    self.look_through(center, &kind, near);
-                }
-                work(center, scratch, near, out);
+                reading.read_on(center, own, asked, most, near)?;
+                work(center, scratch, near, out)
             },
         )
-    }
-
-    /// Asks for twice as many neighbours until they are enough, or all, or
-    /// `most`; whether more are needed.
-    fn read_on(
-        &self,
-        read: impl Fn(i32, &[i32]) -> Option<usize>,
-        center: i32,
-        own: &mut I::Scratch,
-        mut asked: usize,
-        most: usize,
-        near: &mut Vec<i32>,
-    ) -> bool {
-        let all = self.index.positions() - 1;
-        loop {
-            // An index that returns less than asked for knows no more.
-            if near.len() < asked || asked >= all || read(center, near).is_some() {
-                return false;
-            }
-            if asked >= most {
-                return true;
-            }
-            asked = (2 * asked).min(all);
-            self.ask(center, own, asked, near);
-        }
-    }
-
-    /// Finds the K nearest of each kind within the limits by a look at every
-    /// position: for the few centres that a search would take longer for.
-    fn look_through(
-        &self,
-        center: i32,
-        kind: impl Fn([f64; 2]) -> Option<usize>,
-        near: &mut Vec<i32>,
-    ) {
-        let mut found: [Vec<(u64, i32)>; 4] = Default::default();
-        let label = |i: i32| self.labels.map(|labels| labels[i as usize]);
-        for other in (0..self.index.positions() as i32).filter(|&i| i != center) {
-            let shift @ [dx, dy] = self.shift(center, other);
-            let d2 = dx * dx + dy * dy;
-            let inside = self
-                .limits
-                .is_none_or(|limits| limits.least <= d2 && d2 <= limits.most);
-            if inside
-                && let Some(kind) = kind(shift)
-                && label(other) == label(center)
-            {
-                // Non-negative floats order like their bits.
-                found[kind].push((d2.to_bits(), other));
-            }
-        }
-        for found in &mut found {
-            if found.len() > self.k {
-                found.select_nth_unstable(self.k);
-                found.truncate(self.k);
-            }
-        }
-        let mut found = found.concat();
-        found.sort_unstable();
-        near.clear();
-        near.extend(found.into_iter().map(|(_, i)| i));
-    }
-
-    /// The nearest `asked` neighbours, or as many as the index knows.
-    fn ask(&self, center: i32, own: &mut I::Scratch, asked: usize, near: &mut Vec<i32>) {
-        near.clear();
-        near.resize(asked, -1);
-        self.index.nearest(center as usize, own, near);
-        near.truncate(near.iter().position(|&i| i < 0).unwrap_or(asked));
-    }
-
-    /// Whether any position can be as far from a centre as the limits demand:
-    /// else all neighbours would be asked for in vain.
-    fn far_enough(&self) -> impl Fn(i32) -> bool + Sync {
-        let least = self.limits.map_or(0.0, |limits| limits.least);
-        let mut corners = [[f64::INFINITY, f64::NEG_INFINITY]; 2];
-        if least > 0.0 {
-            for position in self.positions.chunks_exact(2) {
-                for (corner, &value) in corners.iter_mut().zip(position) {
-                    *corner = [corner[0].min(value), corner[1].max(value)];
-                }
-            }
-        }
-        move |center| {
-            let [x, y] = [0, 1].map(|axis| {
-                let value = self.positions[2 * center as usize + axis];
-                let [low, high] = corners[axis];
-                (value - low).max(high - value)
-            });
-            least <= 0.0 || x * x + y * y >= least
-        }
-    }
-
-    /// How many neighbours nine of ten centres need, from a look at a few, at
-    /// most `LONG`. Whom that does not serve is asked for again, so it is only
-    /// a matter of speed.
-    fn usual(&self, read: impl Fn(i32, &[i32]) -> Option<usize>) -> usize {
-        const LOOKS: usize = 64;
-        const FIRST: usize = 16;
-        let all = self.index.positions() - 1;
-        let step = self.centers.len().div_ceil(LOOKS).max(1);
-        let (mut own, mut near) = (I::Scratch::default(), Vec::new());
-        let mut needed: Vec<usize> = self
-            .centers
-            .iter()
-            .step_by(step)
-            .map(|&center| {
-                let asked = FIRST.min(all);
-                self.ask(center, &mut own, asked, &mut near);
-                self.read_on(&read, center, &mut own, asked, LONG, &mut near);
-                read(center, &near).unwrap_or(near.len())
-            })
-            .collect();
-        needed.sort_unstable();
-        let usual = needed
-            .get(needed.len() * 9 / 10)
-            .map_or(1, |&needed| needed);
-        usual.max(1).min(all).min(LONG)
     }
 
     /// The first `count` groups of `rows`, which hold those of one centre: the
@@ -327,7 +210,7 @@ impl<I: NeighborIndex> Draw<'_, I> {
         let whole = count == centers.len() && rows.len() == count * c;
         if whole && rows.chunks_exact(c).all(|group| group[0] >= 0) {
             return Ok(Drawn {
-                centers: centers.to_vec(),
+                centers: memory::copy(WHAT, centers)?,
                 groups: rows,
                 ..Drawn::default()
             });
@@ -336,7 +219,7 @@ impl<I: NeighborIndex> Draw<'_, I> {
         let width = rows.len() / centers.len();
         for (&center, row) in centers.iter().zip(rows.chunks_exact(width)) {
             match row.chunks_exact(c).map(|group| group[0]).min() {
-                Some(TOO_FEW) => drawn.too_few.push(center),
+                Some(TOO_FEW) => memory::push(WHAT, &mut drawn.too_few, center)?,
                 Some(NO_GROUP) => drawn.no_group += 1,
                 _ => {}
             }
@@ -356,5 +239,109 @@ impl<I: NeighborIndex> Draw<'_, I> {
         drawn.groups.truncate(kept * c);
         drawn.centers.truncate(kept);
         Ok(drawn)
+    }
+}
+
+/// How a draw finds enough neighbours of a centre.
+struct Reading<'a, I, R> {
+    draw: &'a Draw<'a, I>,
+    read: R,
+    quadrants: &'a [Option<[bool; 2]>],
+}
+
+impl<I: NeighborIndex, R: Fn(i32, &[i32]) -> Option<usize>> Reading<'_, I, R> {
+    /// Asks for twice as many neighbours until they are enough, or all; beyond
+    /// `most`, for those alone that are wanted.
+    fn read_on(
+        &self,
+        center: i32,
+        own: &mut I::Scratch,
+        mut asked: usize,
+        most: usize,
+        near: &mut Vec<i32>,
+    ) -> Result<()> {
+        let all = self.draw.index.positions() - 1;
+        loop {
+            // An index that returns less than asked for knows no more.
+            let enough = near.len() < asked || asked >= all;
+            if enough || (self.read)(center, near).is_some() {
+                return Ok(());
+            }
+            if asked >= most && self.wanted(center, own, near)? {
+                return Ok(());
+            }
+            asked = (2 * asked).min(all);
+            self.ask(center, own, asked, near)?;
+        }
+    }
+
+    /// The K nearest in each quadrant and within the limits, nearest first;
+    /// whether the index knows them.
+    fn wanted(&self, center: i32, own: &mut I::Scratch, near: &mut Vec<i32>) -> Result<bool> {
+        let &Draw {
+            index, k, limits, ..
+        } = self.draw;
+        let k = k.min(index.positions() - 1);
+        near.clear();
+        for &quadrant in self.quadrants {
+            let wanted = Wanted {
+                least: limits.map_or(0.0, |limits| limits.least),
+                most: limits.map_or(f64::INFINITY, |limits| limits.most),
+                quadrant,
+            };
+            if !index.nearest_wanted(center as usize, k, wanted, own, near)? {
+                return Ok(false);
+            }
+        }
+        if self.quadrants.len() > 1 {
+            // Distances that are not negative order like their bits.
+            near.sort_unstable_by_key(|&i| (self.draw.distance2(center, i).to_bits(), i));
+        }
+        Ok(true)
+    }
+
+    /// The nearest `asked` neighbours, or as many as the index knows.
+    fn ask(
+        &self,
+        center: i32,
+        own: &mut I::Scratch,
+        asked: usize,
+        near: &mut Vec<i32>,
+    ) -> Result<()> {
+        near.clear();
+        memory::resize(WHAT, near, asked, -1)?;
+        self.draw.index.nearest(center as usize, own, near)?;
+        near.truncate(near.iter().position(|&i| i < 0).unwrap_or(asked));
+        Ok(())
+    }
+
+    /// How many neighbours nine of ten centres need, from a look at a few, at
+    /// most `LONG`. Whom that does not serve is asked for again, so it is only
+    /// a matter of speed.
+    fn usual(&self) -> Result<usize> {
+        const LOOKS: usize = 64;
+        const FIRST: usize = 16;
+        let centers = self.draw.centers;
+        let all = self.draw.index.positions() - 1;
+        let step = centers.len().div_ceil(LOOKS).max(1);
+        let (mut own, mut near) = (I::Scratch::default(), Vec::new());
+        let mut needed = [0; LOOKS];
+        let mut looks = 0;
+        for &center in centers.iter().step_by(step) {
+            let mut asked = FIRST.min(all);
+            self.ask(center, &mut own, asked, &mut near)?;
+            let mut read = (self.read)(center, &near);
+            while read.is_none() && asked == near.len() && asked < all.min(LONG) {
+                asked = (2 * asked).min(all);
+                self.ask(center, &mut own, asked, &mut near)?;
+                read = (self.read)(center, &near);
+            }
+            needed[looks] = read.unwrap_or(near.len());
+            looks += 1;
+        }
+        let needed = &mut needed[..looks];
+        needed.sort_unstable();
+        let usual = needed.get(looks * 9 / 10).map_or(1, |&needed| needed);
+        Ok(usual.max(1).min(all).min(LONG))
     }
 }

@@ -7,6 +7,9 @@ use crate::memory::{self, Buffer};
 use crate::philox::{Key, Stage};
 use crate::{Result, parallel, shared};
 
+/// What memory is for.
+const WHAT: &str = "The order of random words";
+
 /// Keys sorted at a time: they stay in the first-level cache.
 const KEYS_A_BUCKET: usize = 256;
 
@@ -63,15 +66,16 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
         // The limit's highest bits number the buckets.
         let shift = limit.ilog2().saturating_sub(buckets.trailing_zeros());
         let buckets = (limit >> shift) as usize + 1;
-        let mut counts = vec![0_u32; threads * buckets];
+        let mut counts = memory::cleared::<u32>(WHAT, threads * buckets)?;
         parallel::for_each_chunk(&mut counts, buckets, threads, |i, counts| {
             words.each(numbers(i), |word, _| {
                 if word <= limit {
                     counts[(word >> shift) as usize] += 1;
                 }
             });
+            Ok(())
         })?;
-        let mut starts = Vec::with_capacity(buckets + 1);
+        let mut starts = memory::room(WHAT, buckets + 1)?;
         let mut total = 0;
         for bucket in 0..buckets {
             starts.push(total as usize);
@@ -88,7 +92,7 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
 
     let buckets = starts.len() - 1;
     let low = (1_u64 << (usize::BITS - (n - 1).leading_zeros())) - 1;
-    let mut keys = Buffer::<u64>::new(starts[buckets], 1)?;
+    let mut keys = Buffer::<u64>::new(WHAT, starts[buckets], 1)?;
     let shared_keys = shared::long_words(&mut keys);
     parallel::for_each_chunk(&mut next, buckets, threads, |i, next| {
         words.each(numbers(i), |word, number| {
@@ -98,12 +102,13 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
                 *next += 1;
             }
         });
+        Ok(())
     })?;
 
     let mut found = memory::zeros::<i32>(starts[buckets], 1)?;
     let shared_found = shared::words(&mut found);
-    let mut rest = &mut *keys;
-    let mut sorted: Vec<&mut [u64]> = Vec::with_capacity(buckets);
+    let mut rest = &mut keys[..];
+    let mut sorted = memory::room(WHAT, buckets)?;
     for bucket in starts.windows(2) {
         let (keys, others) = rest.split_at_mut(bucket[1] - bucket[0]);
         sorted.push(keys);
@@ -116,6 +121,7 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
                 found.store((key & low) as u32, Relaxed);
             }
         }
+        Ok(())
     })?;
     found.truncate(m);
     Ok(found)
@@ -124,22 +130,33 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
 /// The `m` smallest if that many are not above `limit`.
 fn few(n: usize, m: usize, words: Words, limit: u64, threads: usize) -> Result<Option<Vec<i32>>> {
     const NUMBERS_A_PART: usize = 1 << 14;
-    let mut parts = vec![Vec::new(); n.div_ceil(NUMBERS_A_PART)];
+    let parts = (0..n.div_ceil(NUMBERS_A_PART)).map(|_| Ok(Vec::new()));
+    let mut parts = memory::collect(WHAT, parts)?;
     parallel::for_each_chunk(&mut parts, 1, threads, |i, found| {
         let first = i * NUMBERS_A_PART;
+        let found = &mut found[0];
         words.each(first..n.min(first + NUMBERS_A_PART), |word, number| {
-            if word <= limit {
-                found[0].push((word, number as i32));
+            if word <= limit
+                && let Ok(words) = found
+                && let Err(error) = memory::push(WHAT, words, (word, number as i32))
+            {
+                *found = Err(error);
             }
         });
+        Ok(())
     })?;
-    let mut found = parts.concat();
+    let mut found = memory::room(WHAT, 2 * m + 1000)?;
+    for part in parts {
+        let part = part?;
+        memory::make_room(WHAT, &mut found, part.len())?;
+        found.extend(part);
+    }
     if found.len() < m {
         return Ok(None);
     }
     parallel::sort(&mut found, threads)?;
     found.truncate(m);
-    Ok(Some(found.into_iter().map(|(_, number)| number).collect()))
+    memory::collect(WHAT, found.into_iter().map(|(_, number)| number)).map(Some)
 }
 
 /// Sorts keys by (word, number), where `low` are the bits that hold the number.

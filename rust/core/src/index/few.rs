@@ -1,15 +1,19 @@
 //! Neighbours of a few positions of a large scan, without indexing all of it.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::grid::{Axis, Grid, OCCUPANCY, axes, in_cells, margin};
 use super::{Engine, Index, Neighbors};
-use crate::memory::Buffer;
+use crate::memory::{self, Buffer};
+use crate::parallel::Lazy;
 use crate::{Result, check, parallel, shared};
 
 /// One centre in so many positions, or fewer, are few.
 const POSITIONS_A_CENTER: usize = 100;
+
+/// What memory is for.
+const WHAT: &str = "The surroundings of the centers";
 
 /// Positions that one thread looks at, at a time.
 const POSITIONS_A_PART: usize = 1 << 14;
@@ -22,7 +26,7 @@ pub struct Few<'a> {
     positions: &'a [f64],
     bounds: [[f64; 2]; 2],
     threads: usize,
-    whole: OnceLock<Result<Index>>,
+    whole: Lazy<Index>,
 }
 
 impl<'a> Few<'a> {
@@ -36,15 +40,13 @@ impl<'a> Few<'a> {
             positions,
             bounds: check::bounds(positions, threads)?,
             threads,
-            whole: OnceLock::new(),
+            whole: Lazy::default(),
         }))
     }
 
     fn whole(&self) -> Result<&Index> {
-        self.whole
-            .get_or_init(|| Index::build(self.positions, Engine::Auto, self.threads))
-            .as_ref()
-            .map_err(Clone::clone)
+        let build = || Index::build(self.positions, Engine::Auto, self.threads);
+        self.whole.get(build)
     }
 
     fn at(&self, point: i32) -> [f64; 2] {
@@ -60,7 +62,7 @@ impl<'a> Few<'a> {
         reach: usize,
         centers: &[i32],
     ) -> Result<(Buffer<f64>, Buffer<i32>)> {
-        let mut marked = vec![0_u8; x.cells * y.cells];
+        let mut marked = memory::cleared::<u8>(WHAT, x.cells * y.cells)?;
         for &center in centers {
             let [cx, cy] = self.at(center);
             let [first, last] = x.around(x.cell(cx), reach);
@@ -71,8 +73,8 @@ impl<'a> Few<'a> {
         }
         // Each part's first, then one behind the other.
         let n = self.positions();
-        let mut found = Buffer::<i32>::new(n, 1)?;
-        let mut counts = vec![0; n.div_ceil(POSITIONS_A_PART)];
+        let mut found = Buffer::<i32>::new(WHAT, n, 1)?;
+        let mut counts = memory::cleared(WHAT, n.div_ceil(POSITIONS_A_PART))?;
         let shared_found = shared::words(&mut found);
         parallel::for_each_chunk(&mut counts, 1, self.threads, |part, count| {
             let first = part * POSITIONS_A_PART;
@@ -88,11 +90,12 @@ impl<'a> Few<'a> {
                 }
             });
             count[0] = kept - first;
+            Ok(())
         })?;
-        let mut kept = Buffer::<i32>::new(counts.iter().sum(), 1)?;
-        let mut positions = Buffer::<f64>::new(kept.len(), 2)?;
+        let mut kept = Buffer::<i32>::new(WHAT, counts.iter().sum(), 1)?;
+        let mut positions = Buffer::<f64>::new(WHAT, kept.len(), 2)?;
         let (mut points, mut places) = (&mut kept[..], &mut positions[..]);
-        let mut targets = Vec::with_capacity(counts.len());
+        let mut targets = memory::room(WHAT, counts.len())?;
         for &count in &counts {
             let (own_points, other_points) = points.split_at_mut(count);
             let (own_places, other_places) = places.split_at_mut(2 * count);
@@ -105,6 +108,7 @@ impl<'a> Few<'a> {
             for (&point, place) in points.iter().zip(places.chunks_exact_mut(2)) {
                 place.copy_from_slice(&self.at(point));
             }
+            Ok(())
         })?;
         Ok((positions, kept))
     }
@@ -133,7 +137,7 @@ impl Neighbors for Few<'_> {
         width: usize,
         threads: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         let n = self.positions();
         check::indices("centers", centers, n)?;
@@ -155,11 +159,12 @@ impl Neighbors for Few<'_> {
         if grid.is_crowded() {
             return in_whole(centers);
         }
-        let mut own = centers.to_vec();
+        let mut own = memory::copy(WHAT, centers)?;
         parallel::for_each_chunk(&mut own, 1024, threads, |_, own| {
             for own in own {
                 *own = kept.partition_point(|point| point < own) as i32;
             }
+            Ok(())
         })?;
         let far = Mutex::new(Vec::new());
         let mut rows = grid.batches(
@@ -172,28 +177,29 @@ impl Neighbors for Few<'_> {
                 for neighbor in &mut *neighbors {
                     *neighbor = kept[*neighbor as usize];
                 }
-                names.clear();
-                names.extend(own.iter().map(|&own| kept[own as usize]));
+                memory::replace(WHAT, names, own)?;
+                for name in &mut *names {
+                    *name = kept[*name as usize];
+                }
                 for (&center, neighbors) in names.iter().zip(neighbors.chunks_exact(k.max(1))) {
                     if !self.certain(cells, reach, center, neighbors) {
-                        far.lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(center);
+                        let mut far = far.lock().unwrap_or_else(PoisonError::into_inner);
+                        memory::push(WHAT, &mut far, center)?;
                     }
                 }
-                work(names, scratch, neighbors, out);
+                work(names, scratch, neighbors, out)
             },
         )?;
-        let far = far.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut far = far.into_inner().unwrap_or_else(PoisonError::into_inner);
         if far.len() > centers.len() / 16 {
             return in_whole(centers);
         }
         if !far.is_empty() {
+            far.sort_unstable();
             let right = in_whole(&far)?;
-            for (center, right) in far.iter().zip(right.chunks_exact(width.max(1))) {
-                let same = |row: &usize| centers[*row] == *center;
-                for row in (0..centers.len()).filter(same) {
-                    rows[row * width..][..width].copy_from_slice(right);
+            for (center, row) in centers.iter().zip(rows.chunks_exact_mut(width.max(1))) {
+                if let Ok(place) = far.binary_search(center) {
+                    row.copy_from_slice(&right[place * width..][..width]);
                 }
             }
         }

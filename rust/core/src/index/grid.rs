@@ -13,18 +13,23 @@
 //! corners) the definition is computed in float64, ring after ring, until
 //! nothing outside can be as near.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pulp::{Simd, WithSimd};
 
-use super::{NeighborIndex, Neighbors};
+use super::kdtree::{self, Entry, KdTree};
+use super::{NeighborIndex, Neighbors, Wanted, looked};
 use crate::memory::{self, Buffer};
+use crate::parallel::Lazy;
 use crate::{Result, check, parallel, shared, simd};
 
 /// Positions of a cell, on average. Fewer, and the nearest 7 often lie beyond
 /// the cells around; more, and there is more to search.
 pub(super) const OCCUPANCY: f64 = 4.0;
+
+/// What memory is for.
+const WHAT: &str = "The grid of positions";
+const WHAT_FOUND: &str = "The neighbors of positions";
 
 /// Positions sorted at a time: what the second-level cache holds.
 const POSITIONS_A_BAND: usize = 1 << 14;
@@ -43,8 +48,10 @@ pub struct Grid {
     // nothing.
     n: usize,
     /// Where each position stands; most uses never ask.
-    place_of_point: OnceLock<Vec<u32>>,
+    place_of_point: Lazy<Vec<u32>>,
     crowding: f64,
+    /// For what cells are no help with; most uses never ask.
+    tree: Lazy<Box<KdTree>>,
 }
 
 /// One axis of the grid.
@@ -219,32 +226,29 @@ impl Grid {
         let rows_a_band = (y.cells * POSITIONS_A_BAND).div_ceil(n).next_power_of_two();
         let shift = rows_a_band.trailing_zeros();
         let bands = y.cells.div_ceil(rows_a_band);
-        let parts = threads;
-        let part = n.div_ceil(parts);
-        let mut counts = vec![0_u32; parts * bands];
+        let part = n.div_ceil(threads);
+        let mut counts = memory::cleared::<u32>(WHAT, threads.saturating_mul(bands))?;
         parallel::for_each_chunk(&mut counts, bands, threads, |i, counts| {
-            in_cells(
-                [x, y],
-                part_of(positions, i, part),
-                |positions, [_, rows]| {
-                    for &row in &rows[..positions.len()] {
-                        counts[row as usize >> shift] += 1;
-                    }
-                },
-            );
+            let positions = part_of(positions, i, part);
+            in_cells([x, y], positions, |positions, [_, rows]| {
+                for &row in &rows[..positions.len()] {
+                    counts[row as usize >> shift] += 1;
+                }
+            });
+            Ok(())
         })?;
-        let mut band_starts = Vec::with_capacity(bands + 1);
+        let mut band_starts = memory::room(WHAT, bands + 1)?;
         let mut total = 0;
         for band in 0..bands {
             band_starts.push(total as usize);
-            for part in 0..parts {
+            for part in 0..threads {
                 let count = &mut counts[part * bands + band];
                 total += std::mem::replace(count, total);
             }
         }
         band_starts.push(n);
 
-        let mut entries = Buffer::<u64>::new(n, ENTRY)?;
+        let mut entries = Buffer::<u64>::new(WHAT, n, ENTRY)?;
         let shared_entries = shared::long_words(&mut entries);
         parallel::for_each_chunk(&mut counts, bands, threads, |i, next| {
             let mut points = (i * part) as u64..;
@@ -263,14 +267,15 @@ impl Grid {
                     entry[2].store((cell as u64) << 32 | point, Relaxed);
                 }
             });
+            Ok(())
         })?;
 
         let cells = x.cells * y.cells;
-        let mut starts = Buffer::<u32>::new(cells + 1, 1)?;
-        let mut xs = Buffer::<f64>::new(n + SORTED, 1)?;
-        let mut ys = Buffer::<f64>::new(n + SORTED, 1)?;
-        let mut points = Buffer::<i32>::new(n + SORTED, 1)?;
-        let mut crowds = vec![0_u64; bands];
+        let mut starts = Buffer::<u32>::new(WHAT, cells + 1, 1)?;
+        let mut xs = Buffer::<f64>::new(WHAT, n + SORTED, 1)?;
+        let mut ys = Buffer::<f64>::new(WHAT, n + SORTED, 1)?;
+        let mut points = Buffer::<i32>::new(WHAT, n + SORTED, 1)?;
+        let mut crowds = memory::cleared::<u64>(WHAT, bands)?;
         {
             let starts = shared::words(&mut starts);
             let xs = shared::long_words(&mut xs);
@@ -281,7 +286,7 @@ impl Grid {
                 let last_cell = (((band + 1) << shift) * x.cells).min(cells);
                 let (first, last) = (band_starts[band], band_starts[band + 1]);
                 let entries = &entries[ENTRY * first..ENTRY * last];
-                let mut next = vec![0_u32; last_cell - first_cell];
+                let mut next = memory::cleared::<u32>(WHAT, last_cell - first_cell)?;
                 for entry in entries.chunks_exact(ENTRY) {
                     next[(entry[2] >> 32) as usize] += 1;
                 }
@@ -301,6 +306,7 @@ impl Grid {
                     ys[place].store(entry[1], Relaxed);
                     points[place].store(entry[2] as u32, Relaxed);
                 }
+                Ok(())
             })?;
         }
         starts[cells] = n as u32;
@@ -312,7 +318,8 @@ impl Grid {
             xs,
             ys,
             points,
-            place_of_point: OnceLock::new(),
+            place_of_point: Lazy::default(),
+            tree: Lazy::default(),
             crowding: crowds.iter().sum::<u64>() as f64 / n as f64,
         })
     }
@@ -334,13 +341,13 @@ impl Grid {
         self.starts[first + columns[0]] as usize..self.starts[first + columns[1] + 1] as usize
     }
 
-    fn places(&self) -> &[u32] {
-        self.place_of_point.get_or_init(|| {
-            let mut places = vec![0; self.n];
+    fn places(&self) -> Result<&Vec<u32>> {
+        self.place_of_point.get(|| {
+            let mut places = memory::cleared(WHAT, self.n)?;
             for (&point, place) in self.points[..self.n].iter().zip(0_u32..) {
                 places[point as usize] = place;
             }
-            places
+            Ok(places)
         })
     }
 
@@ -366,7 +373,7 @@ impl Grid {
         mut bound: f64,
         found: &mut Vec<u128>,
         out: &mut Vec<i32>,
-    ) {
+    ) -> Result<()> {
         let [x, y] = [self.xs[place], self.ys[place]];
         let [column, row] = [self.x.cell(x), self.y.cell(y)];
         loop {
@@ -376,8 +383,9 @@ impl Grid {
             for row in rows[0]..=rows[1] {
                 let run = self.run(row, columns);
                 if found.len() < count + run.len() {
-                    found.resize(count + run.len(), 0);
+                    memory::resize(WHAT_FOUND, found, count + run.len(), 0)?;
                 }
+                looked(1 + run.len());
                 let first = run.start;
                 let near = &mut found[..];
                 let candidates = self.xs[run.clone()].iter().zip(&self.ys[run.clone()]);
@@ -406,8 +414,9 @@ impl Grid {
             let farthest = f64::from_bits(farthest);
             if margin.exceeds(farthest) {
                 near.sort_unstable();
+                memory::make_room(WHAT_FOUND, out, k)?;
                 out.extend(near.iter().map(|&key| key as u32 as i32));
-                return;
+                return Ok(());
             }
             bound = farthest;
             let missing = (farthest.sqrt() - margin.0) / self.x.size.max(self.y.size);
@@ -553,6 +562,7 @@ impl<const L: usize> WithSimd for Search<'_, L> {
             k,
         } = self;
         load(grid, stretch, centers, around);
+        looked(stretch.candidates * centers.len());
         for first in (0..centers.len()).step_by(S::F32_LANES) {
             search::<S, L>(s, stretch, first, k);
         }
@@ -758,26 +768,47 @@ fn order_halves<S: Simd, const HALF: usize>(s: S, keys: &mut [S::f32s]) {
 pub struct Scratch {
     found: Vec<u128>,
     neighbors: Vec<i32>,
+    tree: kdtree::Scratch,
 }
 
 impl NeighborIndex for Grid {
     type Scratch = Scratch;
 
-    fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) {
+    fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
         let k = out.len();
         if k == 0 {
-            return;
+            return Ok(());
         }
         scratch.neighbors.clear();
         self.nearest_by_definition(
-            self.places()[center] as usize,
+            self.places()?[center] as usize,
             k,
             self.rings(k),
             f64::INFINITY,
             &mut scratch.found,
             &mut scratch.neighbors,
-        );
+        )?;
         out.copy_from_slice(&scratch.neighbors);
+        Ok(())
+    }
+
+    fn nearest_wanted(
+        &self,
+        center: usize,
+        k: usize,
+        wanted: Wanted,
+        scratch: &mut Scratch,
+        out: &mut Vec<i32>,
+    ) -> Result<bool> {
+        // Whose cells are those of the nearest wanted, a tree knows.
+        let tree = self.tree.get(|| {
+            let positions = self.xs.iter().zip(&*self.ys);
+            let entries = positions.zip(&self.points[..self.n]);
+            let entry = |((&x, &y), &point)| Entry { x, y, point };
+            let entries = memory::collect(WHAT, entries.map(entry))?;
+            KdTree::of(entries, 1).map(Box::new)
+        })?;
+        tree.nearest_wanted(center, k, wanted, &mut scratch.tree, out)
     }
 }
 
@@ -793,7 +824,7 @@ impl Neighbors for Grid {
         width: usize,
         threads: usize,
         scratch: impl Fn() -> T + Sync,
-        work: impl Fn(&[i32], &mut T, &mut [i32], &mut [i32]) + Sync,
+        work: impl Fn(&[i32], &mut T, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         const PLACES_A_PART: usize = 2048;
         let n = self.positions();
@@ -811,12 +842,12 @@ impl Neighbors for Grid {
         parallel::for_each(parts, threads, |part| {
             let mut visitor = Visitor::new(self, k, together);
             let mut scratch = scratch();
-            let mut results = vec![0; width * LANES];
+            let mut results = memory::cleared(WHAT_FOUND, width.saturating_mul(LANES))?;
             let mut count = 0;
             for row in part * rows_a_part..((part + 1) * rows_a_part).min(self.y.cells) {
                 visitor.visit(row, &row_of_point, |batch| {
                     let results = &mut results[..width * batch.centers.len()];
-                    work(batch.centers, &mut scratch, batch.neighbors, results);
+                    work(batch.centers, &mut scratch, batch.neighbors, results)?;
                     for (result, &(_, row)) in results.chunks_exact(width.max(1)).zip(batch.rows) {
                         let target = &shared_out[row as usize * width..][..width];
                         for (target, &value) in target.iter().zip(result) {
@@ -824,9 +855,11 @@ impl Neighbors for Grid {
                         }
                     }
                     count += batch.rows.len();
-                });
+                    Ok(())
+                })?;
             }
             computed.fetch_add(count, Relaxed);
+            Ok(())
         })?;
         if computed.into_inner() < centers.len() {
             // A centre that is named twice was computed for one of its rows.
@@ -844,8 +877,11 @@ impl Neighbors for Grid {
 /// 1 + the row of each position among `centers`, 0 where it is none of them.
 fn rows_of_points(n: usize, centers: &[i32], threads: usize) -> Result<Buffer<u32>> {
     const ROWS_A_PART: usize = 1 << 14;
-    let mut rows = Buffer::new(n, 1)?;
-    parallel::for_each_chunk(&mut rows, 4 * ROWS_A_PART, threads, |_, rows| rows.fill(0))?;
+    let mut rows = Buffer::new(WHAT_FOUND, n, 1)?;
+    parallel::for_each_chunk(&mut rows, 4 * ROWS_A_PART, threads, |_, rows| {
+        rows.fill(0);
+        Ok(())
+    })?;
     let shared_rows = shared::words(&mut rows);
     parallel::for_each(centers.len().div_ceil(ROWS_A_PART), threads, |part| {
         let first = part * ROWS_A_PART;
@@ -853,6 +889,7 @@ fn rows_of_points(n: usize, centers: &[i32], threads: usize) -> Result<Buffer<u3
         for (&center, row) in centers.zip(first as u32 + 1..) {
             shared_rows[center as usize].store(row, Relaxed);
         }
+        Ok(())
     })?;
     Ok(rows)
 }
@@ -896,7 +933,12 @@ impl<'a> Visitor<'a> {
         }
     }
 
-    fn visit(&mut self, row: usize, row_of_point: &[u32], mut work: impl FnMut(Batch)) {
+    fn visit(
+        &mut self,
+        row: usize,
+        row_of_point: &[u32],
+        mut work: impl FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
         let grid = self.grid;
         let points = &*grid.points;
         let mut centers = std::mem::take(&mut self.centers);
@@ -905,7 +947,7 @@ impl<'a> Visitor<'a> {
         for (&point, place) in points[all.clone()].iter().zip(all.start as u32..) {
             let result = row_of_point[point as usize];
             if result != 0 {
-                centers.push((place, result - 1));
+                memory::push(WHAT_FOUND, &mut centers, (place, result - 1))?;
             }
         }
         let mut rest = &centers[..];
@@ -920,9 +962,10 @@ impl<'a> Visitor<'a> {
                 names[lane] = points[place as usize];
                 let stretch = &*self.stretch;
                 if searched == 0 {
-                    self.by_definition(place, f64::INFINITY);
+                    self.by_definition(place, f64::INFINITY)?;
                 } else if stretch.certain[lane] != 0.0 {
                     let nearest = stretch.nearest[..self.k].iter();
+                    // At most LONGEST times LANES: no limit is as low.
                     self.neighbors.extend(
                         nearest.map(|nearest| stretch.points[stretch.candidate(nearest[lane])]),
                     );
@@ -931,7 +974,7 @@ impl<'a> Visitor<'a> {
                     if !self.among_listed(lane, place) {
                         let scale = grid.x.size.max(grid.y.size);
                         let bound = f64::from(self.stretch.bound[lane]) * (1.0 + 1e-6);
-                        self.by_definition(place, bound * scale * scale);
+                        self.by_definition(place, bound * scale * scale)?;
                     }
                 }
             }
@@ -940,12 +983,13 @@ impl<'a> Visitor<'a> {
                 centers: &names[..lanes.len()],
                 neighbors: &mut self.neighbors,
                 rows: lanes,
-            });
+            })?;
         }
         self.centers = centers;
+        Ok(())
     }
 
-    fn by_definition(&mut self, place: u32, bound: f64) {
+    fn by_definition(&mut self, place: u32, bound: f64) -> Result<()> {
         self.grid.nearest_by_definition(
             place as usize,
             self.k,
@@ -953,7 +997,7 @@ impl<'a> Visitor<'a> {
             bound,
             &mut self.found,
             &mut self.neighbors,
-        );
+        )
     }
 
     /// Puts a lane's list into order by the definition, if the list is known to

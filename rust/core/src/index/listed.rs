@@ -1,6 +1,6 @@
 //! Neighbours that were found before.
 
-use super::{NeighborIndex, Neighbors, one_by_one};
+use super::{NeighborIndex, Neighbors, Wanted, one_by_one};
 use crate::{Result, check};
 
 /// The neighbour lists of all positions, as [`neighbors`](super::neighbors)
@@ -19,7 +19,7 @@ impl<'a> Listed<'a> {
         check::length(
             "neighbors",
             rows.len(),
-            positions * width,
+            positions.saturating_mul(width),
             "a row for each position",
         )?;
         check::indices("neighbors", rows, positions)?;
@@ -43,7 +43,7 @@ impl Neighbors for Listed<'_> {
         width: usize,
         threads: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         // The rows lie by position.
         let place = |center: i32| center as u32;
@@ -56,9 +56,21 @@ impl NeighborIndex for Listed<'_> {
 
     /// `out` must not ask for more neighbours than are listed: what is missing
     /// is not written.
-    fn nearest(&self, center: usize, (): &mut (), out: &mut [i32]) {
+    fn nearest(&self, center: usize, (): &mut (), out: &mut [i32]) -> Result<()> {
         let row = &self.rows[center * self.width..][..self.width];
         let listed = out.len().min(row.len());
         out[..listed].copy_from_slice(&row[..listed]);
+        Ok(())
+    }
+
+    fn nearest_wanted(
+        &self,
+        _: usize,
+        _: usize,
+        _: Wanted,
+        (): &mut (),
+        _: &mut Vec<i32>,
+    ) -> Result<bool> {
+        Ok(false)
     }
 }

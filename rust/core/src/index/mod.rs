@@ -10,7 +10,7 @@ pub use grid::Grid;
 pub use kdtree::KdTree;
 pub use listed::Listed;
 
-use crate::{Result, check, parallel};
+use crate::{Result, check, memory, parallel};
 
 /// Something that finds the neighbours of many positions of a scan.
 ///
@@ -36,7 +36,7 @@ pub trait Neighbors: Sync {
         width: usize,
         threads: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>>;
 
     /// The same, one centre at a time: `work(center, scratch, neighbors, out)`.
@@ -47,7 +47,7 @@ pub trait Neighbors: Sync {
         width: usize,
         threads: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) + Sync,
+        work: impl Fn(i32, &mut S, &mut Vec<i32>, &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         self.batches(
             centers,
@@ -58,10 +58,10 @@ pub trait Neighbors: Sync {
             |centers, (scratch, own), neighbors, out| {
                 let k = neighbors.len() / centers.len();
                 for (i, &center) in centers.iter().enumerate() {
-                    own.clear();
-                    own.extend_from_slice(&neighbors[i * k..][..k]);
-                    work(center, scratch, own, &mut out[i * width..][..width]);
+                    memory::replace(WHAT, own, &neighbors[i * k..][..k])?;
+                    work(center, scratch, own, &mut out[i * width..][..width])?;
                 }
+                Ok(())
             },
         )
     }
@@ -74,7 +74,88 @@ pub trait NeighborIndex: Neighbors {
 
     /// Fills `out` with the nearest neighbours of position `center`, nearest
     /// first. `out` is no longer than `positions() - 1`.
-    fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]);
+    fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]) -> Result<()>;
+
+    /// Appends the `k` nearest of those wanted to `out`, or all there are, and
+    /// takes no longer where nearer ones are not wanted. False where the index
+    /// knows no more neighbours than [`nearest`](Self::nearest) gives.
+    fn nearest_wanted(
+        &self,
+        center: usize,
+        k: usize,
+        wanted: Wanted,
+        scratch: &mut Self::Scratch,
+        out: &mut Vec<i32>,
+    ) -> Result<bool>;
+}
+
+/// Which neighbours of a position are wanted, by where they lie from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wanted {
+    /// The smallest squared distance.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
+    /// Whether to the right and upwards, where it must be one or the other.
+    pub quadrant: Option<[bool; 2]>,
+}
+
+impl Wanted {
+    /// Everybody.
+    pub const ALL: Self = Self {
+        least: 0.0,
+        most: f64::INFINITY,
+        quadrant: None,
+    };
+
+    fn is_all(&self) -> bool {
+        *self == Self::ALL
+    }
+
+    /// Whether a position is wanted that lies so far from the centre.
+    #[must_use]
+    pub fn holds(&self, shift @ [dx, dy]: [f64; 2]) -> bool {
+        let d2 = dx * dx + dy * dy;
+        let on = |axis: usize, upwards: bool| {
+            if upwards {
+                shift[axis] > 0.0
+            } else {
+                shift[axis] < 0.0
+            }
+        };
+        self.least <= d2
+            && d2 <= self.most
+            && self.quadrant.is_none_or(|[x, y]| on(0, x) && on(1, y))
+    }
+
+    /// Whether none is wanted of those that lie between `low` and `high` from
+    /// the centre and are near enough.
+    fn is_vain(&self, low: [f64; 2], high: [f64; 2]) -> bool {
+        let beside = |axis: usize, upwards: bool| {
+            if upwards {
+                high[axis] <= 0.0
+            } else {
+                low[axis] >= 0.0
+            }
+        };
+        let [dx, dy] = [0, 1].map(|axis| (-low[axis]).max(high[axis]));
+        dx * dx + dy * dy < self.least
+            || self
+                .quadrant
+                .is_some_and(|[x, y]| beside(0, x) || beside(1, y))
+    }
+}
+
+/// What memory is for.
+const WHAT: &str = "The neighbors of positions";
+
+/// Counts what a search looks at, for the tests that there is no more of it
+/// than there must be.
+#[inline(always)]
+fn looked(at: usize) {
+    #[cfg(test)]
+    tests::LOOKED.with(|looked| looked.set(looked.get() + at as u64));
+    let _ = at;
 }
 
 /// Which index finds the neighbours. The answer is the same.
@@ -82,7 +163,7 @@ pub trait NeighborIndex: Neighbors {
 pub enum Engine {
     /// The grid, or the tree where positions crowd.
     Auto,
-    /// [`Grid`].
+    /// [`Grid`], unless positions crowd so that it would take quadratic time.
     Grid,
     /// [`KdTree`].
     KdTree,
@@ -91,7 +172,7 @@ pub enum Engine {
 /// One index or the other.
 pub enum Index {
     /// Cells.
-    Grid(Grid),
+    Grid(Box<Grid>),
     /// A tree.
     KdTree(KdTree),
 }
@@ -101,8 +182,8 @@ impl Index {
     pub fn build(positions: &[f64], engine: Engine, threads: usize) -> Result<Self> {
         if engine != Engine::KdTree {
             let grid = Grid::build(positions, threads)?;
-            if engine == Engine::Grid || !grid.is_crowded() {
-                return Ok(Self::Grid(grid));
+            if !grid.is_crowded() {
+                return Ok(Self::Grid(Box::new(grid)));
             }
         }
         KdTree::build(positions, threads).map(Self::KdTree)
@@ -124,7 +205,7 @@ impl Neighbors for Index {
         width: usize,
         threads: usize,
         scratch: impl Fn() -> S + Sync,
-        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         match self {
             Self::Grid(grid) => grid.batches(centers, k, width, threads, scratch, work),
@@ -136,10 +217,24 @@ impl Neighbors for Index {
 impl NeighborIndex for Index {
     type Scratch = (grid::Scratch, kdtree::Scratch);
 
-    fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]) {
+    fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]) -> Result<()> {
         match self {
             Self::Grid(grid) => grid.nearest(center, &mut scratch.0, out),
             Self::KdTree(tree) => tree.nearest(center, &mut scratch.1, out),
+        }
+    }
+
+    fn nearest_wanted(
+        &self,
+        center: usize,
+        k: usize,
+        wanted: Wanted,
+        scratch: &mut Self::Scratch,
+        out: &mut Vec<i32>,
+    ) -> Result<bool> {
+        match self {
+            Self::Grid(grid) => grid.nearest_wanted(center, k, wanted, &mut scratch.0, out),
+            Self::KdTree(tree) => tree.nearest_wanted(center, k, wanted, &mut scratch.1, out),
         }
     }
 }
@@ -159,7 +254,10 @@ pub fn neighbors<I: Neighbors>(
         width,
         threads,
         || (),
-        |_, (), neighbors, out| out.copy_from_slice(neighbors),
+        |_, (), neighbors, out| {
+            out.copy_from_slice(neighbors);
+            Ok(())
+        },
     )?;
     Ok((rows, width))
 }
@@ -177,35 +275,41 @@ fn one_by_one<I: NeighborIndex, S>(
     width: usize,
     threads: usize,
     scratch: impl Fn() -> S + Sync,
-    work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) + Sync,
+    work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
 ) -> Result<Vec<i32>> {
     check::indices("centers", centers, index.positions())?;
     let k = k.min(index.positions() - 1);
-    let mut keyed: Vec<u64> = centers
-        .iter()
-        .zip(0_u64..)
-        .map(|(&center, row)| u64::from(place(center)) << 32 | row)
-        .collect();
+    let keyed = centers.iter().enumerate();
+    let keyed = keyed.map(|(row, &center)| u64::from(place(center)) << 32 | row as u64);
+    let mut keyed = memory::collect(WHAT, keyed)?;
     parallel::sort(&mut keyed, threads)?;
-    let order: Vec<u32> = keyed.into_iter().map(|key| key as u32).collect();
+    let order = memory::collect(WHAT, keyed.into_iter().map(|key| key as u32))?;
     parallel::rows_in_order(
         &order,
         width,
         threads,
-        || (I::Scratch::default(), scratch(), vec![0; k]),
+        || (I::Scratch::default(), scratch(), Vec::new()),
         |row, (own, scratch, neighbors), out| {
             let center = centers[row as usize];
-            index.nearest(center as usize, own, neighbors);
-            work(&[center], scratch, neighbors, out);
+            memory::resize(WHAT, neighbors, k, 0)?;
+            index.nearest(center as usize, own, neighbors)?;
+            work(&[center], scratch, neighbors, out)
         },
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::philox::{Key, Stage};
     use proptest::prelude::*;
+
+    thread_local! {
+        /// Nodes and candidates that this thread looked at.
+        pub static LOOKED: Cell<u64> = const { Cell::new(0) };
+    }
 
     /// The definition: all points but the centre by (d², index).
     fn by_definition(positions: &[f64], center: usize, k: usize) -> Vec<i32> {
@@ -250,7 +354,9 @@ mod tests {
             let expected = by_definition(positions, center as usize, k);
             let found = &rows[row * width..][..width];
             assert_eq!(found, expected, "center {center} of {n}");
-            index.nearest(center as usize, &mut scratch, &mut alone);
+            index
+                .nearest(center as usize, &mut scratch, &mut alone)
+                .unwrap();
             assert_eq!(alone, expected, "center {center} of {n}, alone");
         }
     }
