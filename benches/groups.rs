@@ -2,6 +2,7 @@
 //!
 //! The rivals (`SciPy`, pykdtree) and the checks of the answers stand in
 //! `benches/groups.py`; this follows the core from change to change.
+#![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use divan::{Bencher, black_box};
 use ptycho_fast_core::groups::{

@@ -2,6 +2,7 @@
 //! `instructions KERNEL TIMES`. What one run takes is the difference between
 //! two of them and one, so nothing else is counted. `benches/results.py` runs
 //! it under callgrind.
+#![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use std::hint::black_box;
 

@@ -3,6 +3,7 @@
 //! First a table: each kernel beside a plain copy of as many bytes, by as many
 //! threads, into the same memory, in turn: what the machine allows. Then each
 //! by itself.
+#![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use std::time::Instant;
 

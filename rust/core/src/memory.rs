@@ -9,8 +9,10 @@
 //! The first write to fresh memory costs as much as the work it is for: the
 //! system has to find and clear each page.
 
+use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -23,11 +25,15 @@ const MOST_KEPT: usize = 64 << 20;
 /// Not for buffers smaller than a page or so.
 const LEAST_KEPT: usize = 1 << 14;
 
-/// A piece of this size or more is taken only where it leaves [`SPARE`].
+/// Each time so many bytes were asked for, at once or in small pieces,
+/// [`SPARE`] must be left.
 const LARGE: usize = 1 << 20;
 
 /// For what is allocated without asking: boxes of the thread pool, exceptions.
 const SPARE: usize = 4 << 20;
+
+/// Bytes asked for since that was last seen to.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 static KEPT: Mutex<Vec<Vec<u64>>> = Mutex::new(Vec::new());
 
@@ -143,7 +149,7 @@ pub(crate) fn repeat<T: Clone>(what: &'static str, item: &T, length: usize) -> R
 pub(crate) fn replace<T: Copy>(what: &'static str, target: &mut Vec<T>, items: &[T]) -> Result<()> {
     target.clear();
     make_room(what, target, items.len())?;
-    target.extend_from_slice(items);
+    target.extend(items);
     Ok(())
 }
 
@@ -154,8 +160,10 @@ pub(crate) fn resize<T: Clone>(
     length: usize,
     item: T,
 ) -> Result<()> {
-    make_room(what, target, length.saturating_sub(target.len()))?;
-    target.resize(length, item);
+    let more = length.saturating_sub(target.len());
+    make_room(what, target, more)?;
+    target.truncate(length);
+    target.extend(std::iter::repeat_n(item, more));
     Ok(())
 }
 
@@ -183,7 +191,8 @@ pub(crate) fn make_room<T>(what: &'static str, target: &mut Vec<T>, more: usize)
 
 /// Whether so many bytes can be had, for somebody who would not ask.
 pub(crate) fn can_have(what: &'static str, bytes: usize) -> Result<()> {
-    room::<u8>(what, bytes).map(drop)
+    // Seen by somebody, or the compiler would leave it out.
+    room::<u8>(what, bytes).map(|bytes| drop(black_box(bytes)))
 }
 
 /// Zeros. The pages come cleared from the system, each when it is first written.
@@ -192,16 +201,19 @@ fn zeroed<T: Zeroable>(length: usize) -> Option<Vec<T>> {
     with_spare(bytes, || bytemuck::allocation::try_zeroed_vec(length)).ok()
 }
 
-/// Allocates; where that fails, once more without what is kept. A large piece
-/// that leaves nothing to spare is given back.
+/// Allocates; where that fails, once more without what is kept. What leaves
+/// nothing to spare is given back.
 fn with_spare<T>(
     bytes: usize,
     mut allocate: impl FnMut() -> std::result::Result<T, ()>,
 ) -> std::result::Result<T, ()> {
     let mut attempt = || {
         let found = allocate()?;
-        if bytes >= LARGE {
-            Vec::<u8>::new().try_reserve_exact(SPARE).map_err(|_| ())?;
+        if ASKED.fetch_add(bytes, Relaxed) >= LARGE - bytes.min(LARGE) {
+            let mut spare = Vec::<u8>::new();
+            spare.try_reserve_exact(SPARE).map_err(|_| ())?;
+            drop(black_box(spare)); // as in can_have
+            ASKED.store(0, Relaxed);
         }
         Ok(found)
     };

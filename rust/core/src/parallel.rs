@@ -24,6 +24,10 @@ const MOST_THREADS: usize = 4096;
 
 /// Bytes of a thread's stack: what the standard library gives, too.
 const STACK: usize = 2 << 20;
+/// What the C library may set aside for what a thread allocates.
+const HEAP: usize = 64 << 20;
+/// What memory is for.
+const WHAT: &str = "The pool of threads";
 /// What comes with it: guard pages, a stack for signals, queues.
 const OVERHEAD: usize = 1 << 17;
 
@@ -70,15 +74,19 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
             cell = &found.next;
         } else {
             // A thread that starts and finds no memory ends the process.
-            memory::can_have("The stacks of the threads", threads * (STACK + OVERHEAD))?;
+            memory::can_have(WHAT, threads * (STACK + OVERHEAD))?;
             let workers = ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .stack_size(STACK)
                 .thread_name(|i| format!("ptycho_fast-{i}"))
                 .build()
-                .map_err(|reason| Error::NoThreads {
-                    threads,
-                    reason: reason.to_string(),
+                .or_else(|reason| {
+                    // The system does not say of what it has too little.
+                    memory::can_have(WHAT, threads * (STACK + HEAP))?;
+                    Err(Error::NoThreads {
+                        threads,
+                        reason: reason.to_string(),
+                    })
                 })?;
             let fresh = Pool {
                 process,

@@ -64,7 +64,7 @@ fn choose(asked: Option<&str>) -> Result<Instructions> {
         Some(_) => None,
     };
     found.ok_or_else(|| Error::SimdVariable {
-        found: asked.unwrap_or_default().to_owned(),
+        found: asked.unwrap_or_default().into(),
     })
 }
 

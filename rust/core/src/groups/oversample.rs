@@ -35,7 +35,7 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Oversa
     let binomials = Binomials::new(longest, c)?;
     // A centre may have fewer slots than others, and so other sets.
     let mut sets = memory::room(WHAT, longest + 1)?;
-    sets.resize_with(longest + 1, Lazy::<Sets>::default);
+    sets.extend((0..=longest).map(|_| Lazy::<Sets>::default()));
     // Behind its groups a row holds its number of slots.
     let width = count.div_ceil(tried).saturating_mul(c).saturating_add(1);
     let rows = draw.rows(false, width, Vec::new, |center, members, slots, out| {

@@ -1,0 +1,140 @@
+"""A process that may have less memory than the core needs gets a MemoryError, never a signal.
+
+One child process, in which every entry point of the core runs in a fork of its own for each of some
+limits: from so little that nothing fits to more than it takes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = r"""
+import os
+import resource
+import sys
+
+import numpy as np
+
+from ptycho_fast import _core
+
+limit = getattr(resource, sys.argv[1])
+extras = [float(mb) for mb in sys.argv[2].split(",")]
+threads = int(sys.argv[3])
+n, N = 60_000, 1024
+key = (1, 2)
+rng = np.random.default_rng(0)
+spread = rng.uniform(0, 500, (n, 2))
+crowded = np.concatenate([spread[1:] * 1e-9, [[1e9, 0]]])
+centers = np.arange(n, dtype=np.int32)
+labels = (centers % 3).astype(np.int32)
+grid, tree = _core.ScanIndex(spread, "auto", 1), _core.ScanIndex(crowded, "auto", 1)
+labelled = _core.LabelledIndex(spread, labels, "auto", 1)
+listed = grid.neighbors(centers, 7, 1)
+words = np.arange(624, dtype=np.uint32)
+stack = np.ones((4, N, N), np.float32)
+mask = rng.random((N, N)) < 0.5
+four = np.array([[0, 1, 2, 3]], np.int32)
+out = np.empty((1, N, N, 4), np.float32)
+many = np.tile(np.ones((1, 4, 4), np.float32), (n, 1, 1))
+groups = np.arange(n, dtype=np.int32).reshape(-1, 1)
+small, smaller = np.empty((n, 4, 4, 1), np.float32), np.empty((n, 4, 4, 1), np.float32)
+image = np.ones((600, 600), np.complex64)
+places = np.ascontiguousarray(spread[:, :, np.newaxis])
+patches = np.empty((n, 4, 4, 1), np.complex64)
+wide = np.zeros((1, 2, 4))
+wide_patches = np.empty((1, N, N, 4), np.complex64)
+
+
+def request(source, positions=spread, k=7, c=4, limits=None, names=None):
+    return {
+        "source": source, "positions": positions, "centers": centers, "n_neighbors": k,
+        "group_size": c, "limits": limits, "labels": names, "key": key, "num_threads": threads,
+    }
+
+
+nearest = (7, 4, False, key, threads)
+calls = {
+    "grid": lambda: _core.ScanIndex(spread, "auto", threads),
+    "tree": lambda: _core.ScanIndex(spread, "kdtree", threads),
+    "crowded": lambda: _core.ScanIndex(crowded, "auto", threads),
+    "labelled": lambda: _core.LabelledIndex(spread, labels, "auto", threads),
+    "labels of one": lambda: _core.LabelledIndex(spread, centers, "auto", threads),
+    "neighbors": lambda: grid.neighbors(centers, 40, threads),
+    "neighbors, tree": lambda: tree.neighbors(centers, 40, threads),
+    "many neighbors": lambda: grid.neighbors(centers[:20], n - 1, threads),
+    "many neighbors, tree": lambda: tree.neighbors(centers[:20], n - 1, threads),
+    "nearest": lambda: grid.draw_nearest(centers, *nearest),
+    "nearest, tree": lambda: tree.draw_nearest(centers, *nearest),
+    "large groups": lambda: grid.draw_nearest(centers[:20], n, n, True, key, threads),
+    "legacy": lambda: grid.draw_legacy(None, n - 1, 7, 4, words, 0, threads),
+    "few": lambda: _core.draw_few(spread, centers[::200].copy(), *nearest),
+    "few, crowded": lambda: _core.draw_few(crowded, centers[::200].copy(), *nearest),
+    "listed": lambda: _core.draw_listed(listed, centers, *nearest),
+    "centers": lambda: _core.draw_centers(3_000_000, 3_000_000, key, threads),
+    "few centers": lambda: _core.draw_centers(3_000_000, 100_000, key, threads),
+    "order": lambda: _core.draw_order(3_000_000, key, threads),
+    "within": lambda: _core.draw_within(request(grid, limits=(1.0, 5.0)), False, 2),
+    "within, tree": lambda: _core.draw_within(request(grid, k=100, limits=(9.0, 50.0)), False, 1),
+    "within labels": lambda: _core.draw_within(request(labelled, names=labels), False, 2),
+    "oversample": lambda: _core.draw_oversample(request(grid), 3 * n),
+    "large sets": lambda: _core.draw_oversample(request(grid, k=300, c=200), 10),
+    "quadrant": lambda: _core.draw_quadrant(request(grid, limits=(0.0, 5.0)), 2),
+    "overlap": lambda: _core.draw_overlap(request(grid, k=30), 64, 0.2, 2),
+    "pool": lambda: _core.draw_pool(request(grid), n),
+    "list": lambda: _core.list_pool(request(labelled, names=labels)),
+    "sample": lambda: _core.sample_pool(3_000_000, 2_000_000, key, threads),
+    "check": lambda: _core.check_positions(spread),
+    "gather": lambda: _core.gather_patterns(stack, four, out, None, mask, threads),
+    "gather many": lambda: _core.gather_patterns(many, groups, small, None, None, threads),
+    "gather twice": lambda: _core.gather_twice(many, groups, small, smaller, 2.0, threads),
+    "energies": lambda: _core.pattern_energies(many, None, None, threads),
+    "patches": lambda: _core.extract_patches(image, places, patches, threads),
+    "wide patches": lambda: _core.extract_patches(image, wide, wide_patches, threads),
+    "add": lambda: _core.add_patches(patches, places, image, threads),
+}
+enough = set()
+for name, call in calls.items():
+    refused = 0
+    for extra in extras:
+        child = os.fork()
+        if child == 0:
+            with open("/proc/self/statm") as file:
+                pages = [int(word) for word in file.read().split()]
+            taken = pages[0 if limit == resource.RLIMIT_AS else 5] * resource.getpagesize()
+            most = taken + int(extra * 2**20)
+            resource.setrlimit(limit, (most, most))
+            try:
+                call()
+            except MemoryError as error:
+                os._exit(3 if str(error) else 5)
+            except BaseException as error:
+                print(name, extra, type(error).__name__, error, flush=True)
+                os._exit(4)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            enough.add(name)
+        elif code == 3:
+            refused += 1
+        else:
+            print(f"{name}, {extra} MB more: ended with {code}", flush=True)
+print("never enough:", sorted(set(calls) - enough))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are Linux's")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_every_entry_point_is_refused_in_words(limit: str, threads: int) -> None:
+    extras = "0.1,1,5,6,7,8,10,13,18,25,40,70,600"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, limit, extras, str(threads)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["never enough: []"]
