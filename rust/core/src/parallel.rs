@@ -125,6 +125,12 @@ impl Failure {
     }
 }
 
+/// Runs `work` inside a pool of `threads`, for a library that splits its own
+/// work over "the current pool".
+pub fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
+    Ok(pool(threads)?.install(work))
+}
+
 /// Cuts `out` into chunks of `length` and hands each, with its number, to
 /// `work`.
 pub fn for_each_chunk<T: Send>(

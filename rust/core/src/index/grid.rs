@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pulp::{Simd, WithSimd};
 
-use super::kdtree::{self, Entry, KdTree};
+use super::boxes::{self, BoxTree, Entry};
 use super::{NeighborIndex, Neighbors, Wanted, looked};
 use crate::memory::{self, Buffer};
 use crate::parallel::Lazy;
@@ -51,7 +51,7 @@ pub struct Grid {
     place_of_point: Lazy<Vec<u32>>,
     crowding: f64,
     /// For what cells are no help with; most uses never ask.
-    tree: Lazy<Box<KdTree>>,
+    tree: Lazy<Box<BoxTree>>,
 }
 
 /// One axis of the grid.
@@ -768,7 +768,7 @@ fn order_halves<S: Simd, const HALF: usize>(s: S, keys: &mut [S::f32s]) {
 pub struct Scratch {
     found: Vec<u128>,
     neighbors: Vec<i32>,
-    tree: kdtree::Scratch,
+    tree: boxes::Scratch,
 }
 
 impl NeighborIndex for Grid {
@@ -806,7 +806,7 @@ impl NeighborIndex for Grid {
             let entries = positions.zip(&self.points[..self.n]);
             let entry = |((&x, &y), &point)| Entry { x, y, point };
             let entries = memory::collect(WHAT, entries.map(entry))?;
-            KdTree::of(entries, 1).map(Box::new)
+            BoxTree::of(entries, 1).map(Box::new)
         })?;
         tree.nearest_wanted(center, k, wanted, &mut scratch.tree, out)
     }

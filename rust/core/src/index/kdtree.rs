@@ -1,297 +1,209 @@
-//! The k-d tree: for scans whose positions crowd in few places.
+//! The k-d tree: the only file that names kiddo.
 //!
-//! Each node halves its positions along the longer side of their bounding box,
-//! so the tree is as deep for positions over hundreds of decades as for a
-//! raster. A node knows the box that its positions fill, and the smallest of
-//! their indices. The squared distance to the box, computed by the same float64
-//! operations as that to a position, is never the larger one: rounding keeps
-//! order. So (d² of the box, smallest index) is a bound on every (d², index)
-//! within, to the bit, and nothing needs a margin: neither far offsets, where
-//! differences lose most of their bits, nor squares that underflow, where all
-//! is tied and the index alone decides.
+//! kiddo answers with float64 distances of its own rounding, in no particular
+//! order among ties, and its leaves grow with the number of positions that
+//! share a coordinate. Three things make an exact index of it:
+//!
+//! - **Places.** Positions that coincide share one place, and the tree holds
+//!   places. A thousand copies of one position then cost what one costs. The
+//!   places lie along a Z-order curve, so near places are near in memory.
+//! - **A turned frame.** The tree sees the scan turned by an angle that no
+//!   raster has, so rows and columns of equal coordinates fall apart, and
+//!   lines split like any other scan.
+//! - **Certainty.** Distances are recomputed from the positions themselves.
+//!   The nearest K are certain once the K-th is nearer than anything the tree
+//!   has not returned can be, rounding included; until then the tree is asked
+//!   for more.
+//!
+//! Where that would be without end, the tree of [boxes](super::boxes) decides:
+//! where rounding blurs all of a neighbourhood (a far outlier, distances whose
+//! squares underflow), and where only some neighbours are wanted, which kiddo
+//! has no search for.
 
-use std::collections::BinaryHeap;
+use std::num::NonZero;
 
+use kiddo::leaf_strategies::FlatVec;
+use kiddo::{Eytzinger, SquaredEuclidean};
+
+use super::boxes::{self, BoxTree, Entry};
 use super::{NeighborIndex, Neighbors, Wanted, looked, one_by_one};
-use crate::{Result, check, memory, parallel};
-
-/// Positions of a leaf, at most.
-const LEAF: usize = 12;
+use crate::parallel::Lazy;
+use crate::{Error, Result, check, memory, parallel};
 
 /// What memory is for.
-const WHAT: &str = "The tree of positions";
+const WHAT: &str = "The k-d tree of positions";
 
-/// An exact index of scan positions in a tree.
+/// Bytes that kiddo takes for each place while it builds, generously: it asks
+/// for them in a way that ends the process where there are none.
+const BYTES_A_PLACE: usize = 96;
+
+/// The tree is asked for no more places than that beyond the neighbours.
+const MOST_EXTRA: usize = 128;
+
+/// Leaves of 16 places, not kiddo's 32: about a tenth faster where a million
+/// positions are searched, no different at a hundred thousand.
+type Tree = kiddo::KdTree<f64, u32, Eytzinger, FlatVec<f64, u32, 2, 16>, 2, 16>;
+
+/// Cosine and sine of 0.6 rad.
+const TURN: [f64; 2] = [0.825_335_614_909_678_3, 0.564_642_473_395_035_4];
+
+/// kiddo adds up box distances level by level; this covers 64 levels of
+/// rounding with room to spare.
+const RELATIVE_SLACK: f64 = 1e-12;
+
+/// Squared distances below this may have lost bits to underflow.
+const SMALLEST_SAFE: f64 = 1e-280;
+
+/// An exact index of scan positions over kiddo's immutable tree.
 pub struct KdTree {
-    /// Behind a node come those of its first half, then those of its second:
-    /// with `leaves` below it, `leaves - 1` of each.
-    nodes: Vec<Node>,
-    /// A power of two.
-    leaves: usize,
-    /// The positions in the order of the leaves.
-    xs: Vec<f64>,
-    ys: Vec<f64>,
+    tree: Tree,
+    /// The distinct positions along the Z-order curve, (x, y).
+    places: Vec<[f64; 2]>,
+    /// The positions at place p are `points[starts[p]..starts[p + 1]]`, by index.
     points: Vec<i32>,
+    starts: Vec<u32>,
     place_of_point: Vec<u32>,
+    frame: Frame,
+    /// The same positions, for what this tree leaves in doubt.
+    exact: Lazy<Box<BoxTree>>,
 }
 
+/// The turned frame that the tree sees.
 #[derive(Clone, Copy)]
-struct Node {
-    low: [f64; 2],
-    high: [f64; 2],
-    /// The smallest index.
-    first: i32,
+struct Frame {
+    origin: [f64; 2],
+    /// How far a distance in this frame may lie from the true one.
+    slack: f64,
 }
 
-/// A position on its way into the tree.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    pub x: f64,
-    pub y: f64,
-    pub point: i32,
+impl Frame {
+    fn around(low: [f64; 2], high: [f64; 2]) -> Self {
+        let origin = [0.5 * low[0] + 0.5 * high[0], 0.5 * low[1] + 0.5 * high[1]];
+        let reach = (high[0] - low[0]).max(high[1] - low[1]);
+        // With u = 2^-53 and coordinates up to reach/2 about the origin, the
+        // shift, the products and the sum leave each turned coordinate within
+        // 2.1 u reach, a difference of two within 4.2 u, its length within 6 u.
+        // EPSILON is 2 u: more than twice the bound.
+        Self {
+            origin,
+            slack: 8.0 * f64::EPSILON * reach,
+        }
+    }
+
+    fn turn(&self, place: [f64; 2]) -> [f64; 2] {
+        let [x, y] = [place[0] - self.origin[0], place[1] - self.origin[1]];
+        [TURN[0] * x - TURN[1] * y, TURN[1] * x + TURN[0] * y]
+    }
 }
 
 impl KdTree {
     /// Builds the index of `positions`, x and y in turn.
     pub fn build(positions: &[f64], threads: usize) -> Result<Self> {
-        check::scan(positions)?;
-        let entry = |(point, &[x, y]): (usize, &[f64; 2])| {
-            let point = point as i32;
-            Entry { x, y, point }
+        let n = check::scan(positions)?;
+        let at = |point: usize| {
+            // Adding 0 makes -0 and 0 the same place.
+            [positions[2 * point] + 0.0, positions[2 * point + 1] + 0.0]
         };
-        let pairs = positions.as_chunks().0;
-        Self::of(
-            memory::collect(WHAT, pairs.iter().enumerate().map(entry))?,
-            threads,
-        )
-    }
+        let (low, high) = bounds(positions);
+        let points = along_curve(n, at, low, high, threads)?;
 
-    /// The same of positions that were checked.
-    pub(super) fn of(mut entries: Vec<Entry>, threads: usize) -> Result<Self> {
-        let n = entries.len();
-        let leaves = n.div_ceil(LEAF).next_power_of_two();
-        let none = Node {
-            low: [f64::INFINITY; 2],
-            high: [f64::NEG_INFINITY; 2],
-            first: i32::MAX,
-        };
-        let mut nodes = memory::repeat(WHAT, &none, 2 * leaves - 1)?;
-        // The first halvings one after another, until there are enough parts.
-        let threads = parallel::worth(n / 4, threads);
-        let parts = if threads == 1 { 1 } else { 8 * threads };
-        let mut halves = memory::room(WHAT, 4 * parts)?;
-        let mut next = memory::room(WHAT, 4 * parts)?;
-        halves.push((&mut nodes[..], &mut entries[..]));
-        while halves.len() < parts && halves[0].0.len() > 1 {
-            parallel::for_each_chunk(&mut halves, 1, threads, |_, half| {
-                *half[0].0.first_mut().unwrap_or(&mut { none }) = halve(half[0].1);
-                Ok(())
-            })?;
-            for (nodes, entries) in halves.drain(..) {
-                let (_, nodes) = nodes.split_at_mut(1);
-                let nodes = nodes.split_at_mut(nodes.len() / 2);
-                let entries = entries.split_at_mut(entries.len() / 2);
-                next.push((nodes.0, entries.0));
-                next.push((nodes.1, entries.1));
-            }
-            std::mem::swap(&mut halves, &mut next);
-        }
-        parallel::for_each_chunk(&mut halves, 1, threads, |_, half| {
-            let (nodes, entries) = &mut half[0];
-            halve_all(nodes, entries);
-            Ok(())
-        })?;
-
+        let mut places: Vec<[f64; 2]> = memory::room(WHAT, n)?;
+        let mut starts = memory::room(WHAT, n + 1)?;
         let mut place_of_point = memory::cleared(WHAT, n)?;
-        for (entry, place) in entries.iter().zip(0_u32..) {
-            place_of_point[entry.point as usize] = place;
+        for (i, &point) in points.iter().enumerate() {
+            let position = at(point as usize);
+            if places.last() != Some(&position) {
+                places.push(position);
+                starts.push(i as u32);
+            }
+            place_of_point[point as usize] = places.len() as u32 - 1;
         }
+        starts.push(n as u32);
+
+        let frame = Frame::around(low, high);
+        let tree = build_tree(&places, frame, threads)?;
         Ok(Self {
-            leaves,
-            xs: memory::collect(WHAT, entries.iter().map(|entry| entry.x))?,
-            ys: memory::collect(WHAT, entries.iter().map(|entry| entry.y))?,
-            points: memory::collect(WHAT, entries.iter().map(|entry| entry.point))?,
-            nodes,
+            tree,
+            places,
+            points,
+            starts,
             place_of_point,
+            frame,
+            exact: Lazy::default(),
         })
     }
 
-    /// Leaves the `k` nearest of those wanted in the scratch, in order.
-    fn search(&self, center: usize, k: usize, wanted: Wanted, scratch: &mut Scratch) -> Result<()> {
-        let Scratch(nearest) = scratch;
-        nearest.clear();
-        memory::make_room("The neighbors of a position", nearest, k)?;
-        let place = self.place_of_point[center] as usize;
-        let mut query = Query {
-            tree: self,
-            place,
-            x: self.xs[place],
-            y: self.ys[place],
-            k,
-            wanted,
-            nearest: BinaryHeap::from(std::mem::take(nearest)),
-            worst: key(wanted.most, -1),
-        };
-        let whole = (0, self.xs.len());
-        if wanted.is_all() {
-            query.visit::<false>(0, self.leaves, whole);
-        } else if !query.is_vain(&self.nodes[0]) {
-            query.visit::<true>(0, self.leaves, whole);
+    /// The tree of boxes, made when it is needed first.
+    fn exact(&self) -> Result<&BoxTree> {
+        let made = self.exact.get(|| {
+            let entry = |(point, &place): (usize, &u32)| {
+                let [x, y] = self.places[place as usize];
+                let point = point as i32;
+                Entry { x, y, point }
+            };
+            let entries = self.place_of_point.iter().enumerate().map(entry);
+            BoxTree::of(memory::collect(WHAT, entries)?, 1).map(Box::new)
+        })?;
+        Ok(made)
+    }
+
+    fn points_at(&self, place: u32) -> &[i32] {
+        let place = place as usize;
+        &self.points[self.starts[place] as usize..self.starts[place + 1] as usize]
+    }
+
+    /// Fills `out` from the nearest `found` places; the squared distance of
+    /// the last, or None if these places hold too few positions.
+    fn fill(
+        &self,
+        center: i32,
+        found: &[(u64, u32)],
+        ties: &mut Vec<i32>,
+        out: &mut [i32],
+    ) -> Result<Option<f64>> {
+        let mut filled = 0;
+        for tied in found.chunk_by(|a, b| a.0 == b.0) {
+            // Mostly one position at one place, and nothing to sort.
+            let here = if let [(_, place)] = tied {
+                self.points_at(*place)
+            } else {
+                ties.clear();
+                for &(_, place) in tied {
+                    // More than this many at one place can't all be neighbours.
+                    let points = self.points_at(place);
+                    let points = &points[..points.len().min(out.len() + 1)];
+                    memory::make_room(WHAT, ties, points.len())?;
+                    ties.extend(points);
+                }
+                ties.sort_unstable();
+                &*ties
+            };
+            for &neighbor in here.iter().filter(|&&point| point != center) {
+                out[filled] = neighbor;
+                filled += 1;
+                if filled == out.len() {
+                    return Ok(Some(f64::from_bits(tied[0].0)));
+                }
+            }
         }
-        *nearest = query.nearest.into_sorted_vec();
-        Ok(())
+        Ok(None)
     }
-}
-
-/// Floats that are not negative order like their bits.
-#[inline(always)]
-fn key(d2: f64, point: i32) -> u128 {
-    u128::from(d2.to_bits()) << 32 | u128::from(point as u32)
-}
-
-/// Moves the smaller half of the positions along the longer side of their box
-/// to the front.
-fn halve(entries: &mut [Entry]) -> Node {
-    let node = bounds(entries);
-    let [width, height] = [0, 1].map(|axis| node.high[axis] - node.low[axis]);
-    let middle = entries.len() / 2;
-    // Equal along one side: then along the other, then by index, and the halves
-    // do not overlap. Where all is tied, only indices tell them apart.
-    if width * width + height * height == 0.0 {
-        entries.select_nth_unstable_by_key(middle, |entry| entry.point);
-    } else if width >= height {
-        entries.select_nth_unstable_by(middle, |a, b| {
-            let order = a.x.total_cmp(&b.x);
-            order.then_with(|| a.y.total_cmp(&b.y).then(a.point.cmp(&b.point)))
-        });
-    } else {
-        entries.select_nth_unstable_by(middle, |a, b| {
-            let order = a.y.total_cmp(&b.y);
-            order.then_with(|| a.x.total_cmp(&b.x).then(a.point.cmp(&b.point)))
-        });
-    }
-    node
-}
-
-/// The same down to the leaves.
-fn halve_all(nodes: &mut [Node], entries: &mut [Entry]) {
-    let Some((node, below)) = nodes.split_first_mut() else {
-        return;
-    };
-    if below.is_empty() {
-        *node = bounds(entries);
-        return;
-    }
-    *node = halve(entries);
-    let (first, second) = below.split_at_mut(below.len() / 2);
-    let (smaller, larger) = entries.split_at_mut(entries.len() / 2);
-    halve_all(first, smaller);
-    halve_all(second, larger);
-}
-
-fn bounds(entries: &[Entry]) -> Node {
-    let mut node = Node {
-        low: [f64::INFINITY; 2],
-        high: [f64::NEG_INFINITY; 2],
-        first: i32::MAX,
-    };
-    for &Entry { x, y, point } in entries {
-        node.low = [node.low[0].min(x), node.low[1].min(y)];
-        node.high = [node.high[0].max(x), node.high[1].max(y)];
-        node.first = node.first.min(point);
-    }
-    node
 }
 
 /// What one query leaves to the next.
 #[derive(Default)]
-pub struct Scratch(Vec<u128>);
-
-/// A search for the nearest of one position.
-struct Query<'a> {
-    tree: &'a KdTree,
-    place: usize,
-    x: f64,
-    y: f64,
-    k: usize,
-    wanted: Wanted,
-    nearest: BinaryHeap<u128>,
-    /// Only smaller keys are of use.
-    worst: u128,
-}
-
-impl Query<'_> {
-    /// No key of a node's positions is smaller.
-    #[inline(always)]
-    fn bound(&self, node: &Node) -> u128 {
-        let beyond = |value: f64, axis: usize| {
-            let [below, above] = [node.low[axis] - value, value - node.high[axis]];
-            let farther = if below > above { below } else { above };
-            if farther > 0.0 { farther } else { 0.0 }
-        };
-        let [dx, dy] = [beyond(self.x, 0), beyond(self.y, 1)];
-        key(dx * dx + dy * dy, node.first)
-    }
-
-    /// Whether a node holds nobody who is wanted.
-    fn is_vain(&self, node: &Node) -> bool {
-        let low = [node.low[0] - self.x, node.low[1] - self.y];
-        let high = [node.high[0] - self.x, node.high[1] - self.y];
-        self.wanted.is_vain(low, high)
-    }
-
-    /// Goes through a node with so many leaves, whose positions stand in that
-    /// range. With `SOME` only who is wanted counts.
-    fn visit<const SOME: bool>(&mut self, node: usize, leaves: usize, range: (usize, usize)) {
-        looked(1);
-        if leaves == 1 {
-            self.read::<SOME>(range);
-            return;
-        }
-        let middle = range.0 + (range.1 - range.0) / 2;
-        let halves = [
-            (node + 1, (range.0, middle)),
-            (node + leaves, (middle, range.1)),
-        ];
-        let [first, second] = halves.map(|(node, _)| self.bound(&self.tree.nodes[node]));
-        let order = if first < second { [0, 1] } else { [1, 0] };
-        for half in order {
-            let (node, range) = halves[half];
-            if [first, second][half] < self.worst && !(SOME && self.is_vain(&self.tree.nodes[node]))
-            {
-                self.visit::<SOME>(node, leaves / 2, range);
-            }
-        }
-    }
-
-    fn read<const SOME: bool>(&mut self, (first, end): (usize, usize)) {
-        looked(end - first);
-        let tree = self.tree;
-        let positions = tree.xs[first..end].iter().zip(&tree.ys[first..end]);
-        for ((place, (x, y)), &point) in (first..).zip(positions).zip(&tree.points[first..end]) {
-            let shift @ [dx, dy] = [x - self.x, y - self.y];
-            let d2 = dx * dx + dy * dy;
-            let key = key(d2, point);
-            if key >= self.worst || place == self.place || SOME && !self.wanted.holds(shift) {
-                continue;
-            }
-            if self.nearest.len() < self.k {
-                self.nearest.push(key);
-            } else if let Some(mut last) = self.nearest.peek_mut() {
-                *last = key;
-            }
-            if self.nearest.len() == self.k
-                && let Some(&last) = self.nearest.peek()
-            {
-                self.worst = last;
-            }
-        }
-    }
+pub struct Scratch {
+    /// (d² as bits, place): non-negative floats order like their bits.
+    found: Vec<(u64, u32)>,
+    ties: Vec<i32>,
+    exact: boxes::Scratch,
+    /// How many places beyond the K asked for the ties of this scan need.
+    margin: usize,
 }
 
 impl Neighbors for KdTree {
     fn positions(&self) -> usize {
-        self.points.len()
+        self.place_of_point.len()
     }
 
     fn batches<S>(
@@ -315,11 +227,48 @@ impl NeighborIndex for KdTree {
         if out.is_empty() {
             return Ok(());
         }
-        self.search(center, out.len(), Wanted::ALL, scratch)?;
-        for (out, &key) in out.iter_mut().zip(&scratch.0) {
-            *out = key as u32 as i32;
+        let here = self.places[self.place_of_point[center] as usize];
+        let query = self.frame.turn(here);
+        let Scratch {
+            found,
+            ties,
+            margin,
+            exact,
+        } = scratch;
+        let mut extra = *margin;
+        while extra <= MOST_EXTRA {
+            // Its own place, one for each neighbour, and one to bound the rest.
+            let wanted = (out.len() + 2 + extra).min(self.places.len());
+            looked(wanted);
+            memory::make_room(WHAT, found, 2 * wanted)?;
+            let nearest = self
+                .tree
+                .query(&query)
+                .nearest_n::<SquaredEuclidean<f64>>(
+                    NonZero::new(wanted).unwrap_or(NonZero::<usize>::MIN),
+                )
+                .execute();
+            let reached = nearest.last().map_or(0.0, |last| last.distance);
+            found.clear();
+            found.extend(nearest.iter().map(|place| {
+                let [x, y] = self.places[place.item as usize];
+                let [dx, dy] = [x - here[0], y - here[1]];
+                ((dx * dx + dy * dy).to_bits(), place.item)
+            }));
+            found.sort_unstable();
+            let last = self.fill(center as i32, found, ties, out)?;
+            let certain = wanted == self.places.len()
+                || last.is_some_and(|last| {
+                    reached > SMALLEST_SAFE
+                        && last.sqrt() + self.frame.slack < reached.sqrt() * (1.0 - RELATIVE_SLACK)
+                });
+            if certain {
+                *margin = extra.min(out.len() + 8);
+                return Ok(());
+            }
+            extra = 2 * extra + 2;
         }
-        Ok(())
+        self.exact()?.nearest(center, exact, out)
     }
 
     fn nearest_wanted(
@@ -330,9 +279,80 @@ impl NeighborIndex for KdTree {
         scratch: &mut Scratch,
         out: &mut Vec<i32>,
     ) -> Result<bool> {
-        self.search(center, k, wanted, scratch)?;
-        memory::make_room("The neighbors of a position", out, scratch.0.len())?;
-        out.extend(scratch.0.iter().map(|&key| key as u32 as i32));
-        Ok(true)
+        self.exact()?
+            .nearest_wanted(center, k, wanted, &mut scratch.exact, out)
     }
+}
+
+/// The smallest and largest x and y.
+fn bounds(positions: &[f64]) -> ([f64; 2], [f64; 2]) {
+    let mut low = [f64::INFINITY; 2];
+    let mut high = [f64::NEG_INFINITY; 2];
+    for position in positions.chunks_exact(2) {
+        for axis in 0..2 {
+            low[axis] = low[axis].min(position[axis]);
+            high[axis] = high[axis].max(position[axis]);
+        }
+    }
+    (low, high)
+}
+
+/// The points in Z-order of a grid of 2^16 x 2^16 cells, within a cell by
+/// (x, y, index), so that points at the same position follow one another.
+fn along_curve(
+    n: usize,
+    at: impl Fn(usize) -> [f64; 2] + Sync,
+    low: [f64; 2],
+    high: [f64; 2],
+    threads: usize,
+) -> Result<Vec<i32>> {
+    const POINTS_A_CHUNK: usize = 1 << 14;
+    const CELLS: f64 = 65_536.0;
+    // An axis without extent gives 0 * inf = NaN, which casts to cell 0.
+    let scale = [0, 1].map(|axis| CELLS / (high[axis] - low[axis]));
+    let cell =
+        |value: f64, axis: usize| ((value - low[axis]) * scale[axis]).min(CELLS - 1.0) as u32;
+    let mut keyed: Vec<u64> = memory::cleared(WHAT, n)?;
+    parallel::for_each_chunk(&mut keyed, POINTS_A_CHUNK, threads, |chunk, keys| {
+        for (point, key) in (chunk * POINTS_A_CHUNK..).zip(keys) {
+            let [x, y] = at(point);
+            let code = spread(cell(x, 0)) | spread(cell(y, 1)) << 1;
+            *key = u64::from(code) << 32 | point as u64;
+        }
+        Ok(())
+    })?;
+    parallel::sort(&mut keyed, threads)?;
+    for same_cell in keyed.chunk_by_mut(|a, b| a >> 32 == b >> 32) {
+        if same_cell.len() > 1 {
+            same_cell.sort_unstable_by(|&a, &b| {
+                let [[ax, ay], [bx, by]] = [a, b].map(|key| at(key as u32 as usize));
+                ax.total_cmp(&bx).then(ay.total_cmp(&by)).then(a.cmp(&b))
+            });
+        }
+    }
+    memory::collect(WHAT, keyed.iter().map(|&key| key as i32))
+}
+
+/// Moves bit i of a 16-bit number to bit 2i.
+fn spread(cell: u32) -> u32 {
+    let cell = (cell | cell << 8) & 0x00ff_00ff;
+    let cell = (cell | cell << 4) & 0x0f0f_0f0f;
+    let cell = (cell | cell << 2) & 0x3333_3333;
+    (cell | cell << 1) & 0x5555_5555
+}
+
+fn build_tree(places: &[[f64; 2]], frame: Frame, threads: usize) -> Result<Tree> {
+    let turned = memory::collect(WHAT, places.iter().map(|&place| frame.turn(place)))?;
+    drop(memory::room::<u8>(WHAT, BYTES_A_PLACE * places.len())?);
+    let builder = Tree::builder();
+    let tree = if threads == 1 || places.len() < kiddo::DEFAULT_PARALLEL_CONSTRUCTION_THRESHOLD {
+        builder.with_serial_construction().build_from_slice(&turned)
+    } else {
+        // kiddo splits the work over the current pool: that must be ours.
+        parallel::inside(threads, || builder.build_from_slice(&turned))?
+    };
+    tree.map_err(|_| Error::TooManyPositions {
+        n: places.len(),
+        most: u32::MAX as usize,
+    })
 }

@@ -1,5 +1,6 @@
 //! Neighbours of scan positions.
 
+mod boxes;
 mod few;
 mod grid;
 mod kdtree;
@@ -174,7 +175,7 @@ pub enum Index {
     /// Cells.
     Grid(Box<Grid>),
     /// A tree.
-    KdTree(KdTree),
+    KdTree(Box<KdTree>),
 }
 
 impl Index {
@@ -186,7 +187,7 @@ impl Index {
                 return Ok(Self::Grid(Box::new(grid)));
             }
         }
-        KdTree::build(positions, threads).map(Self::KdTree)
+        KdTree::build(positions, threads).map(|tree| Self::KdTree(Box::new(tree)))
     }
 }
 
