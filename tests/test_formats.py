@@ -194,7 +194,7 @@ def test_data_sets_of_other_files_and_columns_are_named(tmp_path: Path) -> None:
         np.testing.assert_allclose(scan.positions, expected(x, y), rtol=1e-12)
     with pytest.raises(ValueError, match=r"'rows\[7\]' can't be|rows.* has shape \(2, 12\)"):
         pf.read_scan(path, **{**METRES, "x": f"{other}:rows[7]"})
-    with pytest.raises(ValueError, match=r"must be real numbers \(n,\).*Name one column"):
+    with pytest.raises(ValueError, match=r"must be real numbers \(n,\).*Name one row: x=.*\[0\]"):
         pf.read_scan(path, **{**METRES, "x": f"{other}:rows"})
 
 
@@ -442,10 +442,10 @@ def test_equal_lengths_join_in_order(tmp_path: Path) -> None:
     ("n_frames", "n_positions", "index", "sentence"),
     [
         (4, 5, None, "There are 4 frames, but 5 positions.*index=KEY"),
-        (4, 5, [0, 1, 1, 2, 1], "3 positions belong to frame 1.*Average"),
+        (4, 5, [0, 1, 1, 2, 1], "3 positions belong to frame 1.*average_positions=True"),
         (4, 5, [0, 1], r"index='index' has 2 numbers, one for neither each of 5 .* each of 4"),
         (4, 4, [0.5, 1, 2, 3], r"must be whole numbers \(n,\)"),
-        (4, 4, [[0, 1, 2, 3]], r"must be whole numbers \(n,\)"),
+        (4, 4, [[0, 1], [2, 3]], r"must be whole numbers \(n,\)"),
         (4, 4, [7, 8, 9, 10], "None of 4 frames belongs to one of 4 positions"),
     ],
 )

@@ -440,7 +440,7 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
     reading.add_argument("--first", type=int, metavar="N", help="the first N frames and positions")
     reading.add_argument(
-        "--index-base", type=int, choices=(0, 1), default=0, help="first number of --index"
+        "--index-base", type=int, choices=(0, 1), help="first number of --index (default: 0)"
     )
     reading.add_argument(
         "--average-positions", action="store_true", help="several positions of a frame: their mean"

@@ -55,7 +55,7 @@ def read_scan(
     frames_axis: int | None = None,
     reshape: bool = False,
     first: int | None = None,
-    index_base: int = 0,
+    index_base: int | None = None,
     average_positions: bool = False,
 ) -> Scan:
     """Read a scan file: NPZ, CXI, a ptychodus product, or any HDF5 file whose data sets you name.
@@ -124,8 +124,9 @@ def read_scan(
         Patterns (ny, nx, rows, columns) and positions (ny, nx) are taken row by row.
     first : int, optional
         Use the first so many frames and positions only.
-    index_base : {0, 1}
-        The number of the first one in `index`.
+    index_base : {0, 1}, optional
+        The number of the first one in `index`: 0, unless the numbers look as if it were 1; then
+        it must be said.
     average_positions : bool
         Where several positions belong to one frame, take their mean.
 

@@ -72,7 +72,7 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         msg = f"{os.fspath(path)} has no positions: no {TRANSLATION[0]}."
         raise KeyError(msg)
 
-    source = named.frames(path, data)
+    source = named.frames(path, data, recipe)
     part = window(source.shape, recipe)
     known = {name: hdf5.array(path, f"{DETECTOR}/{name}") for name in names}
     metres = _wavelength(path, wavelength, energy, recipe)

@@ -56,7 +56,7 @@ class Recipe:
     frames_axis: int | None = None
     reshape: bool = False
     first: int | None = None
-    index_base: int = 0
+    index_base: int | None = None
     average_positions: bool = False
 
     def __post_init__(self) -> None:
@@ -295,6 +295,15 @@ def scaled(
     return x * metres, y * metres, (pixel, pixel)
 
 
+def as_first(first: object, n_frames: int, n_positions: int) -> int:
+    """Return how many frames and positions are used of those that are there."""
+    count = as_count("first", first)
+    if count > min(n_frames, n_positions):
+        msg = f"first={count}, but there are {n_frames} frames and {n_positions} positions."
+        raise ValueError(msg)
+    return count
+
+
 def join(
     n_frames: int,
     n_positions: int,
@@ -318,15 +327,19 @@ def join(
     Raises
     ------
     ValueError
-        If the numbers of frames and positions differ and no ids say what belongs together, if two
-        positions have one number, or if nothing belongs together.
+        If the numbers of frames and positions differ and no ids say what belongs together, or if
+        two positions have one number.
     """
-    if frame_ids is None and position_ids is None and n_frames != n_positions:
-        msg = (
-            f"There are {n_frames} frames, but {n_positions} positions. Name the data set that "
-            "says which belong together: index=KEY."
-        )
-        raise ValueError(msg)
+    if frame_ids is None and position_ids is None:
+        if n_frames != n_positions:
+            fewer = min(n_frames, n_positions)
+            msg = (
+                f"There are {n_frames} frames, but {n_positions} positions. If frame i belongs to "
+                f"position i, first={fewer} (--first {fewer}) leaves out the others. If a data set "
+                "says which belong together, name it: index=KEY (--index KEY)."
+            )
+            raise ValueError(msg)
+        return np.arange(n_frames), np.arange(n_positions)
     frame_ids = np.arange(n_frames) if frame_ids is None else frame_ids
     position_ids = np.arange(n_positions) if position_ids is None else position_ids
     known = np.flatnonzero(position_ids >= 0)
@@ -338,7 +351,8 @@ def join(
         times = np.count_nonzero(ordered == number)
         msg = (
             f"{times} positions belong to frame {number} ({len(repeated)} positions too many in "
-            "all). Average the positions of each frame first."
+            "all). To take the mean position of each frame: average_positions=True "
+            "(--average-positions)."
         )
         raise ValueError(msg)
     place = np.searchsorted(ordered, frame_ids)
@@ -348,16 +362,71 @@ def join(
     return frames, order[place[frames]]
 
 
-def as_ids(values: NDArray[Any], key: str) -> NDArray[np.int64]:
-    """Return whole numbers, which detectors also write as floats, as int64."""
+def averaged(
+    x: NDArray[np.float64], y: NDArray[np.float64], ids: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return one position for each frame: the mean of those that are finite.
+
+    Parameters
+    ----------
+    x, y : ndarray, (n,), float64
+        Positions.
+    ids : ndarray, (n,), int64
+        The frame of each; negative ones have none, and are left out.
+    """
+    kept = (ids >= 0) & np.isfinite(x) & np.isfinite(y)
+    frames, which, counts = np.unique(ids[kept], return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    means = [np.bincount(which, values[kept], len(frames)) / counts for values in (x, y)]
+    return means[0], means[1], frames
+
+
+def as_ids(
+    values: NDArray[Any], key: str, recipe: Recipe | None = None, n: int | None = None
+) -> NDArray[np.int64]:
+    """Return whole numbers, which detectors also write as floats, as int64, counted from 0.
+
+    Parameters
+    ----------
+    values : ndarray, (n,), (n, 1), (1, n), or (ny, nx) with `reshape`
+        What was read.
+    key : str
+        Its name.
+    recipe : Recipe, optional
+        Of which `index_base` and `reshape` count here.
+    n : int, optional
+        How many things they number, if it can be told from them that they count from 1.
+
+    Raises
+    ------
+    ValueError
+        If they are no whole numbers, or may count from 1.
+    """
+    recipe = recipe or Recipe()
     ids = np.asarray(values)
+    if ids.ndim == 2 and (recipe.reshape or 1 in ids.shape):
+        ids = ids.reshape(-1)
     if ids.ndim == 1 and ids.dtype.kind == "f":
         finite = np.where(np.isfinite(ids), ids, -1)
         ids = finite.astype(np.int64) if (finite == np.floor(finite)).all() else ids
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         msg = f"index={key!r} must be whole numbers (n,), got shape {ids.shape} of {ids.dtype}."
         raise ValueError(msg)
-    return ids.astype(np.int64)
+    ids = ids.astype(np.int64)
+    if recipe.index_base not in (None, 0, 1):
+        msg = f"index_base must be 0 or 1, got {recipe.index_base!r}."
+        raise ValueError(msg)
+    numbered = ids[ids >= 0]
+    if recipe.index_base is None and n is not None and len(numbered):
+        low, high = int(numbered.min()), int(numbered.max())
+        if low > 0 and high == n:
+            msg = (
+                f"index={key!r} holds {low} .. {high}, and there are {n}, of which the last is "
+                f"number {n - 1} if the first is 0. Do the numbers count from 1? Then pass "
+                "index_base=1 (--index-base 1), else index_base=0."
+            )
+            raise ValueError(msg)
+    return ids - 1 if recipe.index_base == 1 else ids
 
 
 def assemble(
@@ -399,19 +468,31 @@ def assemble(
     probe, object : ndarray, optional
         What is known of them.
     """
-    frames, rows = join(len(source), len(x), frame_ids, position_ids)
+    n_frames, n_positions = len(source), len(x)
+    if recipe.first is not None:
+        n_frames = n_positions = as_first(recipe.first, n_frames, n_positions)
+        x, y = x[:n_positions], y[:n_positions]
+        frame_ids = None if frame_ids is None else frame_ids[:n_frames]
+        position_ids = None if position_ids is None else position_ids[:n_positions]
+    if recipe.average_positions:
+        if position_ids is None:
+            msg = "average_positions needs index=KEY, which says the frame of each position."
+            raise ValueError(msg)
+        x, y, position_ids = averaged(x, y, position_ids)
+        n_positions = len(x)
+    frames, rows = join(n_frames, n_positions, frame_ids, position_ids)
     finite = np.isfinite(x[rows]) & np.isfinite(y[rows])
     frames, rows = frames[finite], rows[finite]
-    lost = {"frames": len(source) - len(frames), "positions": len(x) - len(np.unique(rows))}
+    lost = {"frames": n_frames - len(frames), "positions": n_positions - len(np.unique(rows))}
     if not len(frames):
         msg = (
-            f"None of {len(source)} frames belongs to one of {len(x)} positions. Check index= "
-            "(frames are numbered from 0) and whether x and y are finite."
+            f"None of {n_frames} frames belongs to one of {len(x)} positions. Check index= "
+            "(it counts from 0, unless index_base=1) and whether x and y are finite."
         )
         raise ValueError(msg)
     if any(lost.values()):
         warn(
-            f"{lost['frames']} of {len(source)} frames have no position, and {lost['positions']} "
+            f"{lost['frames']} of {n_frames} frames have no position, and {lost['positions']} "
             f"of {len(x)} positions no frame; they were left out.",
         )
     x, y = x[rows], y[rows]

@@ -61,11 +61,11 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
             "made of: diffraction='diffraction.h5:/patterns'."
         )
         raise KeyError(msg)
-    source = named.frames(path, key)
+    source = named.frames(path, key, recipe)
     part = window(source.shape, recipe)
     frame_ids, mask = _beside(path, key, source.shape)
     if recipe.index is not None:
-        frame_ids = as_ids(named.array(path, recipe.index), recipe.index)
+        frame_ids = as_ids(named.array(path, recipe.index), recipe.index, recipe)
         if len(frame_ids) != len(source):
             msg = f"index={recipe.index!r} has {len(frame_ids)} numbers for {len(source)} frames."
             raise ValueError(msg)
