@@ -101,6 +101,9 @@ def test_a_beamline_file_reaches_its_first_batch_in_three_commands(
     np.testing.assert_array_equal(scan.mask, ~raw.bad)
     # Patterns lie uncompressed in the file, and normalisation needs no pass over them.
     assert isinstance(scan.diffraction, FileFrames)
+    assert scan.bad_pixels is not None
+    saturated = (raw.counts == 65535) & ~raw.bad
+    np.testing.assert_array_equal(scan.bad_pixels.good(np.arange(len(scan)), 32), ~saturated)
     assert scan.energies is not None
     np.testing.assert_allclose(
         scan.energies, np.square(truth, dtype="f8").sum(axis=(1, 2)), rtol=1e-12
@@ -137,7 +140,7 @@ def test_convert_writes_what_read_scan_reads(capsys: pytest.CaptureFixture[str])
     highest = f"{expected.diffraction.max():g}"
     assert re.search(rf"^amplitude +0 \.\. {re.escape(highest)}$", out, re.MULTILINE)
     bad = np.count_nonzero(~expected.mask) if expected.mask is not None else None
-    assert re.search(rf"^mask +{bad} of 64 pixels are bad$", out, re.MULTILINE)
+    assert re.search(rf"^bad pixels +{bad} of 64 in every pattern, \d+ more in", out, re.MULTILINE)
     assert main(["group", "raw.h5", "-o", "groups.npz", "--seed", "3", *flags.split()]) == 0
     pf.Groups.load("groups.npz", scan.positions)
 

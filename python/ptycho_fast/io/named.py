@@ -11,6 +11,7 @@ import numpy as np
 
 from ptycho_fast.frames import FileFrames
 from ptycho_fast.io import hdf5, npz
+from ptycho_fast.io.masks import good_pixels
 from ptycho_fast.io.prepare import as_ids, assemble, scaled, window
 from ptycho_fast.notices import warn
 
@@ -124,25 +125,15 @@ def coordinates(path: str | os.PathLike[str], name: str, key: str) -> NDArray[np
 
 
 def mask(
-    path: str | os.PathLike[str], key: str | None, shape: tuple[int, ...]
+    path: str | os.PathLike[str], recipe: Recipe, shape: tuple[int, ...]
 ) -> NDArray[np.bool_] | None:
-    """Read a mask: True for good pixels, which are True in one of bools and 0 in any other."""
-    if key is None:
+    """Read the mask that the caller names, True for good pixels: (H, W), or that of each frame."""
+    if recipe.mask is None:
+        if recipe.invert_mask:
+            msg = "invert_mask turns a mask over, so it needs mask=KEY."
+            raise ValueError(msg)
         return None
-    values = array(path, key)
-    if values.shape != shape[1:] or values.dtype.kind not in "fiub":
-        msg = (
-            f"mask={key!r} must be {shape[1:]} as the frames, got shape {values.shape} of "
-            f"{values.dtype}."
-        )
-        raise ValueError(msg)
-    good: NDArray[np.bool_] = values if values.dtype.kind == "b" else values == 0
-    if np.count_nonzero(good) < good.size / 2:
-        warn(
-            f"mask={key!r} leaves {np.count_nonzero(good)} of {good.size} pixels. In a mask of "
-            "bools True is good, in one of numbers 0 is good: is it the other way round?",
-        )
-    return good
+    return good_pixels(recipe.mask, array(path, recipe.mask), shape, invert=recipe.invert_mask)
 
 
 def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
@@ -191,7 +182,7 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         part=part,
         frame_ids=frame_ids,
         position_ids=position_ids,
-        mask=mask(path, recipe.mask, source.shape),
+        mask=mask(path, recipe, source.shape),
         probe=None if recipe.probe is None else array(path, recipe.probe),
     )
 
@@ -205,9 +196,8 @@ def read_npz(path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool
             "it by other keys."
         )
         raise ValueError(msg)
-    stored = npz.read(path, allow_pickle=allow_pickle, load=False)
+    stored = npz.read(path, allow_pickle=allow_pickle)
     source = stored.diffraction
-    source = source.frames if isinstance(source, npz.Amplitudes) else source
     part = window(source.shape, recipe)
     recipe = replace(recipe, unit=recipe.unit or "px")
     x, y = stored.positions.T
@@ -220,14 +210,15 @@ def read_npz(path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool
         intensity=bool(recipe.intensity),
         object_pixel=object_pixel,
         part=part,
-        mask=stored.mask if recipe.mask is None else mask(path, recipe.mask, source.shape),
+        mask=_stored_mask(path, recipe, stored),
+        listed=stored.bad_pixels,
         probe=stored.probe,
     )
     metadata = {**stored.metadata, **scan.metadata}
     if np.array_equal(scan.positions, stored.positions):
         return replace(
             stored, diffraction=scan.diffraction, probe=scan.probe, mask=scan.mask, energies=None,
-            metadata=metadata,
+            metadata=metadata, bad_pixels=None,
         )  # fmt: skip
     if stored.object is not None:
         warn(
@@ -236,3 +227,12 @@ def read_npz(path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool
     rows, labels = scan.diffraction.rows, stored.scan_index
     labels = labels if labels is None or rows is None else labels[rows]
     return replace(scan, scan_index=labels, metadata=metadata)
+
+
+def _stored_mask(
+    path: str | os.PathLike[str], recipe: Recipe, stored: Scan
+) -> NDArray[np.bool_] | None:
+    """Return the mask that the caller names, or the one that NPZ scans have."""
+    if recipe.mask is not None or stored.mask is None:
+        return mask(path, recipe, stored.diffraction.shape)
+    return ~stored.mask if recipe.invert_mask else stored.mask

@@ -15,16 +15,18 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptycho_fast.checks import STACK_DTYPES, as_mask, as_real, join_coordinates
-from ptycho_fast.frames import BLOCK_BYTES, FileFrames, Frames
+from ptycho_fast.bad_pixels import BadPixels
+from ptycho_fast.checks import as_real, join_coordinates
+from ptycho_fast.frames import FileFrames, Frames
 from ptycho_fast.io import cache
 from ptycho_fast.io.atomic import replacing
+from ptycho_fast.io.masks import good_pixels
 from ptycho_fast.io.npy import read_header, write_stack
 from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -37,9 +39,13 @@ GATHERED_BYTES = 2**25
 PATTERN_KEYS = ("diff3d", "diffraction")
 """The first wins where a file has both."""
 
+BAD_PIXEL_KEYS = ("bad_pixel_starts", "bad_pixel_numbers")
+"""As of `BadPixels`."""
+
 SCAN_KEYS = (
     "xcoords", "ycoords", *PATTERN_KEYS, "probeGuess", "objectGuess",
     "xcoords_start", "ycoords_start", "scan_index", "detector_mask", "pattern_energies",
+    *BAD_PIXEL_KEYS,
 )  # fmt: skip
 
 
@@ -146,13 +152,20 @@ def read_array(
 
 
 def read(
-    path: str | os.PathLike[str],
-    *,
-    intensity: bool = False,
-    allow_pickle: bool = False,
-    load: bool = True,
+    path: str | os.PathLike[str], *, allow_pickle: bool = False, in_order: bool = False
 ) -> Scan:
-    """Read an NPZ scan; `ptycho_fast.read_scan` says how."""
+    """Read an NPZ scan as it is stored; its patterns stay in the file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    allow_pickle : bool
+        As of `ptycho_fast.read_scan`.
+    in_order : bool
+        The patterns will all be read, in order: they pass the file's checksum on the way, and
+        nothing has to be unpacked to the disk.
+    """
     found = members(path)
     _require(path, found)
     pattern_keys = [key for key in PATTERN_KEYS if key in found]
@@ -181,27 +194,27 @@ def read(
         arrays.get("ycoords_start", arrays["ycoords"]),
     )
     stacks = [_Stack(path, key, found[key], len(positions)) for key in pattern_keys]
-    patterns = stacks[0].load() if load else stacks[0].open()
+    patterns = Unpacked(stacks[0]) if in_order else stacks[0].open()
     for other in stacks[1:]:
-        if not (np.array_equal(other.load(), patterns) if load else other.equals(patterns)):
+        if not other.equals(patterns):
             msg = (
                 f"{os.fspath(path)} has both 'diff3d' and 'diffraction', and they differ. "
                 "Remove the one that is not meant."
             )
             raise ValueError(msg)
-    mask = _optional(arrays, "detector_mask")
-    # They are those of the patterns as they are stored.
-    energies = None if intensity else _optional(arrays, "pattern_energies")
+    mask, energies = _optional(arrays, "detector_mask"), _optional(arrays, "pattern_energies")
+    starts, pixels = (_optional(arrays, key) for key in BAD_PIXEL_KEYS)
     return Scan(
         positions=positions,
         positions_start=start,
-        diffraction=_amplitudes(patterns, intensity=intensity),
+        diffraction=patterns,
         probe=_optional(arrays, "probeGuess"),
         object=_optional(arrays, "objectGuess"),
         scan_index=_optional(arrays, "scan_index"),
-        mask=None if mask is None else as_mask(mask, stacks[0].N),
+        mask=None if mask is None else good_pixels("detector_mask", mask, stacks[0].shape),
         energies=None if energies is None else as_real("pattern_energies", energies),
         metadata={key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+        bad_pixels=None if starts is None or pixels is None else BadPixels(starts, pixels),
     )
 
 
@@ -372,57 +385,32 @@ def _fill(file: IO[bytes], array: NDArray[Any]) -> None:
         rest = rest[count:]
 
 
-def _amplitudes(patterns: Any, *, intensity: bool) -> Any:
-    """Return patterns, in memory or in their file, as amplitudes that the engine takes."""
-    if not isinstance(patterns, Frames):
-        return _amplitude(patterns, intensity=intensity)
-    if not intensity and patterns.dtype in STACK_DTYPES:
-        return patterns
-    return Amplitudes(patterns, intensity=intensity)
-
-
-class Amplitudes(Frames):
-    """Patterns that become amplitudes of a dtype that the engine takes as they are read.
+def write(
+    scan: Scan, path: str | os.PathLike[str], *, found: Callable[[], Scan] | None = None
+) -> None:
+    """Write an NPZ scan; `ptycho_fast.write_scan` says how.
 
     Parameters
     ----------
-    frames : Frames
-        Patterns.
-    intensity : bool
-        They are intensities: take their square roots.
+    scan : Scan
+        What to write.
+    path : path
+        The file.
+    found : callable, optional
+        Called once the patterns are written; returns the scan with the mask, the energies and the
+        bad pixels that were found on the way.
     """
 
-    def __init__(self, frames: Frames, *, intensity: bool) -> None:
-        self.frames, self.intensity = frames, intensity
-        self.shape, self.dtype = frames.shape, np.dtype(np.float32)
+    def later() -> dict[str, Any]:
+        told = scan if found is None else found()
+        bad = told.bad_pixels
+        lists = (None, None) if bad is None else (bad.starts, bad.pixels)
+        return {
+            "detector_mask": told.mask,
+            "pattern_energies": told.energies,
+            **dict(zip(BAD_PIXEL_KEYS, lists, strict=True)),
+        }
 
-    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
-        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
-        stored = self.frames.dtype
-        each = max(1, BLOCK_BYTES // max(1, self.shape[1] ** 2 * stored.itemsize))
-        buffer = np.empty((min(each, len(rows)), *self.shape[1:]), stored)
-        for first in range(0, len(rows), each):
-            some = rows[first : first + each]
-            self.frames.read(some, buffer[: len(some)])
-            out[first : first + each] = _amplitude(buffer[: len(some)], intensity=self.intensity)
-
-
-def _amplitude(stack: NDArray[Any], *, intensity: bool) -> NDArray[Any]:
-    """Return amplitudes of a dtype that the engine takes."""
-    if intensity:
-        lowest = stack.min(initial=0)
-        if lowest < 0:
-            msg = f"Intensities can't be negative; the lowest is {lowest}. Subtract no background."
-            raise ValueError(msg)
-        amplitude: NDArray[np.float32] = np.sqrt(stack, dtype=np.float32)
-        return amplitude
-    if stack.dtype.newbyteorder("=") in STACK_DTYPES:
-        return np.ascontiguousarray(stack, dtype=stack.dtype.newbyteorder("="))
-    return stack.astype(np.float32)
-
-
-def write(scan: Scan, path: str | os.PathLike[str]) -> None:
-    """Write an NPZ scan; `ptycho_fast.write_scan` says how."""
     fields = {
         "xcoords": scan.positions[:, 0],
         "ycoords": scan.positions[:, 1],
@@ -432,16 +420,16 @@ def write(scan: Scan, path: str | os.PathLike[str]) -> None:
         "probeGuess": scan.probe,
         "objectGuess": scan.object,
         "scan_index": scan.scan_index,
-        "detector_mask": scan.mask,
-        "pattern_energies": scan.energies,
     }
-    write_arrays(path, fields, scan.metadata)
+    write_arrays(path, fields, scan.metadata, later=later)
 
 
 def write_arrays(
     path: str | os.PathLike[str],
     fields: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
+    *,
+    later: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Write named arrays to an uncompressed NPZ file, which appears whole or not at all.
 
@@ -453,6 +441,8 @@ def write_arrays(
         What the format has; what is None is left out. Frames are copied some at a time.
     metadata : mapping of str to array_like, optional
         Further keys.
+    later : callable, optional
+        Called when all others are written; returns more of `fields`, which were not known before.
 
     Raises
     ------
@@ -483,9 +473,16 @@ def write_arrays(
     # Not np.savez: it would hold all of the patterns.
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for key, array in arrays.items():
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                if isinstance(array, Frames):
-                    blocks = (block for _, block in array.blocks())
-                    write_stack(member, array.shape, array.dtype, blocks)
-                else:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+            _write_member(archive, key, array)
+        for key, value in (later() if later is not None else {}).items():
+            if value is not None:
+                _write_member(archive, key, np.asarray(value))
+
+
+def _write_member(archive: zipfile.ZipFile, key: str, array: NDArray[Any] | Frames) -> None:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+        if isinstance(array, Frames):
+            blocks = (block for _, block in array.blocks())
+            write_stack(member, array.shape, array.dtype, blocks)
+        else:
+            np.lib.format.write_array(member, array, allow_pickle=False)
