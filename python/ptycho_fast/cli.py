@@ -17,7 +17,7 @@ import numpy as np
 
 from ptycho_fast import __version__, groups_cache
 from ptycho_fast.grouping import ENGINES, Groups, ScanIndex, group_positions
-from ptycho_fast.io import cache, convert, named, read_scan, write_scan
+from ptycho_fast.io import cache, convert, examine, named, read_scan, write_scan
 from ptycho_fast.io.prepare import METRES
 from ptycho_fast.io.suggest import command_line, suggest
 from ptycho_fast.patches.cpu import extract_patches
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ptycho_fast.frames import Frames
+    from ptycho_fast.io.survey import Survey
     from ptycho_fast.scan import Scan
 
 logger = logging.getLogger("ptycho_fast")
@@ -605,41 +605,44 @@ def _inspect(arguments: argparse.Namespace) -> None:
     print()
     memory = sum(np.prod(m.shape, dtype=float) * m.dtype.itemsize for m in members.values())
     try:
-        scan = read_scan(arguments.file, load=False, **_reading(arguments))
+        with _bar("inspect") as advance:
+            scan, survey = examine(arguments.file, progress=advance, **_reading(arguments))
     except KeyError:
         # Its keys are unknown, or not all are named.
         print("If these are the right ones (fill in ?, and check the rest):")
         print(f"  {command_line(arguments.file, suggest(arguments.file))}", flush=True)
         raise
-    with _bar("inspect") as advance:
-        amplitude = _amplitude_range(scan.diffraction, advance)
-        index = ScanIndex(scan.positions)
-        n = len(scan)
-        (left, top), (right, bottom) = scan.positions.min(axis=0), scan.positions.max(axis=0)
-        spacing, duplicates, ties = "none: there is one position", "none", "none"
-        if n > 1:
-            nearest = _distances(scan.positions, index.neighbors(1))[:, 0]
-            spacing = (
-                f"median {np.median(nearest):.4g}, {nearest.min():.4g} .. {nearest.max():.4g} "
-                "pixels to the nearest neighbour"
-            )
-            same = np.count_nonzero(nearest == 0)
-            duplicates = f"{same} of {n} positions coincide with another"
-        if n > TIE_NEIGHBORS + 1:
-            last, next_ = _distances(scan.positions, index.neighbors(TIE_NEIGHBORS + 1)[:, -2:]).T
-            ties = (
-                f"{np.count_nonzero(last == next_) / n:.1%} of positions have neighbours "
-                f"{TIE_NEIGHBORS} and {TIE_NEIGHBORS + 1} at the same distance"
-            )
+    index = ScanIndex(scan.positions)
+    n = len(scan)
+    (left, top), (right, bottom) = scan.positions.min(axis=0), scan.positions.max(axis=0)
+    spacing, duplicates, ties = "none: there is one position", "none", "none"
+    if n > 1:
+        nearest = _distances(scan.positions, index.neighbors(1))[:, 0]
+        spacing = (
+            f"median {np.median(nearest):.4g}, {nearest.min():.4g} .. {nearest.max():.4g} "
+            "pixels to the nearest neighbour"
+        )
+        same = np.count_nonzero(nearest == 0)
+        duplicates = f"{same} of {n} positions coincide with another"
+    if n > TIE_NEIGHBORS + 1:
+        last, next_ = _distances(scan.positions, index.neighbors(TIE_NEIGHBORS + 1)[:, -2:]).T
+        ties = (
+            f"{np.count_nonzero(last == next_) / n:.1%} of positions have neighbours "
+            f"{TIE_NEIGHBORS} and {TIE_NEIGHBORS + 1} at the same distance"
+        )
     for name, value in {
         "positions": str(n),
         "N": f"{scan.N} pixels",
-        "amplitude": amplitude,
+        "stored": f"{'counts' if survey.intensity else 'amplitudes'} as {survey.stored}, "
+        f"{survey.lowest:.10g} .. {survey.highest:.10g}",
+        "amplitude": f"{0 if survey.intensity else survey.lowest:g} .. {survey.brightest:g}",
+        "light": _light(survey),
+        "bad pixels": _bad_pixels(scan.mask, survey),
+        "dark": f"{len(survey.dark)} of {survey.n} patterns hold nothing",
         "extent": f"x {left:.6g} .. {right:.6g}, y {top:.6g} .. {bottom:.6g} pixels",
         "spacing": spacing,
         "duplicates": duplicates,
         "ties": ties,
-        "mask": _bad_pixels(scan.mask),
         "probe": _presence(scan.probe),
         "object": _presence(scan.object),
         "memory": f"{memory / 2**20:.1f} MiB",
@@ -655,16 +658,19 @@ def _inspect(arguments: argparse.Namespace) -> None:
             step.done(str(arguments.plot))
 
 
-def _amplitude_range(patterns: Frames, advance: Callable[[float], object]) -> str:
-    lowest, highest = np.inf, -np.inf
-    for rows, block in patterns.blocks():
-        lowest, highest = min(lowest, block.min()), max(highest, block.max())
-        advance((rows.stop - rows.start) / len(patterns))
-    return f"{lowest:g} .. {highest:g}"
+def _light(survey: Survey) -> str:
+    if survey.centre is None:
+        return "has no centre"
+    (row, column), middle = survey.centre, len(survey.light) // 2
+    return f"about row {row:.1f}, column {column:.1f}; zero frequency belongs at {middle}, {middle}"
 
 
-def _bad_pixels(mask: NDArray[np.bool_] | None) -> str:
-    return "absent" if mask is None else f"{np.count_nonzero(~mask)} of {mask.size} pixels are bad"
+def _bad_pixels(mask: NDArray[np.bool_] | None, survey: Survey) -> str:
+    always = "0" if mask is None else f"{np.count_nonzero(~mask)} of {mask.size}"
+    if survey.bad is None:
+        return f"{always} in every pattern, no others"
+    some = np.count_nonzero(np.diff(survey.bad.starts))
+    return f"{always} in every pattern, {len(survey.bad.pixels)} more in {some} patterns"
 
 
 def _distances(positions: NDArray[np.float64], neighbors: NDArray[np.int32]) -> NDArray[np.float64]:

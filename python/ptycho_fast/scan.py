@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_mask, as_positions
 from ptycho_fast.frames import Frames
 from ptycho_fast.subsampling import draw_subsample
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from ptycho_fast.bad_pixels import BadPixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,14 +194,37 @@ class Scan:
         seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         rows = draw_subsample(self.positions, n_subsample, seed)
         metadata = {**self.metadata, "subsample_seed": seed}
-        before = np.asarray(metadata.get("sample_indices"))
-        metadata["sample_indices"] = before[rows] if before.shape == (n,) else rows
-        if "Y" in metadata and np.shape(metadata["Y"])[:1] == (n,):
-            metadata["Y"] = np.asarray(metadata["Y"])[rows]
+        if np.shape(metadata.get("sample_indices", ())) != (n,):
+            metadata["sample_indices"] = np.arange(n)
+        scan, patterns = replace(self, metadata=metadata), self.diffraction
+        if not isinstance(patterns, Frames):
+            return scan.take(rows, patterns[rows])
+        read = np.empty((len(rows), *patterns.shape[1:]), patterns.dtype)
+        good = patterns.read_good(rows, read)
+        thinned = scan.take(rows, read)
+        if good is None:
+            return thinned
+        bad = ~good if self.mask is None else ~good & self.mask
+        return replace(thinned, bad_pixels=BadPixels.of(bad))
+
+    def take(self, rows: NDArray[np.integer[Any]], diffraction: Any) -> Scan:
+        """Return some positions with all that belongs to them.
+
+        Parameters
+        ----------
+        rows : ndarray, (k,), int
+            Which positions.
+        diffraction : ndarray or Frames, (k, N, N)
+            Their patterns.
+        """
+        metadata, n = dict(self.metadata), len(self)
+        for key in ("Y", "sample_indices"):
+            if key in metadata and np.shape(metadata[key])[:1] == (n,):
+                metadata[key] = np.asarray(metadata[key])[rows]
         return replace(
             self,
             positions=self.positions[rows],
-            diffraction=self.diffraction[rows],
+            diffraction=diffraction,
             positions_start=self.positions_start[rows],
             scan_index=None if self.scan_index is None else self.scan_index[rows],
             energies=None if self.energies is None else self.energies[rows],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.checks import STACK_DTYPES
 from ptycho_fast.frames import Frames
 from ptycho_fast.io import cxi, hdf5, named, npz, ptychodus
-from ptycho_fast.io.prepare import PreparedFrames, Recipe
+from ptycho_fast.io.amplitudes import PreparedFrames
+from ptycho_fast.io.masks import names_a_mask
+from ptycho_fast.io.prepare import Recipe, window
+from ptycho_fast.io.survey import Survey
+from ptycho_fast.notices import warn
 from ptycho_fast.patterns import pattern_energies
 
 if TYPE_CHECKING:
@@ -21,6 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
+
+ASKED_LATER = {"intensity", "drop_dark", "frames_axis", "reshape", "first"}
+"""What the caller may say of an NPZ scan that is read as it is stored."""
 
 __all__ = ["convert", "read_scan", "write_scan"]
 
@@ -192,11 +203,18 @@ def read_scan(
         index_base=index_base,
         average_positions=average_positions,
     )
-    scan = _read(path, recipe, load=load, allow_pickle=allow_pickle)
-    source = scan.diffraction
-    source = source.source if isinstance(source, PreparedFrames) else source
-    if isinstance(source, hdf5.HDF5Frames) and not load:
-        source.warn_of_amplification()
+    scan = _open(path, recipe, allow_pickle=allow_pickle, in_order=load)
+    if load:
+        scan, survey = _load(scan)
+    else:
+        survey = _survey(scan) if drop_dark else _look(scan)
+        scan = _known(scan, survey)
+    _say(path, scan, recipe, survey)
+    if drop_dark:
+        scan = _without(scan, survey, path)
+    frames = scan.diffraction
+    if isinstance(frames, PreparedFrames) and isinstance(frames.source, hdf5.HDF5Frames):
+        frames.source.warn_of_amplification()
     return scan
 
 
@@ -207,24 +225,133 @@ def _recipe(*, intensity: bool | None = None, counts: bool | None = None, **opti
     return Recipe(intensity=counts if intensity is None else intensity, **options)
 
 
-def _read(
-    path: str | os.PathLike[str], recipe: Recipe, *, load: bool, allow_pickle: bool = False
+def _open(
+    path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool, in_order: bool
 ) -> Scan:
-    """Let the module of the file's format read it."""
-    scan = None
+    """Let the module of the file's format open it; the patterns are `PreparedFrames`."""
     if None not in (recipe.diffraction, recipe.x, recipe.y):
-        scan = named.read(path, recipe)
-    elif not hdf5.is_hdf5(path):
-        if not recipe.intensity and not recipe.given(*(set(vars(recipe)) - {"intensity"})):
-            return npz.read(path, allow_pickle=allow_pickle, load=load)
-        scan = named.read_npz(path, recipe, allow_pickle=allow_pickle)
-    else:
-        with hdf5.open_file(path) as file:
-            known = next((form for form in (cxi, ptychodus) if form.recognises(file)), named)
-        scan = known.read(path, recipe)
-    if not load:
+        return named.read(path, recipe)
+    if not hdf5.is_hdf5(path):
+        if not recipe.intensity and not recipe.given(*(set(vars(recipe)) - ASKED_LATER)):
+            stored = npz.read(path, recipe, allow_pickle=allow_pickle, in_order=in_order)
+            source, listed = stored.diffraction, stored.bad_pixels
+            dtype = source.dtype if source.dtype in STACK_DTYPES else np.float32
+            part = window(source.shape, recipe)
+            frames = PreparedFrames(source, part, intensity=False, listed=listed, dtype=dtype)
+            return replace(stored, diffraction=frames, bad_pixels=None)
+        return named.read_npz(path, recipe, allow_pickle=allow_pickle)
+    with hdf5.open_file(path) as file:
+        known = next((form for form in (cxi, ptychodus) if form.recognises(file)), named)
+    scan: Scan = known.read(path, recipe)
+    return scan
+
+
+def _load(scan: Scan) -> tuple[Scan, Survey]:
+    """Read all patterns into memory, and look at them on the way."""
+    frames = scan.diffraction
+    patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
+    for piece in frames.pieces():
+        patterns[piece.rows] = piece.amplitudes
+        survey.add(piece)
+    return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
+
+
+def _survey(scan: Scan, progress: Callable[[float], object] | None = None) -> Survey:
+    """Look at all patterns; they stay in their file."""
+    survey = Survey(scan.diffraction, scan.mask)
+    for piece in scan.diffraction.pieces():
+        survey.add(piece)
+        if progress is not None:
+            progress(len(piece.rows) / survey.n)
+    return survey
+
+
+def _look(scan: Scan) -> Survey:
+    """Look at patterns that show what the others are like; they stay in their file."""
+    survey = Survey(scan.diffraction, scan.mask)
+    try:
+        for piece in scan.diffraction.pieces(everything=False):
+            survey.add(piece)
+    except (OSError, ValueError) as error:
+        # Who reads such a pattern gets this error; others may be whole.
+        logger.info("The look at the patterns ended at one that can't be read: %s", error)
+    return survey
+
+
+def _known(scan: Scan, survey: Survey) -> Scan:
+    """Return a scan whose patterns stay in their file with what was found about them."""
+    frames, scan = scan.diffraction, replace(scan, mask=survey.mask)
+    if survey.complete and not survey.found:
+        plain = frames.unchanged()
+        if plain is not None and not survey.never_measured:
+            return replace(scan, diffraction=plain, bad_pixels=frames.listed)
+        frames.may_be_bad = survey.bad is not None
+    return scan
+
+
+def _say(path: str | os.PathLike[str], scan: Scan, recipe: Recipe, survey: Survey) -> None:
+    """Warn of what is odd about the patterns; refuse them if nothing can be known from them."""
+    if survey.mask is not None and not survey.mask.any():
+        msg = (
+            f"{os.fspath(path)}: no pixel holds a measurement in any of {survey.looked_at} "
+            "patterns: all are masked, flagged or not finite. Check the mask and the dtype."
+        )
+        raise ValueError(msg)
+    for sentence in survey.oddities(told=recipe.intensity is not None, dropped=recipe.drop_dark):
+        warn(f"{os.fspath(path)}: {sentence}")
+    for key, value in scan.metadata.items():
+        fits = recipe.mask is None and np.shape(value)[-2:] == scan.diffraction.shape[1:]
+        if fits and names_a_mask(key):
+            warn(
+                f"{os.fspath(path)}: {key!r} {np.shape(value)} looks like a mask of the detector "
+                f"and is not used. To use it, pass mask={key!r} (--mask {key})."
+            )
+
+
+def _without(scan: Scan, survey: Survey, path: str | os.PathLike[str]) -> Scan:
+    """Leave out the patterns that hold nothing."""
+    if not len(survey.dark):
         return scan
-    return replace(scan, diffraction=np.asarray(scan.diffraction))
+    rows = np.setdiff1d(np.arange(len(scan)), survey.dark)
+    if not len(rows):
+        msg = f"{os.fspath(path)}: all {len(scan)} patterns hold nothing. There is nothing to keep."
+        raise ValueError(msg)
+    logger.info("%s: %d patterns that hold nothing were left out", path, len(survey.dark))
+    patterns = scan.diffraction
+    if isinstance(patterns, PreparedFrames):
+        return scan.take(rows, patterns.take(rows))
+    return scan.take(rows, patterns[rows])
+
+
+def examine(
+    path: str | os.PathLike[str],
+    *,
+    allow_pickle: bool = False,
+    progress: Callable[[float], object] | None = None,
+    **options: Any,
+) -> tuple[Scan, Survey]:
+    """Look at every pattern of a scan file; they stay there.
+
+    Parameters
+    ----------
+    path, allow_pickle, **options
+        As of `read_scan`.
+    progress : callable, optional
+        Called with the share of the work that was done since the last call.
+
+    Returns
+    -------
+    scan : Scan
+        As of ``read_scan(path, load=False)``.
+    survey : Survey
+        What its patterns look like.
+    """
+    recipe = _recipe(**options)
+    scan = _open(path, recipe, allow_pickle=allow_pickle, in_order=False)
+    survey = _survey(scan, progress)
+    scan = _known(scan, survey)
+    _say(path, scan, recipe, survey)
+    return (_without(scan, survey, path) if recipe.drop_dark else scan), survey
 
 
 def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
@@ -300,7 +427,10 @@ def convert(
     if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
         msg = f"{os.fspath(out)} is the scan itself. Write to another file."
         raise ValueError(msg)
-    scan = _read(path, _recipe(**options), load=False, allow_pickle=allow_pickle)
+    recipe = _recipe(**options)
+    scan = _open(path, recipe, allow_pickle=allow_pickle, in_order=False)
+    if recipe.drop_dark:
+        scan = _without(scan, _survey(scan), path)
     folder = os.path.dirname(os.path.abspath(out))
     free = shutil.disk_usage(folder).free
     if free < scan.diffraction.nbytes:
@@ -310,17 +440,25 @@ def convert(
         )
         raise OSError(msg)
     passing = Passing(scan.diffraction, scan.mask, progress)
-    # The array of energies is full by the time it is written: the patterns come before it.
-    npz.write(replace(scan, diffraction=passing, energies=passing.energies), out)
-    return replace(scan, energies=passing.energies)
+
+    def found() -> Scan:
+        _say(path, scan, recipe, passing.survey)
+        return replace(scan, mask=passing.survey.mask, energies=passing.energies)
+
+    npz.write(
+        replace(scan, diffraction=passing),
+        out,
+        found=lambda: replace(found(), bad_pixels=passing.survey.bad),
+    )
+    return found()
 
 
 class Passing(Frames):
-    """Patterns on their way into a file: how far they are, and their energies.
+    """Patterns on their way into a file: how far they are, and what is found about them.
 
     Parameters
     ----------
-    source : Frames
+    source : PreparedFrames
         The patterns.
     mask : ndarray, (N, N), bool, optional
         False for pixels that do not count.
@@ -330,13 +468,14 @@ class Passing(Frames):
 
     def __init__(
         self,
-        source: Frames,
+        source: PreparedFrames,
         mask: NDArray[np.bool_] | None,
         progress: Callable[[float], object] | None,
     ) -> None:
         self.source, self.mask, self.progress = source, mask, progress
         self.shape, self.dtype = source.shape, source.dtype
         self.energies = np.full(len(source), np.nan)
+        self.survey = Survey(source, mask)
 
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
         """Fill ``out[i]`` with pattern ``rows[i]``."""
@@ -344,19 +483,22 @@ class Passing(Frames):
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read all patterns, some at a time, and the next ones while these are written."""
-        source = self.source.blocks()
+        source = self.source.pieces()
 
-        def read_next() -> tuple[slice, NDArray[Any]] | None:
-            rows, block = next(source, (slice(0), None))
-            if block is None:
+        def read_next() -> NDArray[Any] | None:
+            piece = next(source, None)
+            if piece is None:
                 return None
-            self.energies[rows] = pattern_energies(block, mask=self.mask)
-            return rows, block.copy()  # for the source reads the next into the same memory
+            self.energies[piece.rows] = pattern_energies(piece.amplitudes, mask=self.mask)
+            self.survey.add(piece)
+            return piece.amplitudes
 
+        first = 0
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(read_next)
-            while (item := coming.result()) is not None:
+            while (patterns := coming.result()) is not None:
                 coming = reader.submit(read_next)
-                yield item
+                yield slice(first, first + len(patterns)), patterns
+                first += len(patterns)
                 if self.progress is not None:
-                    self.progress(len(item[1]) / len(self))
+                    self.progress(len(patterns) / len(self))

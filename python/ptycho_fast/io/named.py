@@ -14,6 +14,7 @@ from ptycho_fast.io import hdf5, npz
 from ptycho_fast.io.layouts import as_coordinates, as_probe, grid_of
 from ptycho_fast.io.links import follow
 from ptycho_fast.io.listing import listed
+from ptycho_fast.io.masks import good_pixels
 from ptycho_fast.io.prepare import Recipe, as_ids, assemble, scaled, window
 from ptycho_fast.notices import warn
 
@@ -151,25 +152,15 @@ def coordinates(path: str | os.PathLike[str], name: str, key: str) -> NDArray[np
 
 
 def mask(
-    path: str | os.PathLike[str], key: str | None, shape: tuple[int, ...]
+    path: str | os.PathLike[str], recipe: Recipe, shape: tuple[int, ...]
 ) -> NDArray[np.bool_] | None:
-    """Read a mask: True for good pixels, which are True in one of bools and 0 in any other."""
-    if key is None:
+    """Read the mask that the caller names, True for good pixels: (H, W), or that of each frame."""
+    if recipe.mask is None:
+        if recipe.invert_mask:
+            msg = "invert_mask turns a mask over, so it needs mask=KEY."
+            raise ValueError(msg)
         return None
-    values = array(path, key)
-    if values.shape != shape[1:] or values.dtype.kind not in "fiub":
-        msg = (
-            f"mask={key!r} must be {shape[1:]} as the frames, got shape {values.shape} of "
-            f"{values.dtype}."
-        )
-        raise ValueError(msg)
-    good: NDArray[np.bool_] = values if values.dtype.kind == "b" else values == 0
-    if np.count_nonzero(good) < good.size / 2:
-        warn(
-            f"mask={key!r} leaves {np.count_nonzero(good)} of {good.size} pixels. In a mask of "
-            "bools True is good, in one of numbers 0 is good: is it the other way round?",
-        )
-    return good
+    return good_pixels(recipe.mask, array(path, recipe.mask), shape, invert=recipe.invert_mask)
 
 
 def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
@@ -227,7 +218,7 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         part=part,
         frame_ids=frame_ids,
         position_ids=position_ids,
-        mask=mask(path, recipe.mask, source.shape),
+        mask=mask(path, recipe, source.shape),
         probe=probe,
     )
 
@@ -243,9 +234,8 @@ def read_npz(path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool
         raise ValueError(msg)
     if recipe.crop is not None and (raw := _as_raw(path, recipe)) is not None:
         return raw
-    stored = npz.read(path, recipe, allow_pickle=allow_pickle, load=False)
+    stored = npz.read(path, recipe, allow_pickle=allow_pickle)
     source = stored.diffraction
-    source = source.frames if isinstance(source, npz.Amplitudes) else source
     part = window(source.shape, recipe)
     # What the file's own names say has been done.
     recipe = replace(recipe, unit=recipe.unit or "px", first=None)
@@ -259,22 +249,22 @@ def read_npz(path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool
         intensity=bool(recipe.intensity),
         object_pixel=object_pixel,
         part=part,
-        mask=stored.mask if recipe.mask is None else mask(path, recipe.mask, source.shape),
+        mask=_stored_mask(path, recipe, stored),
+        listed=stored.bad_pixels,
         probe=stored.probe,
     )
-    metadata = {**stored.metadata, **scan.metadata}
-    if np.array_equal(scan.positions, stored.positions):
-        return replace(
-            stored, diffraction=scan.diffraction, probe=scan.probe, mask=scan.mask, energies=None,
-            metadata=metadata,
-        )  # fmt: skip
+    # All that belongs to a position follows those that are kept.
+    rows = np.arange(len(stored)) if scan.diffraction.rows is None else scan.diffraction.rows
+    bare = replace(stored, probe=None, mask=None, energies=None, bad_pixels=None)
+    kept = bare.take(rows, scan.diffraction)
+    metadata = {**kept.metadata, **scan.metadata}
+    if np.array_equal(scan.positions, kept.positions):
+        return replace(kept, probe=scan.probe, mask=scan.mask, metadata=metadata)
     if stored.object is not None:
         warn(
             "The positions no longer lie on the object of the file; it was left out.",
         )
-    rows, labels = scan.diffraction.rows, stored.scan_index
-    labels = labels if labels is None or rows is None else labels[rows]
-    return replace(scan, scan_index=labels, metadata=metadata)
+    return replace(scan, scan_index=kept.scan_index, metadata=metadata)
 
 
 def _as_raw(path: str | os.PathLike[str], recipe: Recipe) -> Scan | None:
@@ -299,3 +289,12 @@ def _as_raw(path: str | os.PathLike[str], recipe: Recipe) -> Scan | None:
         intensity=bool(recipe.intensity),
     )
     return read(path, raw)
+
+
+def _stored_mask(
+    path: str | os.PathLike[str], recipe: Recipe, stored: Scan
+) -> NDArray[np.bool_] | None:
+    """Return the mask that the caller names, or the one that NPZ scans have."""
+    if recipe.mask is not None or stored.mask is None:
+        return mask(path, recipe, stored.diffraction.shape)
+    return ~stored.mask if recipe.invert_mask else stored.mask

@@ -14,14 +14,16 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptycho_fast.checks import STACK_DTYPES, as_mask, as_real, join_coordinates
-from ptycho_fast.frames import BLOCK_BYTES, FileFrames, Frames
+from ptycho_fast.bad_pixels import BadPixels
+from ptycho_fast.checks import as_real, join_coordinates
+from ptycho_fast.frames import FileFrames, Frames
 from ptycho_fast.io import cache
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.io.foreign import what_it_is
 from ptycho_fast.io.layouts import as_layer, as_line, as_probe, grid_of, stack_layout
 from ptycho_fast.io.leading import leading
 from ptycho_fast.io.listing import listed
+from ptycho_fast.io.masks import good_pixels
 from ptycho_fast.io.npy import Header, read_header, write_stack
 from ptycho_fast.io.prepare import Recipe, as_first
 from ptycho_fast.io.regular import open_regular
@@ -30,7 +32,7 @@ from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -54,9 +56,13 @@ PATTERN_KEYS = ("diff3d", "diffraction")
 
 POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "scan_index")
 
+BAD_PIXEL_KEYS = ("bad_pixel_starts", "bad_pixel_numbers")
+"""As of `BadPixels`."""
+
 SCAN_KEYS = (
     "xcoords", "ycoords", *PATTERN_KEYS, "probeGuess", "objectGuess",
     "xcoords_start", "ycoords_start", "scan_index", "detector_mask", "pattern_energies",
+    *BAD_PIXEL_KEYS,
 )  # fmt: skip
 
 
@@ -255,13 +261,22 @@ def read(
     path: str | os.PathLike[str],
     recipe: Recipe | None = None,
     *,
-    intensity: bool = False,
     allow_pickle: bool = False,
-    load: bool = True,
+    in_order: bool = False,
 ) -> Scan:
-    """Read an NPZ scan; `ptycho_fast.read_scan` says how.
+    """Read an NPZ scan as it is stored; its patterns stay in the file.
 
-    Of the recipe `frames_axis`, `reshape`, `first` and `crop` count here, and not what it names.
+    Parameters
+    ----------
+    path : path
+        The file.
+    recipe : Recipe, optional
+        Of which `frames_axis`, `reshape` and `first` count here.
+    allow_pickle : bool
+        As of `ptycho_fast.read_scan`.
+    in_order : bool
+        The patterns will all be read, in order: they pass the file's checksum on the way, and
+        nothing has to be unpacked to the disk.
     """
     recipe = recipe or Recipe()
     found = members(path)
@@ -297,14 +312,17 @@ def read(
         for key in pattern_keys
     ]
     n = _used(path, stacks[0], len(positions), recipe)
-    patterns = stacks[0].load() if load else stacks[0].open()
+    patterns = Unpacked(stacks[0]) if in_order else stacks[0].open()
     for other in stacks[1:]:
-        if not (np.array_equal(other.load(), patterns) if load else other.equals(patterns)):
+        if not other.equals(patterns):
             msg = (
                 f"{os.fspath(path)} has both 'diff3d' and 'diffraction', and they differ. "
                 "Remove the one that is not meant."
             )
             raise ValueError(msg)
+    bad = None
+    if all(key in arrays for key in BAD_PIXEL_KEYS):
+        bad = BadPixels(*(arrays[key] for key in BAD_PIXEL_KEYS))
     patterns = leading(patterns, n)
     if recipe.first is not None:
         positions, start = positions[:n], start[:n]
@@ -312,23 +330,25 @@ def read(
             if key in arrays and arrays[key].ndim:
                 arrays[key] = arrays[key][:n]
         arrays.pop("pattern_energies", None)
-    detector = stacks[0].shape[1:]
+        bad = None if bad is None else bad.take(np.arange(n))
+    name, shape = os.fspath(path), stacks[0].shape
     probe, object_ = _optional(arrays, "probeGuess"), _optional(arrays, "objectGuess")
-    mask = _optional(arrays, "detector_mask")
-    # They are those of the patterns as they are stored.
-    energies = None if intensity else _optional(arrays, "pattern_energies")
+    mask, energies = _optional(arrays, "detector_mask"), _optional(arrays, "pattern_energies")
+    if probe is not None:
+        probe = as_probe(f"{name}: 'probeGuess'", probe, shape[1:])
+    if object_ is not None:
+        object_ = as_layer(f"{name}: 'objectGuess'", object_)
     return Scan(
         positions=positions,
         positions_start=start,
-        diffraction=_amplitudes(patterns, intensity=intensity),
-        probe=None
-        if probe is None
-        else as_probe(f"{os.fspath(path)}: 'probeGuess'", probe, detector),
-        object=None if object_ is None else as_layer(f"{os.fspath(path)}: 'objectGuess'", object_),
+        diffraction=patterns,
+        probe=probe,
+        object=object_,
         scan_index=_optional(arrays, "scan_index"),
-        mask=None if mask is None else as_mask(mask, detector[0]),
+        mask=None if mask is None else good_pixels("detector_mask", mask, shape),
         energies=None if energies is None else as_real("pattern_energies", energies),
         metadata={key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+        bad_pixels=bad,
     )
 
 
@@ -521,57 +541,32 @@ def _fill(file: IO[bytes], array: NDArray[Any]) -> None:
         rest = rest[count:]
 
 
-def _amplitudes(patterns: Any, *, intensity: bool) -> Any:
-    """Return patterns, in memory or in their file, as amplitudes that the engine takes."""
-    if not isinstance(patterns, Frames):
-        return _amplitude(patterns, intensity=intensity)
-    if not intensity and patterns.dtype in STACK_DTYPES:
-        return patterns
-    return Amplitudes(patterns, intensity=intensity)
-
-
-class Amplitudes(Frames):
-    """Patterns that become amplitudes of a dtype that the engine takes as they are read.
+def write(
+    scan: Scan, path: str | os.PathLike[str], *, found: Callable[[], Scan] | None = None
+) -> None:
+    """Write an NPZ scan; `ptycho_fast.write_scan` says how.
 
     Parameters
     ----------
-    frames : Frames
-        Patterns.
-    intensity : bool
-        They are intensities: take their square roots.
+    scan : Scan
+        What to write.
+    path : path
+        The file.
+    found : callable, optional
+        Called once the patterns are written; returns the scan with the mask, the energies and the
+        bad pixels that were found on the way.
     """
 
-    def __init__(self, frames: Frames, *, intensity: bool) -> None:
-        self.frames, self.intensity = frames, intensity
-        self.shape, self.dtype = frames.shape, np.dtype(np.float32)
+    def later() -> dict[str, Any]:
+        told = scan if found is None else found()
+        bad = told.bad_pixels
+        lists = (None, None) if bad is None else (bad.starts, bad.pixels)
+        return {
+            "detector_mask": told.mask,
+            "pattern_energies": told.energies,
+            **dict(zip(BAD_PIXEL_KEYS, lists, strict=True)),
+        }
 
-    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
-        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
-        stored = self.frames.dtype
-        each = max(1, BLOCK_BYTES // max(1, self.shape[1] ** 2 * stored.itemsize))
-        buffer = np.empty((min(each, len(rows)), *self.shape[1:]), stored)
-        for first in range(0, len(rows), each):
-            some = rows[first : first + each]
-            self.frames.read(some, buffer[: len(some)])
-            out[first : first + each] = _amplitude(buffer[: len(some)], intensity=self.intensity)
-
-
-def _amplitude(stack: NDArray[Any], *, intensity: bool) -> NDArray[Any]:
-    """Return amplitudes of a dtype that the engine takes."""
-    if intensity:
-        lowest = stack.min(initial=0)
-        if lowest < 0:
-            msg = f"Intensities can't be negative; the lowest is {lowest}. Subtract no background."
-            raise ValueError(msg)
-        amplitude: NDArray[np.float32] = np.sqrt(stack, dtype=np.float32)
-        return amplitude
-    if stack.dtype.newbyteorder("=") in STACK_DTYPES:
-        return np.ascontiguousarray(stack, dtype=stack.dtype.newbyteorder("="))
-    return stack.astype(np.float32)
-
-
-def write(scan: Scan, path: str | os.PathLike[str]) -> None:
-    """Write an NPZ scan; `ptycho_fast.write_scan` says how."""
     fields = {
         "xcoords": scan.positions[:, 0],
         "ycoords": scan.positions[:, 1],
@@ -581,16 +576,16 @@ def write(scan: Scan, path: str | os.PathLike[str]) -> None:
         "probeGuess": scan.probe,
         "objectGuess": scan.object,
         "scan_index": scan.scan_index,
-        "detector_mask": scan.mask,
-        "pattern_energies": scan.energies,
     }
-    write_arrays(path, fields, scan.metadata)
+    write_arrays(path, fields, scan.metadata, later=later)
 
 
 def write_arrays(
     path: str | os.PathLike[str],
     fields: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
+    *,
+    later: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Write named arrays to an uncompressed NPZ file, which appears whole or not at all.
 
@@ -602,6 +597,8 @@ def write_arrays(
         What the format has; what is None is left out. Frames are copied some at a time.
     metadata : mapping of str to array_like, optional
         Further keys.
+    later : callable, optional
+        Called when all others are written; returns more of `fields`, which were not known before.
 
     Raises
     ------
@@ -632,9 +629,16 @@ def write_arrays(
     # Not np.savez: it would hold all of the patterns.
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for key, array in arrays.items():
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                if isinstance(array, Frames):
-                    blocks = (block for _, block in array.blocks())
-                    write_stack(member, array.shape, array.dtype, blocks)
-                else:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+            _write_member(archive, key, array)
+        for key, value in (later() if later is not None else {}).items():
+            if value is not None:
+                _write_member(archive, key, np.asarray(value))
+
+
+def _write_member(archive: zipfile.ZipFile, key: str, array: NDArray[Any] | Frames) -> None:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+        if isinstance(array, Frames):
+            blocks = (block for _, block in array.blocks())
+            write_stack(member, array.shape, array.dtype, blocks)
+        else:
+            np.lib.format.write_array(member, array, allow_pickle=False)

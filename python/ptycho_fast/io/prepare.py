@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_count
-from ptycho_fast.frames import Frames
+from ptycho_fast.io.amplitudes import PreparedFrames, Shifted
 from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
+
+    from ptycho_fast.frames import Frames
 
 EV_METRE = 1.2398419843320026e-06
 """h c / e: a photon of 1 eV has this wavelength in metres."""
-
-PIECE_BYTES = 2**20
-"""Raw frames become amplitudes this much at a time, which stays in a processor's cache."""
 
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 """Units of positions; the other one is ``px``."""
@@ -143,111 +141,6 @@ def window(shape: tuple[int, ...], recipe: Recipe) -> Window:
             raise ValueError(msg)
     rows, columns = (slice(first, first + side) for first, side in zip(firsts, sizes, strict=True))
     return Window(rows, columns, b)
-
-
-class PreparedFrames(Frames):
-    """Frames of a detector as amplitudes, float32, made as they are read.
-
-    A pixel has weight 0, which is amplitude 0, where `mask` is False, where an integer is its
-    dtype's largest (saturated, or a gap between modules) or negative (a flag), and where a float
-    is not finite. With `bin`, the counts of a bin are summed, and one pixel without weight takes
-    the weight of its bin.
-
-    Parameters
-    ----------
-    source : Frames, (m, H, W), integers or floats
-        What was recorded.
-    window : Window
-        What is kept of it.
-    intensity : bool
-        Counts, whose root is taken, and not amplitudes.
-    rows : ndarray, (n,), int, optional
-        Which frames, in which order; all if not given.
-    mask : ndarray, (H, W), bool, optional
-        False for pixels of weight 0.
-    """
-
-    def __init__(
-        self,
-        source: Frames,
-        window: Window,
-        *,
-        intensity: bool,
-        rows: NDArray[np.integer[Any]] | None = None,
-        mask: NDArray[np.bool_] | None = None,
-    ) -> None:
-        self.source = source
-        self.window = window
-        self.intensity = intensity
-        self.rows = rows
-        self.mask = mask
-        self.shape = (len(source) if rows is None else len(rows), window.N, window.N)
-        self.dtype = np.dtype(np.float32)
-        self._bad = None if mask is None else ~mask[window.rows, window.columns]
-
-    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
-        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
-        if self.rows is not None:
-            rows = self.rows[rows]
-        size = max(1, self.source.nbytes // max(1, len(self.source)))
-        each = max(1, min(PIECE_BYTES // size, len(rows)))
-        buffer = np.empty((each, *self.source.shape[1:]), self.source.dtype)
-        for first in range(0, len(rows), each):
-            some = rows[first : first + each]
-            raw = buffer[: len(some)]
-            self.source.read(some, raw)
-            kept = raw[:, self.window.rows, self.window.columns]
-            self._amplitudes(kept, some, out[first : first + len(some)])
-
-    def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Read all patterns, some at a time, in the way that suits the source."""
-        if self.rows is not None:
-            yield from super().blocks()
-            return
-        each = max(1, PIECE_BYTES // max(1, self.nbytes // max(1, len(self))))
-        for where, raw in self.source.blocks():
-            kept = raw[:, self.window.rows, self.window.columns]
-            for first in range(where.start, where.stop, each):
-                rows = np.arange(first, min(first + each, where.stop))
-                out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-                self._amplitudes(kept[rows - where.start], rows, out)
-                yield slice(first, first + len(rows)), out
-
-    def _amplitudes(
-        self, kept: NDArray[Any], rows: NDArray[np.integer[Any]], out: NDArray[Any]
-    ) -> None:
-        """Turn raw pixels, which are overwritten, into amplitudes."""
-        if kept.dtype.kind in "iu":
-            bad = kept == np.iinfo(kept.dtype).max
-            if kept.dtype.kind == "i":
-                bad |= kept < 0
-        else:
-            bad = ~np.isfinite(kept)
-        if self._bad is not None:
-            bad |= self._bad
-        np.copyto(kept, 0, where=bad)
-        if self.intensity and kept.dtype.kind == "f":
-            lowest = kept.min(axis=(1, 2), initial=0)
-            if (lowest < 0).any():
-                first = int(np.argmax(lowest < 0))
-                msg = (
-                    f"Intensities can't be negative; the lowest is {lowest[first]:g} (pattern "
-                    f"{rows[first]}). Subtract no background, or mask such pixels."
-                )
-                raise ValueError(msg)
-        if self.window.bin == 1:
-            if self.intensity:
-                np.sqrt(kept, out=out, dtype=np.float32, casting="unsafe")
-            else:
-                out[...] = kept
-            return
-        N, b = self.window.N, self.window.bin
-        counts = kept.astype(np.float64)
-        if not self.intensity:
-            np.square(counts, out=counts)
-        summed = counts.reshape(-1, N, b, N, b).sum(axis=(2, 4))
-        summed[bad.reshape(-1, N, b, N, b).any(axis=(2, 4))] = 0
-        out[...] = np.sqrt(summed)
 
 
 def scaled(
@@ -441,6 +334,7 @@ def assemble(
     frame_ids: NDArray[np.int64] | None = None,
     position_ids: NDArray[np.int64] | None = None,
     mask: NDArray[np.bool_] | None = None,
+    listed: BadPixels | None = None,
     probe: NDArray[Any] | None = None,
     object: NDArray[Any] | None = None,
 ) -> Scan:
@@ -463,8 +357,10 @@ def assemble(
         What is kept of a frame.
     frame_ids, position_ids : ndarray, optional
         As of `join`.
-    mask : ndarray, (H, W), bool, optional
+    mask : ndarray, (H, W) or (n_frames, H, W), bool, optional
         True for good pixels.
+    listed : BadPixels, optional
+        Further pixels that are bad in some of the frames.
     probe, object : ndarray, optional
         What is known of them.
     """
@@ -513,6 +409,13 @@ def assemble(
             f"{part.N}; it was left out.",
         )
         probe = None
+    if recipe.fftshift:
+        source = Shifted(source)
+        mask = None if mask is None else np.fft.fftshift(mask, axes=(-2, -1))
+        listed = None if listed is None else listed.shifted(*source.shape[1:])
+    if mask is not None and mask.ndim == 3:
+        listed = BadPixels.of(~mask & mask.any(axis=0))
+        mask = np.asarray(mask.any(axis=0))
     return Scan(
         positions=np.stack([x, y], axis=1),
         diffraction=PreparedFrames(
@@ -521,6 +424,8 @@ def assemble(
             intensity=intensity,
             rows=None if len(frames) == len(source) else frames,
             mask=mask,
+            listed=listed,
+            bad_value=recipe.bad_value,
         ),
         probe=probe,
         object=object,
