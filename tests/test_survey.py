@@ -118,7 +118,8 @@ def test_bins_and_crops_keep_what_is_known(tmp_path: Path, load: bool) -> None:
     counts, always, sometimes = flagged("u2", 65535)
     path = hdf5(tmp_path / "a.h5", counts)
     scan, _ = warned(path, load=load, crop=12, bin=2, **NAMES)
-    good = np.asarray(always & sometimes)[:, 2:14, 2:14].reshape(n, 6, 2, 6, 2).all(axis=(2, 4))
+    both: Any = always & sometimes
+    good = both[:, 2:14, 2:14].reshape(n, 6, 2, 6, 2).all(axis=(2, 4))
     np.testing.assert_array_equal(scan.measured(np.arange(n))[1], good)
     thinned = scan.subsample(50, seed=0)
     kept = thinned.metadata["sample_indices"]
