@@ -106,7 +106,9 @@ def test_what_is_known_goes_through_convert_and_write_scan(tmp_path: Path) -> No
     first, said = warned(tmp_path / "b.npz")
     assert "no measurement" not in said  # it was said before
     pf.write_scan(first, tmp_path / "c.npz")
-    for path in ("b.npz", "c.npz"):
+    lazy, _ = warned(tmp_path / "a.h5", load=False, **NAMES)
+    pf.write_scan(lazy, tmp_path / "d.npz")
+    for path in ("b.npz", "c.npz", "d.npz"):
         for load in (True, False):
             scan = pf.read_scan(tmp_path / path, load=load)
             np.testing.assert_array_equal(scan.mask, always)

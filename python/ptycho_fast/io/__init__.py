@@ -377,7 +377,16 @@ def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
     ValueError
         If an entry of ``metadata`` is no array of numbers or text.
     """
-    npz.write(scan, path)
+    if not isinstance(scan.diffraction, PreparedFrames):
+        npz.write(scan, path)
+        return
+    # What was not measured is found as the patterns are read.
+    passing = Passing(scan.diffraction, scan.mask)
+    npz.write(
+        replace(scan, diffraction=passing),
+        path,
+        found=lambda: replace(scan, mask=passing.survey.mask, bad_pixels=passing.survey.bad),
+    )
 
 
 def convert(
@@ -476,7 +485,7 @@ class Passing(Frames):
         self,
         source: PreparedFrames,
         mask: NDArray[np.bool_] | None,
-        progress: Callable[[float], object] | None,
+        progress: Callable[[float], object] | None = None,
     ) -> None:
         self.source, self.mask, self.progress = source, mask, progress
         self.shape, self.dtype = source.shape, source.dtype
