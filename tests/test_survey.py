@@ -106,7 +106,9 @@ def test_what_is_known_goes_through_convert_and_write_scan(tmp_path: Path) -> No
     first, said = warned(tmp_path / "b.npz")
     assert "no measurement" not in said  # it was said before
     pf.write_scan(first, tmp_path / "c.npz")
-    for path in ("b.npz", "c.npz"):
+    lazy, _ = warned(tmp_path / "a.h5", load=False, **NAMES)
+    pf.write_scan(lazy, tmp_path / "d.npz")
+    for path in ("b.npz", "c.npz", "d.npz"):
         for load in (True, False):
             scan = pf.read_scan(tmp_path / path, load=load)
             np.testing.assert_array_equal(scan.mask, always)
@@ -118,7 +120,8 @@ def test_bins_and_crops_keep_what_is_known(tmp_path: Path, load: bool) -> None:
     counts, always, sometimes = flagged("u2", 65535)
     path = hdf5(tmp_path / "a.h5", counts)
     scan, _ = warned(path, load=load, crop=12, bin=2, **NAMES)
-    good = np.asarray(always & sometimes)[:, 2:14, 2:14].reshape(n, 6, 2, 6, 2).all(axis=(2, 4))
+    both: Any = always & sometimes
+    good = both[:, 2:14, 2:14].reshape(n, 6, 2, 6, 2).all(axis=(2, 4))
     np.testing.assert_array_equal(scan.measured(np.arange(n))[1], good)
     thinned = scan.subsample(50, seed=0)
     kept = thinned.metadata["sample_indices"]

@@ -119,8 +119,10 @@ class Frames(ABC):
             for where, block in self.blocks():
                 yield np.arange(where.start, where.stop), block
             return
-        for row in self.spread():
-            yield np.array([row]), self[[row]]
+        rows = self.spread()
+        each = max(1, BLOCK_BYTES // max(1, self.nbytes // len(self)))
+        for first in range(0, len(rows), each):
+            yield rows[first : first + each], self[rows[first : first + each]]
 
 
 class FileFrames(Frames):

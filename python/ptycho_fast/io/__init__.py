@@ -101,8 +101,8 @@ def read_scan(
         Names of data sets. ``FILE:KEY`` is one in another file, ``KEY[:,0]`` one column and
         ``KEY[0]`` one row of it.
     mask
-        (H, W) of the whole detector. Of bools: True is good; of numbers: 0 is good (NeXus, CXI).
-        Bad pixels become 0 and False in ``Scan.mask``.
+        (H, W) of the whole detector, or (n, H, W), one for each frame. Which way it counts:
+        `ptycho_fast.io.masks`.
     index
         Whole numbers from 0: for each position its frame or, if there are as many as frames and
         not as positions, for each frame its position. Frames and positions without partner are
@@ -144,12 +144,14 @@ def read_scan(
     Returns
     -------
     Scan
-        Where anything but an amplitude NPZ was read, patterns are float32. Pixels have weight 0,
-        which is amplitude 0, if they are masked, of the largest value of their integer dtype
-        (saturated, or gaps), negative integers (flags), or no finite float; with `bin`, the whole
-        bin has. What does not fit the result (a probe of another size, an object on which the
-        positions no longer lie) is left out with a warning. Where positions were metres,
-        ``metadata["object_pixel_m"]`` is the width and height of an object pixel.
+        Where anything but an amplitude NPZ was read, patterns are float32. A pixel was not
+        measured if it is masked, holds the largest value of its integer dtype (saturated, or a
+        gap), a negative integer (a flag), no finite float, or `bad_value`; with `bin`, its whole
+        bin was not. Its amplitude is 0, and it is False in ``Scan.mask`` if that is so in every
+        pattern; of the others `Scan.measured` tells. What does not fit the result (a probe of
+        another size, an object on which the positions no longer lie) is left out with a warning.
+        Where positions were metres, ``metadata["object_pixel_m"]`` is the width and height of an
+        object pixel.
 
     Raises
     ------
@@ -158,10 +160,15 @@ def read_scan(
     KeyError
         If a key is missing.
     ValueError
-        If shapes do not fit one another, something that can't be guessed is not given, or a key
-        needs unpickling.
+        If shapes do not fit one another, something that can't be guessed is not given, a key
+        needs unpickling, or no pixel is measured in any pattern.
     ImportError
         If an HDF5 file is read without h5py.
+
+    Warns
+    -----
+    UserWarning
+        Of what is odd about the patterns, with numbers (``docs/formats.md`` lists it).
 
     Examples
     --------
@@ -371,7 +378,16 @@ def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
     ValueError
         If an entry of ``metadata`` is no array of numbers or text.
     """
-    npz.write(scan, path)
+    if not isinstance(scan.diffraction, PreparedFrames):
+        npz.write(scan, path)
+        return
+    # What was not measured is found as the patterns are read.
+    passing = Passing(scan.diffraction, scan.mask)
+    npz.write(
+        replace(scan, diffraction=passing),
+        path,
+        found=lambda: replace(scan, mask=passing.survey.mask, bad_pixels=passing.survey.bad),
+    )
 
 
 def convert(
@@ -470,7 +486,7 @@ class Passing(Frames):
         self,
         source: PreparedFrames,
         mask: NDArray[np.bool_] | None,
-        progress: Callable[[float], object] | None,
+        progress: Callable[[float], object] | None = None,
     ) -> None:
         self.source, self.mask, self.progress = source, mask, progress
         self.shape, self.dtype = source.shape, source.dtype

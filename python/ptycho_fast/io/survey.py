@@ -60,13 +60,15 @@ class Survey:
         self.looked_at += k
         self._note_range(piece.raw)
         self._looked.append(piece.rows if self._rows is None else self._rows[piece.rows])
-        zero = ~piece.amplitudes.any(axis=(1, 2))
+        # Numbers of 8 bytes would take most of the time of reading, and pieces are small.
+        patterns = piece.amplitudes.reshape(k, -1).astype(np.float32, copy=False)
+        brightest = patterns.max(axis=1, initial=0)
+        zero = brightest == 0
         self._dark.append(piece.rows[zero])
         # A frame that was never written, all zero, does not make a pixel good.
         votes = ~zero if piece.bad is None else ~zero | piece.bad.all(axis=(1, 2))
         self._votes += int(np.count_nonzero(votes))
-        self.brightest = max(self.brightest, float(piece.amplitudes.max(initial=0)))
-        patterns = piece.amplitudes.reshape(k, -1).astype(np.float64, copy=False)
+        self.brightest = max(self.brightest, float(brightest.max(initial=0)))
         self._light += np.einsum("ij,ij->j", patterns, patterns).reshape(self._light.shape)
         if piece.bad is None:
             self._lists.append(BadPixels(np.zeros(k + 1, np.int64), np.zeros(0, np.int32)))
