@@ -19,7 +19,7 @@ from ptycho_fast import __version__, groups_cache
 from ptycho_fast.grouping import ENGINES, Groups, ScanIndex, group_positions
 from ptycho_fast.io import cache, convert, examine, named, read_scan, write_scan
 from ptycho_fast.io.prepare import METRES
-from ptycho_fast.io.suggest import command_line, suggest
+from ptycho_fast.io.suggest import proposal
 from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
 from ptycho_fast.plot import plot_scan
@@ -609,8 +609,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
             scan, survey = examine(arguments.file, progress=advance, **_reading(arguments))
     except KeyError:
         # Its keys are unknown, or not all are named.
-        print("If these are the right ones (fill in ?, and check the rest):")
-        print(f"  {command_line(arguments.file, suggest(arguments.file))}", flush=True)
+        print(proposal(arguments.file, members), flush=True)
         raise
     index = ScanIndex(scan.positions)
     n = len(scan)

@@ -20,7 +20,7 @@ from ptycho_fast.io.links import (
     is_hdf5,
     open_file,
 )
-from ptycho_fast.io.listing import listed
+from ptycho_fast.io.listing import MOST, listed
 from ptycho_fast.io.prepare import Recipe
 from ptycho_fast.io.unpacked import Unpacked
 from ptycho_fast.io.written import Holes, Parts
@@ -59,60 +59,74 @@ class DataSet(NamedTuple):
     """What its attribute ``units`` says."""
 
 
-def datasets(path: str | os.PathLike[str]) -> dict[str, DataSet]:
+def datasets(path: str | os.PathLike[str], most: int | None = None) -> dict[str, DataSet]:
     """Return path -> what is known of each data set, links followed, reading no array.
 
-    One that has several names is listed by the first.
+    One that has several names is listed by the first. `most`: stop after so many.
     """
     h5py = import_h5py()
     found: dict[str, DataSet] = {}
     seen = set()
     with open_file(path) as file:
-        rest = [("", file["/"])]
-        while rest:
-            name, item = rest.pop()
-            info = h5py.h5o.get_info(item.id)
+        # Of h5py only what is below its classes: those take several times as long.
+        rest = [_members(file.id, "")]
+        while rest and (most is None or len(found) < most):
+            name, item = next(rest[-1], ("", None))
+            if item is None:
+                rest.pop()
+                continue
+            info = h5py.h5o.get_info(item)
             if (place := (info.fileno, info.addr)) in seen:
                 continue
             seen.add(place)
-            if isinstance(item, h5py.Group):
-                rest += [(f"{name}/{key}", member) for key, member in _members(item)][::-1]
-            elif (known := _known(item)) is not None:
+            if isinstance(item, h5py.h5g.GroupID):
+                rest.append(_members(item, name))
+            elif isinstance(item, h5py.h5d.DatasetID) and (known := _known(item)) is not None:
                 found[name] = known
     return found
 
 
-def _members(group: Any) -> Iterator[tuple[str, Any]]:
-    """Return the groups and data sets of a group, links followed, by name."""
+def _members(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Return the path and the identifier of each member of a group, links followed, by name."""
     h5py = import_h5py()
-    names: list[bytes] = []
+    names: list[tuple[bytes, int]] = []
     # One pass: to ask for the name of each by its number is quadratic.
-    group.id.links.iterate(names.append)
-    for name in sorted(names):
+    group.links.iterate(lambda name, info: names.append((name, info.type)), info=True)
+    for name, kind in sorted(names):
+        text = name.decode(errors="surrogateescape")
+        # What fails is a link to a file that is not there, or to no file.
         with contextlib.suppress(KeyError, OSError, RuntimeError, TypeError, ValueError):
-            # What fails is a link to a file that is not there, or to no file.
-            text = name.decode(errors="surrogateescape")
-            item = follow(group, f"./{text}")
-            if isinstance(item, h5py.Group | h5py.Dataset):
-                yield text, item
+            if kind == h5py.h5l.TYPE_HARD:
+                item = h5py.h5o.open(group, name)
+            else:
+                item = getattr(follow(h5py.Group(group), f"./{text}"), "id", None)
+            if item is not None:
+                yield f"{prefix}/{text}", item
 
 
 def _known(item: Any) -> DataSet | None:
     """Describe a data set; None if it has no elements that NumPy has."""
+    h5py = import_h5py()
     try:
-        check_sources(item)  # so that no file is opened that is none
-        shape, dtype = item.shape, item.dtype
-        if shape is None:
+        properties = item.get_create_plist()
+        layout = properties.get_layout()
+        if layout == h5py.h5d.VIRTUAL or properties.get_external_count():
+            check_sources(h5py.Dataset(item))  # so that no file is opened that is none
+        if item.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             return None
-        return DataSet(shape, dtype, item.chunks, _unit(item))
+        chunks = properties.get_chunk() if layout == h5py.h5d.CHUNKED else None
+        return DataSet(item.shape, item.dtype, chunks, _unit(item))
     except (OSError, RuntimeError, TypeError, ValueError):
         return None
 
 
 def _unit(item: Any) -> str | None:
+    h5py = import_h5py()
     for name in ("units", "unit"):
+        if not h5py.h5a.exists(item, name.encode()):
+            continue
         with contextlib.suppress(KeyError, OSError, RuntimeError, TypeError, ValueError):
-            value = np.ravel(item.attrs[name])
+            value = np.ravel(h5py.Dataset(item).attrs[name])
             if len(value) == 1:
                 first = value[0]
                 text = first.decode(errors="replace") if isinstance(first, bytes) else first
@@ -139,7 +153,8 @@ def _dataset(path: str | os.PathLike[str], key: str) -> Iterator[Any]:
                 if item is None and _is_link(file, key)
                 else ("is no data set")
             )
-            msg = f"{os.fspath(path)}: {key!r} {why}. Its data sets: {listed(datasets(path))}."
+            has = listed(datasets(path, MOST + 1))
+            msg = f"{os.fspath(path)}: {key!r} {why}. Its data sets: {has}."
             raise KeyError(msg)
         try:
             item.dtype  # noqa: B018

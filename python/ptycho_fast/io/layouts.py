@@ -179,6 +179,12 @@ def _one_line(name: str, key: str, shape: tuple[int, ...], stack: tuple[int, ...
     return f" Name one {what}: {name}='{key}{part}'."
 
 
+def is_complex(dtype: np.dtype[Any]) -> bool:
+    """Tell whether numbers are complex, or pairs of fields that are."""
+    names = tuple(name.lower() for name in dtype.names or ())
+    return dtype.kind == "c" or names in COMPLEX_FIELDS
+
+
 def as_complex_numbers(values: NDArray[Any]) -> NDArray[Any]:
     """Return pairs of fields, (r, i), (re, im) or (real, imag), as complex numbers.
 
@@ -195,7 +201,7 @@ def as_complex_numbers(values: NDArray[Any]) -> NDArray[Any]:
     array([1.+2.j], dtype=complex64)
     """
     names = values.dtype.names or ()
-    if tuple(name.lower() for name in names) not in COMPLEX_FIELDS:
+    if not names or not is_complex(values.dtype):
         return values
     real, imaginary = (values[name] for name in names)
     if real.dtype.kind not in "fiu" or imaginary.dtype.kind not in "fiu":

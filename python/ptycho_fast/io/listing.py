@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST = 24
-"""A sentence names so many arrays and counts the others."""
+"""A sentence names so many arrays."""
 
 
 def listed(arrays: Mapping[str, Any]) -> str:
@@ -31,8 +31,8 @@ def listed(arrays: Mapping[str, Any]) -> str:
     >>> listed({"x": np.zeros(3), "probe": np.zeros((2, 2))})
     'x (3,), probe (2, 2)'
     >>> listed({str(i): np.zeros(1) for i in range(100)}).rpartition(", ")[2]
-    '23 (1,) and 76 more'
+    '23 (1,) and more'
     """
     names = [f"{name} {array.shape}" for name, array in arrays.items()]
-    rest = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    rest = " and more" if len(names) > MOST else ""
     return (", ".join(names[:MOST]) or "none") + rest

@@ -13,7 +13,7 @@ import numpy as np
 from ptycho_fast.io import hdf5, npz
 from ptycho_fast.io.layouts import as_coordinates, as_probe, grid_of
 from ptycho_fast.io.links import follow
-from ptycho_fast.io.listing import listed
+from ptycho_fast.io.listing import MOST, listed
 from ptycho_fast.io.masks import good_pixels
 from ptycho_fast.io.prepare import Recipe, as_ids, assemble, scaled, window
 from ptycho_fast.notices import warn
@@ -36,10 +36,10 @@ def locate(path: str | os.PathLike[str], key: str) -> tuple[str | os.PathLike[st
     return path, key
 
 
-def members(path: str | os.PathLike[str]) -> dict[str, hdf5.DataSet]:
-    """Return key -> what is known of each array of a file, reading none."""
+def members(path: str | os.PathLike[str], most: int | None = None) -> dict[str, hdf5.DataSet]:
+    """Return key -> what is known of each array of a file, or of the first few, reading none."""
     if hdf5.is_hdf5(path):
-        return hdf5.datasets(path)
+        return hdf5.datasets(path, most)
     return {
         key: hdf5.DataSet(member.shape, member.dtype, None, None)
         for key, member in npz.members(path).items()
@@ -160,7 +160,14 @@ def mask(
             msg = "invert_mask turns a mask over, so it needs mask=KEY."
             raise ValueError(msg)
         return None
-    return good_pixels(recipe.mask, array(path, recipe.mask), shape, invert=recipe.invert_mask)
+    return masked(path, recipe.mask, shape, invert=recipe.invert_mask)
+
+
+def masked(
+    path: str | os.PathLike[str], key: str, shape: tuple[int, ...], *, invert: bool = False
+) -> NDArray[np.bool_]:
+    """Read a mask by its name, True for good pixels."""
+    return good_pixels(key, array(path, key), shape, invert=invert)
 
 
 def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
@@ -169,7 +176,8 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         missing = [name for name in ("diffraction", "x", "y") if getattr(recipe, name) is None]
         msg = (
             f"{os.fspath(path)} has no layout that is known, so its arrays must be named: "
-            f"{', '.join(f'{name}=KEY' for name in missing)}. It has: {listed(members(path))}."
+            f"{', '.join(f'{name}=KEY' for name in missing)}. It has: "
+            f"{listed(members(path, MOST + 1))}."
         )
         raise KeyError(msg)
     if recipe.intensity is None:
