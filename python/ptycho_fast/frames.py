@@ -28,6 +28,8 @@ class Frames(ABC):
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
+    may_be_bad: bool = False
+    """Whether `read_good` may say of some pixel that it was not measured."""
 
     @abstractmethod
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
