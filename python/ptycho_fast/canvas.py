@@ -115,8 +115,9 @@ def canvas(positions: ArrayLike, N: int) -> Canvas:
     typical = float(np.quantile(away, MOST_LIE, method="lower")) + N
     strays = np.count_nonzero(away > STRAY * typical)
     if strays:
+        lie = "lies" if strays == 1 else "lie"
         warn(
-            f"{strays} of {len(positions)} positions lie far from all others: {where}, is the "
+            f"{strays} of {len(positions)} positions {lie} far from all others: {where}, is the "
             f"farthest, {away[farthest]:.6g} pixels from the middle, while {MOST_LIE:.0%} are "
             f"within {typical - N:.4g}. The canvas is {size} for that. {cure}"
         )
@@ -190,7 +191,7 @@ def _shared(first: int, size: int, length: int) -> tuple[slice, slice]:
     return slice(begin, end), slice(begin - first, end - first) if end > begin else slice(0)
 
 
-def lack(
+def overhang(
     positions: NDArray[np.float64],
     N: int,
     shape: tuple[int, int],
@@ -217,8 +218,8 @@ def lack(
     Examples
     --------
     >>> import numpy as np
-    >>> from ptycho_fast.canvas import lack
-    >>> lack(np.array([[3.0, 4.0]]), 8, (6, 20))
+    >>> from ptycho_fast.canvas import overhang
+    >>> overhang(np.array([[3.0, 4.0]]), 8, (6, 20))
     '1 pixel on the left and 2 pixels at the bottom'
     """
     first = positions.min(axis=0) - N // 2 - np.array(origin, np.float64)

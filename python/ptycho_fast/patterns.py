@@ -280,7 +280,7 @@ def mean_pattern(scan: Scan) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If a measured pixel is not finite, or all of them are 0.
+        If a measured pixel is not finite.
 
     Examples
     --------
@@ -307,9 +307,6 @@ def mean_pattern(scan: Scan) -> NDArray[np.float64]:
             f"{len(bad)} of {len(scan)} patterns are not finite, scan index {bad[0]} the "
             "first. Leave them out of the scan, or mask their pixels."
         )
-        raise ValueError(msg)
-    if not total[seen].any():
-        msg = f"All {len(scan)} patterns are dark: there is nothing to learn from."
         raise ValueError(msg)
     counted = seen & (times > 0)
     return np.where(counted, total, np.nan) / np.maximum(times, 1)

@@ -152,9 +152,7 @@ class Scan:
         listed = self.bad_pixels is not None and len(self.bad_pixels.pixels) > 0
         return listed or (isinstance(self.diffraction, Frames) and self.diffraction.may_be_bad)
 
-    def fill(
-        self, rows: NDArray[np.integer[Any]], out: NDArray[Any]
-    ) -> NDArray[np.bool_] | None:
+    def fill(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Read some patterns into an array, and say which pixels were measured in which.
 
         Of `measured` it is the part that differs from pattern to pattern: `mask` is left alone.
