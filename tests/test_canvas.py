@@ -233,6 +233,8 @@ def test_a_canvas_beyond_memory_is_refused_before_anything_is_computed(
     positions[40] = 5e8, -5e8
     with pytest.raises(ValueError, match="position 40, x = 5e"):
         model.infer(replace(scan, positions=positions), device="cpu")
+    with pytest.raises(ValueError, match="position 40, x = 5e"):
+        type(model)(N=N, width=8).train(replace(scan, positions=positions), device="cpu")
 
 
 def rectangle(scan: Any) -> Canvas:

@@ -343,8 +343,9 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the scan has no probe, another N, patterns that are not finite or fewer positions
-            than a batch, if there is no GPU, or `output` holds another run.
+            If the scan has no probe, another N, patterns that are not finite, fewer positions
+            than a batch or one so far away that no memory holds the image, if there is no GPU, or
+            `output` holds another run.
         FloatingPointError
             If the loss is not finite: it says in which batch. What was written stays.
         MemoryError
@@ -366,6 +367,7 @@ class PtychoModel:
         picture_every = as_count("picture_every", picture_every, least=0)
         accelerator = _accelerator(device)
         scan = self._as_scan(scan)
+        canvas(scan.positions, scan.N)  # what can't be imaged is said before hours of training
         channels = config.gridsize**2
         check_neighbors(neighbor_count, channels)
         members = channels if channels > 1 else config.overlap
