@@ -33,6 +33,8 @@ class Frames(ABC):
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
+    may_be_bad: bool = False
+    """Whether `read_good` may say of some pixel that it was not measured."""
 
     may_be_bad: bool = False
     """Whether `read_good` may find pixels that were not measured."""

@@ -16,11 +16,15 @@ from ptycho_fast.checks import (
     as_stack,
     as_threads,
 )
-from ptycho_fast.frames import Frames
+from ptycho_fast.frames import BLOCK_BYTES, Frames
 from ptycho_fast.memory import empty
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
+
+    from ptycho_fast.scan import Scan
 
 
 def gather_patterns(
@@ -226,3 +230,96 @@ def normalisation_scale(
         msg = f"All {indices.size} grouped patterns are zero, so there is no scale to normalise to."
         raise ValueError(msg)
     return np.float32(np.sqrt((N / 2) ** 2 / mean))
+
+
+def measured_energies(scan: Scan) -> NDArray[np.float64]:
+    """Sum the squares of what was measured of each pattern, in float64.
+
+    Parameters
+    ----------
+    scan : Scan
+        Bad pixels, of single patterns or by its mask, do not count. What is in a file is read
+        once, some at a time.
+
+    Returns
+    -------
+    ndarray, (n,), float64
+
+    Examples
+    --------
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.patterns import measured_energies
+    >>> measured_energies(pf.simulate_scan(n_positions=9, N=16, seed=0)).shape
+    (9,)
+    """
+    if isinstance(scan.diffraction, Frames) or not scan.may_have_bad_pixels:
+        # In a file's patterns bad pixels are 0.
+        return pattern_energies(scan.diffraction, mask=scan.mask)
+    energies = np.empty(len(scan))
+    for rows, block, _ in _blocks(scan):
+        energies[rows] = pattern_energies(block, mask=scan.mask)
+    return energies
+
+
+def mean_pattern(scan: Scan) -> NDArray[np.float64]:
+    """Average the intensity of each pixel over the patterns in which it was measured.
+
+    So its sum over some pixels is what a pattern has there in the mean, however many pixels are
+    bad in single patterns, and two scans can be compared over the pixels that both have.
+
+    Parameters
+    ----------
+    scan : Scan
+        Every pattern is looked at; what is in a file is read once, some at a time.
+
+    Returns
+    -------
+    ndarray, (N, N), float64
+        Counts; NaN where no pattern was measured.
+
+    Raises
+    ------
+    ValueError
+        If a measured pixel is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.patterns import mean_pattern
+    >>> scan = pf.simulate_scan(n_positions=100, N=16, photons=1e4, seed=0)
+    >>> bool(abs(np.nansum(mean_pattern(scan)) - 1e4) < 100)
+    True
+    """
+    total = np.zeros((scan.N, scan.N))
+    times = np.zeros((scan.N, scan.N), np.int64)
+    seen = np.ones((scan.N, scan.N), np.bool_) if scan.mask is None else scan.mask
+    bad: list[int] = []
+    for rows, block, good in _blocks(scan):
+        times += len(block) if good is None else np.count_nonzero(good, axis=0)
+        light = np.square(block, dtype=np.float64).sum(axis=0)
+        if not np.isfinite(light[seen]).all():
+            whole = np.isfinite(np.square(block[:, seen], dtype=np.float64)).all(axis=1)
+            bad += (rows.start + np.flatnonzero(~whole)).tolist()
+        total += light
+    if bad:
+        msg = (
+            f"{len(bad)} of {len(scan)} patterns are not finite, scan index {bad[0]} the "
+            "first. Leave them out of the scan, or mask their pixels."
+        )
+        raise ValueError(msg)
+    counted = seen & (times > 0)
+    return np.where(counted, total, np.nan) / np.maximum(times, 1)
+
+
+def _blocks(
+    scan: Scan,
+) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.bool_] | None]]:
+    """Read all patterns, some at a time, into one buffer: (rows, patterns, which were measured)."""
+    n, N, dtype = len(scan), scan.N, scan.diffraction.dtype
+    each = max(1, BLOCK_BYTES // max(1, N * N * dtype.itemsize))
+    buffer = np.empty((min(each, n), N, N), dtype)
+    for first in range(0, n, each):
+        rows = np.arange(first, min(first + each, n))
+        good = scan.fill(rows, buffer[: len(rows)])
+        yield slice(first, first + len(rows)), buffer[: len(rows)], good

@@ -137,19 +137,47 @@ class Scan:
         ((2, 16, 16), True)
         """
         rows = np.asarray(rows)
-        if isinstance(self.diffraction, Frames):
-            patterns = np.empty((len(rows), self.N, self.N), self.diffraction.dtype)
-            good = self.diffraction.read_good(rows, patterns)
-        else:
-            patterns, good = self.diffraction[rows], None
-        if self.bad_pixels is not None:
-            listed = self.bad_pixels.good(rows, self.N)
-            good = listed if good is None else good & listed
+        patterns = np.empty((len(rows), self.N, self.N), self.diffraction.dtype)
+        good = self.fill(rows, patterns)
         if self.mask is not None:
             good = self.mask[np.newaxis] if good is None else good & self.mask
         if good is not None:
             patterns[~np.broadcast_to(good, patterns.shape)] = 0
         return patterns, good
+
+    @property
+    def may_have_bad_pixels(self) -> bool:
+        """Whether some patterns may have bad pixels that others do not have."""
+        listed = self.bad_pixels is not None and len(self.bad_pixels.pixels) > 0
+        return listed or (isinstance(self.diffraction, Frames) and self.diffraction.may_be_bad)
+
+    def fill(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Read some patterns into an array, and say which pixels were measured in which.
+
+        Of `measured` it is the part that differs from pattern to pattern: `mask` is left alone.
+
+        Parameters
+        ----------
+        rows : ndarray, (k,), int
+            Which patterns.
+        out : ndarray, (k, N, N), C-contiguous, of the dtype of `diffraction`
+            Filled with amplitudes, 0 where a pattern's own pixel is bad.
+
+        Returns
+        -------
+        ndarray, (k, N, N), bool, or None
+            False where it is. None: none is.
+        """
+        good = None
+        if isinstance(self.diffraction, Frames):
+            good = self.diffraction.read_good(rows, out)
+        else:
+            np.take(self.diffraction, rows, axis=0, out=out, mode="clip")
+        if self.bad_pixels is not None and len(self.bad_pixels.pixels):
+            listed = self.bad_pixels.good(rows, self.N)
+            out[~listed] = 0
+            good = listed if good is None else good & listed
+        return good
 
     def subsample(self, n_subsample: int, seed: int | None = None) -> Scan:
         """Thin the scan before anything is grouped.

@@ -166,6 +166,8 @@ def _signature(
         kinds["probe"] = (probes[0].shape, np.result_type(*probes))
     if "scan_id" in made:
         kinds["scan_id"] = ((), np.int32)
+    if "good" in made:
+        kinds["good"] = (image, np.bool_)
     return {
         name: tf.TensorSpec((batch_size, *shape), dtype) for name, (shape, dtype) in kinds.items()
     }

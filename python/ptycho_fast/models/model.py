@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.canvas import canvas, overhang, place
 from ptycho_fast.checks import as_count
 from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.io import read_scan
 from ptycho_fast.io.atomic import replacing
-from ptycho_fast.patterns import pattern_energies
+from ptycho_fast.notices import warn
+from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.plot import plot_image
 from ptycho_fast.scan import Scan
 
@@ -92,17 +94,21 @@ class Reconstruction:
     Parameters
     ----------
     object : ndarray, (H, W), complex64, optional
-        ``object[row=y, column=x]`` on the grid of the positions; 0 where no patch lies. None if it
-        was not stitched.
+        ``object[row=y, column=x]``, as large as the windows of the scan reach
+        (`ptycho_fast.canvas.canvas`); 0 where no patch lies. None if it was not stitched.
     coverage : ndarray, (H, W), float32, optional
         How much probe intensity saw each pixel; 1 is one position at its brightest.
     metrics : dict
         ``pattern_correlation``: Pearson's, of measured and modelled amplitudes. With
-        ``scan.object`` also `ptycho_fast.metrics.Scores` of the image against it.
+        ``scan.object`` also `ptycho_fast.metrics.Scores` of the image against it, where both lie.
     patches : ndarray, (k, N, N), complex64, optional
         Of ``stitching=False``.
     positions : ndarray, (k, 2), float64, optional
         Of the patches.
+    origin : (int, int)
+        The pixel (x, y) of ``object[0, 0]``, on the grid of the positions and of ``scan.object``:
+        ``ptycho_fast.canvas.place(made.object, made.origin, scan.object.shape)`` is the image on
+        the object's own grid.
     """
 
     object: NDArray[np.complex64] | None
@@ -110,9 +116,12 @@ class Reconstruction:
     metrics: dict[str, Any]
     patches: NDArray[np.complex64] | None = None
     positions: NDArray[np.float64] | None = None
+    origin: tuple[int, int] = (0, 0)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``object.npy``, ``coverage.npy``, ``metrics.json`` and ``image.png``.
+
+        ``metrics.json`` says under ``origin`` where ``object[0, 0]`` lies.
 
         Parameters
         ----------
@@ -133,8 +142,9 @@ class Reconstruction:
             with replacing(folder / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
         with replacing(folder / "metrics.json") as file:
-            file.write((json.dumps(self.metrics, indent=2) + "\n").encode())
-        plot_image(self.object, self.coverage, folder / "image.png")
+            text = json.dumps({**self.metrics, "origin": list(self.origin)}, indent=2)
+            file.write((text + "\n").encode())
+        plot_image(self.object, self.coverage, folder / "image.png", origin=self.origin)
 
 
 class PtychoModel:
@@ -182,8 +192,9 @@ class PtychoModel:
     >>> scan = pf.simulate_scan(n_positions=64, N=16, seed=0)
     >>> model = PtychoModel(architecture="cnn", N=16, width=8)
     >>> history = model.train(scan, max_epochs=1)
-    >>> model.infer(scan).object.shape == scan.object.shape
-    True
+    >>> made = model.infer(scan)
+    >>> made.object.shape, made.origin
+    ((32, 32), (-1, -1))
     """
 
     def __init__(
@@ -232,6 +243,7 @@ class PtychoModel:
         )
         self.network: PatchNetwork | None = None
         self.mean_energy = math.nan
+        self.mean_pattern: NDArray[np.float64] | None = None
         # What is wrong with the architecture's options is said now.
         self._build(np.ones((1, N, N), np.complex64))
 
@@ -331,8 +343,9 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the scan has no probe, another N, patterns that are not finite or fewer positions
-            than a batch, if there is no GPU, or `output` holds another run.
+            If the scan has no probe, another N, patterns that are not finite, fewer positions
+            than a batch or one so far away that no memory holds the image, if there is no GPU, or
+            `output` holds another run.
         FloatingPointError
             If the loss is not finite: it says in which batch. What was written stays.
         MemoryError
@@ -354,6 +367,7 @@ class PtychoModel:
         picture_every = as_count("picture_every", picture_every, least=0)
         accelerator = _accelerator(device)
         scan = self._as_scan(scan)
+        canvas(scan.positions, scan.N)  # what can't be imaged is said before hours of training
         channels = config.gridsize**2
         check_neighbors(neighbor_count, channels)
         members = channels if channels > 1 else config.overlap
@@ -389,18 +403,24 @@ class PtychoModel:
         if checkpoint is not None:
             self._take(type(self).load(checkpoint.parent), checkpoint.parent)
             _look_at(checkpoint)
-        energy = self._mean_energy(scan)
+        pattern = _lit(scan)
         if self.network is None:
-            probe = scale_probe(_probe_of(scan), energy, scan.mask)
+            energy = float(np.nansum(pattern))
+            probe = scale_probe(_probe_of(scan), energy, np.isfinite(pattern))
             if refine_probe:
                 probe = self._refined_probe(scan, probe, refine_probe)
             self.network = self._build(probe)
-            self.mean_energy = energy
+            self.mean_energy, self.mean_pattern = energy, pattern
         network = self.network
         network.set_mask(scan.mask)
 
         feed = GroupedDataModule(
-            data, held_out, batch_size=batch_size, seed=config.seed, redraw=True
+            data,
+            held_out,
+            batch_size=batch_size,
+            seed=config.seed,
+            redraw=True,
+            fields=("good",) if scan.may_have_bad_pixels else (),
         )
         previous: list[NDArray[np.complex64]] = []
 
@@ -412,7 +432,8 @@ class PtychoModel:
             assert made.coverage is not None
             if folder is not None:
                 path = folder / f"epoch_{epochs:04d}.png"
-                plot_image(image, made.coverage, path, title=f"epoch {epochs}")
+                title = f"epoch {epochs}"
+                plot_image(image, made.coverage, path, title=title, origin=made.origin)
             correlation = made.metrics.get("amplitude_correlation")
             if correlation is None:
                 correlation = _correlation(image, previous[-1]) if previous else math.nan
@@ -469,7 +490,8 @@ class PtychoModel:
         Parameters
         ----------
         scan : Scan or path-like
-            Of the same N. Its photons may be other than those of training.
+            Of the same N. Its photons may be other than those of training, and so may its bad
+            pixels: exposures are compared over what both have.
         stitching : bool
             False for the patches as they come from the network.
         refine : int
@@ -485,9 +507,15 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the model was not trained, N differs, patterns are not finite, or there is no GPU.
+            If the model was not trained, N differs, patterns are not finite, there is no GPU, or
+            the image would not fit in memory.
         MemoryError
             If a GPU's memory does not suffice.
+
+        Warns
+        -----
+        UserWarning
+            If ``scan.object`` does not reach as far as the scan's windows: the image does.
         """
         network = self.network
         if network is None:
@@ -515,28 +543,34 @@ class PtychoModel:
             else None
         )
         rows = np.arange(len(scan))[:, np.newaxis] if groups is None else groups.indices
-        # What differs between the scans is taken to be the exposure.
-        exposure = math.sqrt(self._mean_energy(scan) / self.mean_energy)
+        area = canvas(scan.positions, scan.N)
+        on_canvas = area.local(scan.positions)
+        exposure = self._exposure(scan)
         before = next(network.parameters()).device
         trained = network.training
         network.to(where).eval().set_mask(scan.mask)
         probe = network.probe.detach() * exposure
         weight = network.weight.cpu().numpy()
-        stitcher = Stitcher(_shape(scan), scan.positions, weight) if stitching else None
+        stitcher = Stitcher(area.shape, on_canvas, weight) if stitching else None
         kept: list[NDArray[np.complex64]] = []
         fit = _Pearson()
         try:
             with torch.inference_mode():
                 for first in range(0, len(rows), AT_ONCE):
                     some = rows[first : first + AT_ONCE]
-                    patterns = np.asarray(scan.diffraction[some.reshape(-1)], np.float32)
+                    patterns, counted = scan.measured(some.reshape(-1))
+                    shape = (*some.shape, *patterns.shape[1:])
                     amplitude = torch.from_numpy(
-                        patterns.reshape(*some.shape, *patterns.shape[1:])
+                        np.asarray(patterns, np.float32).reshape(shape)
                     ).to(where)
-                    positions = scan.positions[some].transpose(0, 2, 1)
-                    made = network(amplitude / exposure, positions)[-1]
+                    good = None
+                    if counted is not None and scan.may_have_bad_pixels:
+                        good = torch.from_numpy(np.broadcast_to(counted, patterns.shape).copy())
+                        good = good.reshape(shape).to(where)
+                    positions = on_canvas[some].transpose(0, 2, 1)
+                    made = network(amplitude / exposure, positions, good)[-1]
                     modelled = diffract(made, probe).sqrt()
-                    fit.add(amplitude, modelled, network.mask)
+                    fit.add(amplitude, modelled, network.mask if good is None else good)
                     patches = made.flatten(0, 1).cpu().numpy()
                     if stitcher is None:
                         kept.append(patches)
@@ -557,11 +591,16 @@ class PtychoModel:
         if refine:
             start = np.where(coverage > 0, image, 1).astype(np.complex64)
             refined = refine_classically(
-                scan, start, probe.cpu().numpy(), passes=refine, device=where
+                scan,
+                start,
+                probe.cpu().numpy(),
+                passes=refine,
+                origin=area.origin,
+                device=where,
             )
             image = np.where(coverage > 0, refined.object, 0).astype(np.complex64)
-        metrics.update(_scores(image, scan))
-        return Reconstruction(image, coverage, metrics)
+        metrics.update(_scores(image, area.origin, scan))
+        return Reconstruction(image, coverage, metrics, origin=area.origin)
 
     # --- files ---------------------------------------------------------------------------------
 
@@ -583,7 +622,9 @@ class PtychoModel:
         if self.network is None:
             msg = "There is nothing to save: this model was not trained."
             raise ValueError(msg)
-        save_model(Path(folder), self.model_config, self.network, self.mean_energy)
+        save_model(
+            Path(folder), self.model_config, self.network, self.mean_energy, self.mean_pattern
+        )
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> PtychoModel:
@@ -613,6 +654,7 @@ class PtychoModel:
         network = model._build(saved.probe)
         put_weights(network, saved.weights, Path(folder))
         model.network, model.mean_energy = network.eval(), saved.mean_energy
+        model.mean_pattern = saved.mean_pattern
         return model
 
     # --- what they share -----------------------------------------------------------------------
@@ -641,29 +683,33 @@ class PtychoModel:
             raise ValueError(msg)
         return scan
 
-    def _mean_energy(self, scan: Scan) -> float:
-        """Return the counts of a pattern, in the mean; every pattern is looked at."""
-        energies = scan.energies
-        if energies is None:
-            energies = pattern_energies(scan.diffraction, mask=scan.mask)
-        bad = np.flatnonzero(~np.isfinite(energies))
-        if len(bad):
+    def _exposure(self, scan: Scan) -> float:
+        """Return by what the amplitudes of a scan are larger than those of the training.
+
+        What differs between the scans is taken to be the exposure, of the pixels that both have.
+        """
+        its, mine = _lit(scan), self.mean_pattern
+        if mine is None:  # a model of an older version says no more than the sum
+            return math.sqrt(float(np.nansum(its)) / self.mean_energy)
+        both = np.isfinite(its) & np.isfinite(mine)
+        light = float(its[both].sum()), float(mine[both].sum())
+        if min(light) <= 0:
             msg = (
-                f"{len(bad)} of {len(scan)} patterns are not finite, scan index {bad[0]} the "
-                "first. Leave them out of the scan, or mask their pixels."
+                f"The scan and the one that the model was trained on have {np.count_nonzero(both)} "
+                f"good pixels in common, and no light on them ({light[0]:.3g} and {light[1]:.3g} "
+                "counts a pattern), so their exposures can't be compared. Is the mask right?"
             )
             raise ValueError(msg)
-        mean = float(energies.mean())
-        if mean == 0:
-            msg = f"All {len(scan)} patterns are dark: there is nothing to learn from."
-            raise ValueError(msg)
-        return mean
+        return math.sqrt(light[0] / light[1])
 
     def _refined_probe(
         self, scan: Scan, probe: NDArray[np.complex64], passes: int
     ) -> NDArray[np.complex64]:
-        start = np.ones(_shape(scan), np.complex64)
-        found = refine_classically(scan, start, probe, passes=passes, refine_probe=True)
+        area = canvas(scan.positions, scan.N)
+        start = np.ones(area.shape, np.complex64)
+        found = refine_classically(
+            scan, start, probe, passes=passes, refine_probe=True, origin=area.origin
+        )
         logger.info(
             "probe: %d classical passes, residual %.3f -> %.3f",
             passes,
@@ -687,6 +733,7 @@ class PtychoModel:
             msg = f"{folder} holds a run of another model: {listed}. Use another folder."
             raise ValueError(msg)
         self.network, self.mean_energy = other.network, other.mean_energy
+        self.mean_pattern = other.mean_pattern
 
 
 class _Pearson:
@@ -696,6 +743,7 @@ class _Pearson:
         self._sums = np.zeros(6)
 
     def add(self, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Add numbers where a mask of their last axes is True."""
         if mask is not None:
             a, b = a[..., mask], b[..., mask]
         parts = (a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum())
@@ -705,6 +753,15 @@ class _Pearson:
         n, a, b, aa, bb, ab = self._sums
         spread = (aa - a * a / n) * (bb - b * b / n)
         return float((ab - a * b / n) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _lit(scan: Scan) -> NDArray[np.float64]:
+    """Return the mean pattern of a scan; every pattern is looked at."""
+    pattern = mean_pattern(scan)
+    if not np.nansum(pattern) > 0:
+        msg = f"All {len(scan)} patterns are dark: there is nothing to learn from."
+        raise ValueError(msg)
+    return pattern
 
 
 def _probe_of(scan: Scan) -> NDArray[np.complexfloating]:
@@ -733,14 +790,6 @@ def _accelerator(device: str) -> str:
         msg = "device='gpu' was asked for, but PyTorch finds no GPU. Pass 'cpu' or 'auto'."
         raise ValueError(msg)
     return "gpu" if there and device != "cpu" else "cpu"
-
-
-def _shape(scan: Scan) -> tuple[int, int]:
-    """Return the rows and columns of a scan's object."""
-    if scan.object is not None:
-        return scan.object.shape[0], scan.object.shape[1]
-    width, height = (math.ceil(most + scan.N / 2) + 1 for most in scan.positions.max(axis=0))
-    return height, width
 
 
 def _checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
@@ -772,13 +821,20 @@ def _look_at(checkpoint: Path) -> None:
         raise ValueError(msg) from error
 
 
-def _scores(image: NDArray[np.complex64], scan: Scan) -> dict[str, Any]:
+def _scores(image: NDArray[np.complex64], origin: tuple[int, int], scan: Scan) -> dict[str, Any]:
+    """Score an image against the scan's object, where the object lies."""
     if scan.object is None:
         return {}
+    shape = (scan.object.shape[0], scan.object.shape[1])
+    if beyond := overhang(scan.positions, scan.N, shape):
+        warn(
+            f"The scan's object of {shape[0]} x {shape[1]} pixels is too small: the windows reach "
+            f"beyond it, {beyond}. The image holds all of them; it is scored where both lie."
+        )
     from ptycho_fast.metrics import score  # noqa: PLC0415
 
     try:
-        return score(image, scan.object, scan.positions, scan.N).as_dict()
+        return score(place(image, origin, shape), scan.object, scan.positions, scan.N).as_dict()
     except ValueError as error:  # an image too small to be scored is an image all the same
         logger.warning("The image was not scored: %s", error)
         return {}

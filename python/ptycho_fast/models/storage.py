@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ptycho_fast._core import __version__
 from ptycho_fast.io.atomic import replacing
@@ -32,12 +33,19 @@ except ModuleNotFoundError as error:
 FORMAT = 1
 CONFIG, PROBE, WEIGHTS = "config.json", "probe.npy", "model.safetensors"
 
+MEAN_PATTERN = "mean_pattern"
+"""Kept with the weights, -1 where nothing was measured; older models have none."""
+
 PROBE_WEIGHTS = "probe_parts"
 """The probe is a file of its own, which other programs read."""
 
 
 def save_model(
-    folder: Path, config: ModelConfig, network: PatchNetwork, mean_energy: float
+    folder: Path,
+    config: ModelConfig,
+    network: PatchNetwork,
+    mean_energy: float,
+    mean_pattern: NDArray[np.float64] | None = None,
 ) -> None:
     """Write a model's three files, the configuration last.
 
@@ -48,6 +56,8 @@ def save_model(
     network : PatchNetwork
     mean_energy : float
         Counts of a pattern in the mean, which the probe is scaled to.
+    mean_pattern : ndarray, (N, N), float64, optional
+        Where on the detector they fell; NaN where nothing was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -55,6 +65,9 @@ def save_model(
         for name, tensor in network.state_dict().items()
         if name != PROBE_WEIGHTS
     }
+    if mean_pattern is not None:
+        counts = np.where(np.isfinite(mean_pattern), mean_pattern, -1).astype(np.float32)
+        weights[MEAN_PATTERN] = torch.from_numpy(counts)
     parts = network.probe_parts.detach().cpu().contiguous().numpy()
     with replacing(folder / WEIGHTS) as file:
         file.write(save(weights))
@@ -82,12 +95,15 @@ class SavedModel(NamedTuple):
     probe : ndarray, (modes, N, N), complex64
     weights : dict of tensor
         By name; `put_weights` takes them.
+    mean_pattern : ndarray, (N, N), float64, or None
+        As of `save_model`.
     """
 
     arguments: dict[str, Any]
     mean_energy: float
     probe: NDArray[np.complex64]
     weights: dict[str, Tensor]
+    mean_pattern: NDArray[np.float64] | None = None
 
 
 def read_model(folder: Path) -> SavedModel:
@@ -136,7 +152,14 @@ def read_model(folder: Path) -> SavedModel:
         weights = load(weight_bytes)
     except SafetensorError as error:
         raise _damaged(folder / WEIGHTS, error) from None
-    return SavedModel(arguments, mean_energy, probe, weights)
+    held = weights.pop(MEAN_PATTERN, None)
+    if held is None:
+        return SavedModel(arguments, mean_energy, probe, weights)
+    counts = held.double().numpy()
+    if counts.shape != (N, N) or not np.isfinite(counts).all():
+        raise _damaged(folder / WEIGHTS, f"the mean pattern has shape {counts.shape}, N={N!r}")
+    pattern = np.where(counts < 0, np.nan, counts)
+    return SavedModel(arguments, mean_energy, probe, weights, pattern)
 
 
 def put_weights(network: PatchNetwork, weights: dict[str, Tensor], folder: Path) -> None:

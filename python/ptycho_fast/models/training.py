@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
     raise ImportError(msg) from None
 
 from ptycho_fast.io.atomic import replacing
-from ptycho_fast.models.physics import Canvas, diffract, diffraction_loss
+from ptycho_fast.models.physics import GroupCanvas, diffract, diffraction_loss
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
@@ -100,17 +100,19 @@ class Reconstructor(LightningModule):
     def transfer_batch_to_device(
         self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int
     ) -> dict[str, Tensor]:
-        """Move the patterns; positions are wanted where they are."""
-        moved = self.network.probe_parts.device if device is None else device
-        patterns = batch["diffraction"].to(moved, non_blocking=True)
-        return {**batch, "diffraction": patterns}
+        """Move the patterns and what is good of them; positions are wanted where they are."""
+        there = self.network.probe_parts.device if device is None else device
+        return {
+            name: value.to(there, non_blocking=True) if name in ("diffraction", "good") else value
+            for name, value in batch.items()
+        }
 
     def _losses(
         self, batch: dict[str, Tensor], least_exposure: float = 1.0
     ) -> tuple[list[Tensor], Tensor]:
         """Return what each stage's patches cost, and the last of them."""
         network = self.network
-        amplitude = batch["diffraction"].float()
+        amplitude, good = batch["diffraction"].float(), batch.get("good")
         seen = amplitude
         if least_exposure < 1:
             # A function of seed, step and rank, so that a run that goes on sees the same.
@@ -120,17 +122,17 @@ class Reconstructor(LightningModule):
             seen = thin(amplitude, least_exposure, generator)
         positions = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
         if network.channels == amplitude.shape[1]:
-            made = network(seen, positions)
+            made = network(seen, positions, good)
         else:
             # The network sees single patterns, and is held to what their neighbours show: a
             # pattern alone leaves open how much of it modulus and how much phase has made.
-            alone = network(seen.flatten(0, 1).unsqueeze(1))
-            canvas = Canvas(positions, network.weight)
+            alone = network(*_one_by_one(seen, good))
+            canvas = GroupCanvas(positions, network.weight)
             made = [patches.view_as(amplitude) for patches in alone]
             made = made[:1] + [canvas.merge(patches) for patches in made]
         probe = network.probe
         losses = [
-            diffraction_loss(diffract(patches, probe), amplitude, self.loss, network.mask)
+            diffraction_loss(diffract(patches, probe), amplitude, self.loss, network.mask, good)
             for patches in made
         ]
         return losses, made[-1].detach()
@@ -156,11 +158,11 @@ class Reconstructor(LightningModule):
 
     def _variation(self, batch: dict[str, Tensor]) -> float:
         """Of patches as they are made: on a canvas, even one image differs from place to place."""
-        network, amplitude = self.network, batch["diffraction"].float()
-        if network.channels != amplitude.shape[1]:
-            amplitude = amplitude.flatten(0, 1).unsqueeze(1)
+        network, amplitude, good = self.network, batch["diffraction"].float(), batch.get("good")
+        alone = network.channels != amplitude.shape[1]
+        seen = _one_by_one(amplitude, good) if alone else (amplitude, None, good)
         with torch.no_grad():
-            return variation(network(amplitude)[-1], network.weight)
+            return variation(network(*seen)[-1], network.weight)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the last stage's loss."""
@@ -230,6 +232,12 @@ class Reconstructor(LightningModule):
                 "epoch before is kept."
             )
         raise FloatingPointError(msg)
+
+
+def _one_by_one(amplitude: Tensor, good: Tensor | None) -> tuple[Tensor, None, Tensor | None]:
+    """Return what a network of single patterns takes of groups of several."""
+    alone = None if good is None else good.flatten(0, 1).unsqueeze(1)
+    return amplitude.flatten(0, 1).unsqueeze(1), None, alone
 
 
 def thin(amplitude: Tensor, least_exposure: float, generator: torch.Generator) -> Tensor:
