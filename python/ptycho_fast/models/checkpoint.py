@@ -90,7 +90,9 @@ def damaged(checkpoint: Path, error: Exception) -> ValueError:
     error : Exception
         What came of it.
     """
-    why = str(error) if type(error) is ValueError else repr(error)
+    why = f"it lacks {error}" if isinstance(error, KeyError) else repr(error)
+    if type(error) is ValueError:
+        why = str(error)
     return ValueError(
         f"{checkpoint} is damaged: {why:.300}. The model beside it may be whole: "
         "PtychoModel.load reads it, and train goes on from there with another output."

@@ -222,7 +222,7 @@ class PtychoModel:
         if not isinstance(learning_rate, float | int) or not 0 < learning_rate < 1:
             msg = f"learning_rate must be between 0 and 1, got {learning_rate!r}."
             raise ValueError(msg)
-        if not 0 < least_exposure <= 1:
+        if not isinstance(least_exposure, float | int) or not 0 < least_exposure <= 1:
             msg = f"least_exposure must be more than 0 and at most 1, got {least_exposure!r}."
             raise ValueError(msg)
         self.model_config = ModelConfig(

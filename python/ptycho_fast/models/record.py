@@ -182,9 +182,8 @@ def _short(value: Any) -> Any:
 
 
 def _read(path: Path) -> RunRecord:
-    text = read_text(path)
     try:
-        held = json.loads(text)
+        held = json.loads(read_text(path))
         found = held.pop("format")
         del held["ptycho_fast"]
         record = RunRecord(**held)

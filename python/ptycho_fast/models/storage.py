@@ -228,8 +228,12 @@ def check_weights(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> N
         its = found[name]
         shape, dtype = tuple(tensor.shape), tensor.dtype
         if not isinstance(its, torch.Tensor) or (tuple(its.shape), its.dtype) != (shape, dtype):
-            kind = f"{its.dtype} of shape {tuple(its.shape)}" if hasattr(its, "dtype") else its
-            raise ValueError(f"{name!r} is {kind!s:.99}, and the network's is {dtype} of {shape}")
+            kind = repr(its)[:99]
+            if isinstance(its, torch.Tensor):
+                kind = f"{its.dtype} of shape {tuple(its.shape)}"
+            raise ValueError(
+                f"{name!r} is {kind}, and that of this network {dtype} of shape {shape}"
+            )
         if not bool(torch.isfinite(its).all()):
             raise ValueError(f"{name!r} holds NaN or infinity")
 
@@ -246,17 +250,13 @@ def read_text(path: Path) -> str:
     OSError
         If it is missing, no regular file, or cannot be read.
     ValueError
-        If it is longer than any such file, or no text.
+        If it is longer than any such file, or no text; the file is not named.
     """
-    return _bytes(path, MOST_TEXT).decode()
-
-
-def _bytes(path: Path, most: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise _damaged(path, f"it holds {size} bytes, more than the {most} that can be right")
-        return file.read()
+        if size > MOST_TEXT:
+            raise ValueError(f"it holds {size} bytes, more than the {MOST_TEXT} that can be right")
+        return file.read().decode()
 
 
 def _safetensors() -> Any:
@@ -270,12 +270,18 @@ def _safetensors() -> Any:
 
 
 def _present(folder: Path, name: str, most: int = MOST_TEXT) -> bytes:
+    path = folder / name
     try:
-        return _bytes(folder / name, most)
+        file = open_regular(path)
     except FileNotFoundError:
-        msg = f"{folder / name} is missing: {folder} is not the folder of a trained model."
+        msg = f"{path} is missing: {folder} is not the folder of a trained model."
         raise ValueError(msg) from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise _damaged(path, f"it holds {size} bytes, more than the {most} that can be right")
+        return file.read()
 
 
 def _damaged(path: Path, why: object) -> ValueError:
-    return ValueError(f"{path} is damaged: {why}. Train again, or copy the folder again.")
+    return ValueError(f"{path} is damaged: {why!s:.300}. Train again, or copy the folder again.")

@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.models.checkpoint import CHECKPOINT, damaged
 from ptycho_fast.models.physics import Canvas, diffract, diffraction_loss
-from ptycho_fast.models.storage import read_text
+from ptycho_fast.models.storage import check_weights, read_text
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
@@ -316,6 +316,7 @@ class Watch(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up the history where the checkpoint ends."""
         if trainer.current_epoch:
+            check_optimizer(trainer.optimizers[0])
             self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
             # A checkpoint is written before a schedule that follows the loss has heard of it.
             for config in trainer.lr_scheduler_configs if self.rows else ():
@@ -395,6 +396,32 @@ class Watch(Callback):
                 "pattern. Another seed or a lower learning rate may help, unless the object is as "
                 "faint as that.",
             )
+
+
+def check_optimizer(adam: torch.optim.Optimizer) -> None:
+    """Refuse what training has not written: Adam's fused step reads beyond a wrong shape.
+
+    Parameters
+    ----------
+    adam : torch.optim.Optimizer
+        As a checkpoint has left it.
+
+    Raises
+    ------
+    ValueError
+        If options, names, shapes or dtypes are not those of Adam, or numbers are not finite.
+    """
+    for group in adam.param_groups:
+        its = {name: group.get(name) for name in adam.defaults if name != "lr"}
+        rate = group.get("lr")
+        if any(its[name] != adam.defaults[name] for name in its) or not isinstance(rate, float):
+            raise ValueError("its optimizer is not the one of training")
+        for p in group["params"]:
+            state = adam.state.get(p, {})
+            check_weights(state, {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p})
+            for name, tensor in state.items():
+                # Of its own memory, in the order of the weight's.
+                state[name] = torch.empty_like(p if tensor.ndim else tensor).copy_(tensor)
 
 
 def read_history(folder: Path, done: int) -> list[dict[str, Any]]:
