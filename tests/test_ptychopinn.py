@@ -218,10 +218,10 @@ def test_a_stack_of_another_size() -> None:
         make_record(30).generate_grouped_data(16)
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.float16, np.complex64])
+@pytest.mark.parametrize("dtype", [np.complex64, object, "U1"])
 def test_a_stack_of_another_dtype(dtype: Any) -> None:
     record = make_record(30, diff3d=np.ones((30, 8, 8), dtype))
-    with pytest.raises(ValueError, match=f"float32, float64 or uint16.*{np.dtype(dtype)}"):
+    with pytest.raises(ValueError, match="diffraction must be real numbers of up to 64 bits"):
         record.generate_grouped_data(8)
 
 

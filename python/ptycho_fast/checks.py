@@ -21,6 +21,7 @@ MOST = 2**31 - 1
 """Indices are int32, so nothing can be counted beyond this."""
 
 STACK_DTYPES = (np.float32, np.float64, np.uint16)
+"""As which amplitudes are kept when a file is read; others become float32."""
 
 
 def as_count(name: str, value: object, *, least: int = 1, most: int = MOST) -> int:
@@ -117,16 +118,22 @@ def as_object(object: ArrayLike) -> NDArray[np.complex64]:
 
 
 def as_stack(diffraction: ArrayLike) -> NDArray[Any]:
-    """Return patterns as C-contiguous ``(n, N, N)`` of float32, float64 or uint16."""
+    """Return patterns as C-contiguous ``(n, N, N)`` of real numbers in the machine's byte order."""
     array = _as_array("diffraction", diffraction)
     if array.ndim != 3 or array.shape[1] != array.shape[2] or array.shape[1] == 0:
         msg = f"diffraction must be (n, N, N), got shape {array.shape}."
         raise ValueError(msg)
-    native = array.dtype.newbyteorder("=")
-    if native not in STACK_DTYPES:
-        msg = f"diffraction must be float32, float64 or uint16 amplitudes, got {array.dtype}."
+    as_real_dtype("diffraction", array.dtype)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def as_real_dtype(what: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype that a detector may give: bool, or real numbers of up to 8 bytes."""
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        hint = " Use float64." if dtype.kind == "f" else ""
+        msg = f"{what} must be real numbers of up to 64 bits, got {dtype}.{hint}"
         raise ValueError(msg)
-    return np.ascontiguousarray(array, dtype=native)
+    return dtype
 
 
 def as_mask(mask: ArrayLike, N: int) -> NDArray[np.bool_]:

@@ -36,8 +36,8 @@ def gather_patterns(
 
     Parameters
     ----------
-    diffraction : array_like, (n, N, N), float32, float64 or uint16
-        The patterns of the scan.
+    diffraction : array_like, (n, N, N), real
+        The patterns of the scan, of any real dtype of up to 64 bits.
     indices : array_like, (B, C), integers in 0..n-1
         The groups.
     scale : float or array_like, (B,), optional
@@ -72,6 +72,7 @@ def gather_patterns(
            [9., 1.]], dtype=float32)
     """
     stack = as_stack(diffraction)
+    words, kind = _words(stack)
     indices = as_indices("indices", indices, 2, len(stack))
     B, C = indices.shape
     N = stack.shape[1]
@@ -82,7 +83,9 @@ def gather_patterns(
         scales = np.array(np.broadcast_to(as_real("scale", scale), B), dtype=np.float32)
     good = None if mask is None else as_mask(mask, N)
     if gathered.size:
-        _core.gather_patterns(stack, indices, gathered, scales, good, as_threads(num_threads))
+        filled = gathered if scale is not None else _words(gathered)[0]
+        threads = as_threads(num_threads)
+        _core.gather_patterns(words, kind, indices, filled, scales, good, threads)
     return gathered
 
 
@@ -93,7 +96,7 @@ def gather_normalised(
 
     Parameters
     ----------
-    diffraction : array_like, (n, N, N), float32, float64 or uint16
+    diffraction : array_like, (n, N, N), real
         The patterns of the scan; those in no group are not read.
     indices : array_like, (B, C), integers in 0..n-1
         The groups.
@@ -128,12 +131,14 @@ def gather_normalised(
     used[indices] = True
     rows = np.flatnonzero(used).astype(np.int32)
     energies = np.zeros(len(stack))
-    energies[rows] = _core.pattern_energies(stack, rows, None, None)
+    words, kind = _words(stack)
+    energies[rows] = _core.pattern_energies(words, kind, rows, None, None)
     scale = normalisation_scale(energies, indices, N)
     shape = (len(indices), N, N, indices.shape[1])
     gathered, normalised = empty(shape, stack.dtype), empty(shape, np.float32)
     if gathered.size:
-        _core.gather_twice(stack, indices, gathered, normalised, float(scale), None)
+        copied, _ = _words(gathered)
+        _core.gather_twice(words, kind, indices, copied, normalised, float(scale), None)
     return gathered, normalised
 
 
@@ -147,7 +152,7 @@ def pattern_energies(
 
     Parameters
     ----------
-    diffraction : array_like or Frames, (n, N, N), float32, float64 or uint16
+    diffraction : array_like or Frames, (n, N, N), real
         The patterns of the scan. What is in a file is read once, some at a time.
     mask : array_like, (N, N), bool, optional
         False for pixels that do not count.
@@ -177,7 +182,12 @@ def pattern_energies(
         return energies
     stack = as_stack(diffraction)
     good = None if mask is None else as_mask(mask, stack.shape[1])
-    return _core.pattern_energies(stack, None, good, as_threads(num_threads))
+    return _core.pattern_energies(*_words(stack), None, good, as_threads(num_threads))
+
+
+def _words(stack: NDArray[Any]) -> tuple[NDArray[np.unsignedinteger[Any]], str]:
+    """Return numbers as unsigned words of their size, and what they mean, as "f4"."""
+    return stack.view(f"u{stack.itemsize}"), stack.dtype.str[1:]
 
 
 def normalisation_scale(

@@ -25,6 +25,7 @@ from ptycho_fast.checks import (
     as_count,
     as_indices,
     as_patch_positions,
+    as_real_dtype,
     as_stack,
     as_valid_positions,
     join_coordinates,
@@ -124,7 +125,7 @@ class RawData:
         Positions in pixels of the object grid: x along columns, y along rows.
     xcoords_start, ycoords_start : array_like, (n,), real, or None
         The positions as they were planned.
-    diff3d : ndarray, (n, N, N), float32, float64 or uint16, or None
+    diff3d : ndarray, (n, N, N), of any real dtype of up to 64 bits, or None
         Measured **amplitude** of each position.
     probeGuess : ndarray, (N, N) or (modes, N, N), complex, or None
         The illumination.
@@ -788,13 +789,13 @@ def normalize_data(dset: Mapping[str, Any], N: int) -> NDArray[np.float32]:
     Parameters
     ----------
     dset : mapping
-        ``dset['diffraction']``, (B, N, N, C), real, is read.
+        ``dset['diffraction']``, (B, N, N, C) or (n, N, N), of any real dtype, is read.
     N : int
         Pixels per side of a pattern.
 
     Returns
     -------
-    ndarray, (B, N, N, C), float32
+    ndarray, as ``dset['diffraction']``, float32
         ``X_full``.
 
     Raises
@@ -812,13 +813,12 @@ def normalize_data(dset: Mapping[str, Any], N: int) -> NDArray[np.float32]:
     np.float32(0.5)
     """
     diffraction = np.asarray(dset["diffraction"])
-    if diffraction.ndim != 4 or diffraction.dtype.kind not in "fiu":
-        msg = (
-            "dset['diffraction'] must be (B, N, N, C) real numbers, got shape "
-            f"{diffraction.shape} of {diffraction.dtype}."
-        )
+    as_real_dtype("dset['diffraction']", diffraction.dtype)
+    if diffraction.ndim not in (3, 4):
+        msg = f"dset['diffraction'] must be (B, N, N, C) or (n, N, N), got {diffraction.shape}."
         raise ValueError(msg)
-    energies = np.einsum("bijc,bijc->bc", diffraction, diffraction, dtype=np.float64).ravel()
+    channels = diffraction if diffraction.ndim == 4 else diffraction[..., np.newaxis]
+    energies = np.einsum("bijc,bijc->bc", channels, channels, dtype=np.float64).ravel()
     scale = normalisation_scale(energies, np.arange(energies.size), N)
     X_full = diffraction.astype(np.float32)
     X_full *= scale
