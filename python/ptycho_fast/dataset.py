@@ -25,7 +25,12 @@ from ptycho_fast.grouping import (
     relative_coordinates,
 )
 from ptycho_fast.patches.cpu import extract_patches
-from ptycho_fast.patterns import gather_patterns, normalisation_scale, pattern_energies
+from ptycho_fast.patterns import (
+    brought_energies,
+    gather_patterns,
+    normalisation_scale,
+    pattern_energies,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -590,8 +595,8 @@ class _Part:
 
     def energies(self) -> NDArray[np.float64]:
         with self.shared.lock:
-            if self.scan.energies is not None:
-                return self.scan.energies
+            if self.shared.energies is None:
+                self.shared.energies = brought_energies(self.scan)
             if self.shared.energies is None:
                 logger.info(
                     "normalize: one pass over %d patterns (%.0f MB) for their energies; "

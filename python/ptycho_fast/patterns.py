@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,13 @@ from ptycho_fast.memory import empty
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
+
+LOOKED_AT = 16
+"""Patterns whose energy is compared with what a scan brought."""
 
 
 def gather_patterns(
@@ -236,3 +244,49 @@ def normalisation_scale(
         msg = f"All {indices.size} grouped patterns are zero, so there is no scale to normalise to."
         raise ValueError(msg)
     return np.float32(np.sqrt((N / 2) ** 2 / mean))
+
+
+def brought_energies(scan: Scan) -> NDArray[np.float64] | None:
+    """Return the energies that a scan brought, if they are those of its patterns.
+
+    A few patterns are looked at: who exchanges the patterns or the mask of a scan
+    (`dataclasses.replace`, a file that was changed in place) may leave the energies as they were.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+
+    Returns
+    -------
+    ndarray, (n,), float64, or None
+        None if it brought none, or others, which the log says.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.patterns import brought_energies, pattern_energies
+    >>> scan = pf.simulate_scan(n_positions=9, N=16, seed=0)
+    >>> scan = dataclasses.replace(scan, energies=pattern_energies(scan.diffraction))
+    >>> bool((brought_energies(scan) == scan.energies).all())
+    True
+    >>> brought_energies(dataclasses.replace(scan, diffraction=3 * scan.diffraction)) is None
+    True
+    """
+    if scan.energies is None or len(scan) == 0:
+        return scan.energies
+    rows = np.unique(np.linspace(0, len(scan) - 1, LOOKED_AT).astype(np.int64))
+    found, brought = pattern_energies(scan.measured(rows)[0]), scan.energies[rows]
+    differ = ~np.isclose(found, brought, rtol=1e-6, atol=0, equal_nan=True)
+    if not differ.any():
+        return scan.energies
+    first = int(np.argmax(differ))
+    logger.info(
+        "The scan's energies are not those of its patterns (pattern %d: %g, and not %g): they are "
+        "computed again.",
+        rows[first],
+        found[first],
+        brought[first],
+    )
+    return None

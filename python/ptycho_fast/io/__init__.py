@@ -13,7 +13,7 @@ import numpy as np
 from ptycho_fast.frames import Frames
 from ptycho_fast.io import cxi, hdf5, named, npz, ptychodus
 from ptycho_fast.io.prepare import PreparedFrames, Recipe
-from ptycho_fast.patterns import pattern_energies
+from ptycho_fast.patterns import brought_energies, pattern_energies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +82,8 @@ def read_scan(
         Read the patterns into memory. False leaves them in the file (`ptycho_fast.frames.Frames`)
         until they are wanted, some at a time.
     allow_pickle : bool
-        Unpickle what needs it. A pickle runs code: only for files you trust.
+        Unpickle what needs it. A pickle runs code: only for files you trust. ``_metadata`` of plain
+        values is read without.
     intensity, counts : bool, optional
         True: the patterns are counts, whose square roots are taken. False: they are amplitudes.
         Two names for the same. It is never guessed.
@@ -243,7 +244,7 @@ def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
     ValueError
         If an entry of ``metadata`` is no array of numbers or text.
     """
-    npz.write(scan, path)
+    npz.write(replace(scan, energies=brought_energies(scan)), path)
 
 
 def convert(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import shutil
@@ -17,16 +18,17 @@ import numpy as np
 
 from ptycho_fast.checks import STACK_DTYPES, as_mask, as_real, join_coordinates
 from ptycho_fast.frames import BLOCK_BYTES, FileFrames, Frames
-from ptycho_fast.io import cache
+from ptycho_fast.io import about, cache
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.io.npy import read_header, write_stack
-from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger("ptycho_fast")
 
 COPY_BYTES = 2**20
 """What is unpacked at a time: it stays in the processor's cache."""
@@ -37,9 +39,17 @@ GATHERED_BYTES = 2**25
 PATTERN_KEYS = ("diff3d", "diffraction")
 """The first wins where a file has both."""
 
+ENERGIES_OF = "pattern_energies_of"
+"""Checksums of what the energies were computed from, and of themselves, beside them in a file."""
+
 SCAN_KEYS = (
     "xcoords", "ycoords", *PATTERN_KEYS, "probeGuess", "objectGuess",
     "xcoords_start", "ycoords_start", "scan_index", "detector_mask", "pattern_energies",
+    ENERGIES_OF,
+)  # fmt: skip
+
+ENERGY_SOURCES = (
+    *PATTERN_KEYS, "detector_mask", "bad_pixel_starts", "bad_pixel_numbers", "pattern_energies",
 )  # fmt: skip
 
 
@@ -160,18 +170,14 @@ def read(
         del pattern_keys[1:]  # the same twice
     arrays = {}
     for key, member in found.items():
-        if member.dtype.hasobject and not allow_pickle:
-            if key != "_metadata":
-                msg = (
-                    f"{os.fspath(path)}: {key!r} is a pickled object, and unpickling runs code. "
-                    "If you trust the file, pass allow_pickle=True."
-                )
-                raise ValueError(msg)
-            warn(
-                f"{os.fspath(path)}: '_metadata' is a pickled object and was skipped. "
-                "If you trust the file, pass allow_pickle=True.",
-            )
+        if key == about.KEY:
             continue
+        if member.dtype.hasobject and not allow_pickle:
+            msg = (
+                f"{os.fspath(path)}: {key!r} is a pickled object, and unpickling runs code. "
+                "If you trust the file, pass allow_pickle=True."
+            )
+            raise ValueError(msg)
         if key not in PATTERN_KEYS:
             arrays[key] = read_array(path, key, allow_pickle=allow_pickle)
 
@@ -191,7 +197,7 @@ def read(
             raise ValueError(msg)
     mask = _optional(arrays, "detector_mask")
     # They are those of the patterns as they are stored.
-    energies = None if intensity else _optional(arrays, "pattern_energies")
+    energies = None if intensity else _energies(path, arrays, found)
     return Scan(
         positions=positions,
         positions_start=start,
@@ -200,9 +206,56 @@ def read(
         object=_optional(arrays, "objectGuess"),
         scan_index=_optional(arrays, "scan_index"),
         mask=None if mask is None else as_mask(mask, stacks[0].N),
-        energies=None if energies is None else as_real("pattern_energies", energies),
-        metadata={key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+        energies=energies,
+        metadata={
+            **{key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+            **({about.KEY: _metadata(path, allow_pickle)} if about.KEY in found else {}),
+        },
     )
+
+
+def _metadata(path: str | os.PathLike[str], allow_pickle: bool) -> Any:
+    """Read what the file tells about itself."""
+    try:
+        with (
+            _reading(path),
+            zipfile.ZipFile(path) as archive,
+            archive.open(f"{about.KEY}.npy") as file,
+        ):
+            return about.read(file)
+    except ValueError as error:
+        if allow_pickle:
+            return read_array(path, about.KEY, allow_pickle=True)[()]
+        msg = (
+            f"{os.fspath(path)}: '_metadata' can't be read: {error}. JSON and pickles of numbers, "
+            "text, lists, dicts and NumPy arrays are read. If you trust the file, "
+            "read_scan(path, allow_pickle=True) runs the pickle."
+        )
+        raise ValueError(msg) from error
+
+
+def _energies(
+    path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]], found: Mapping[str, Member]
+) -> NDArray[np.float64] | None:
+    """Return the stored energies, if what they were computed from is what is in the file."""
+    energies, then = (_optional(arrays, key) for key in ("pattern_energies", ENERGIES_OF))
+    if energies is None:
+        return None
+    now = _energies_of({key: member.checksum for key, member in found.items()})
+    if then is None or not np.array_equal(now, then):
+        logger.info(
+            "%s: pattern_energies are not used: they were computed from other patterns, or it is "
+            "not known from which. They are computed again when they are needed; "
+            "`ptycho-fast convert` stores them.",
+            os.fspath(path),
+        )
+        return None
+    return as_real("pattern_energies", energies)
+
+
+def _energies_of(checksums: Mapping[str, tuple[int, int]]) -> NDArray[np.uint64]:
+    """Return CRC and size of all that energies depend on; the file's directory has them anyway."""
+    return np.array([checksums.get(key, (0, 0)) for key in ENERGY_SOURCES], np.uint64)
 
 
 def _require(path: str | os.PathLike[str], found: dict[str, Member]) -> None:
@@ -275,6 +328,7 @@ class _Stack:
             self.shape,
             dtype,
             self.blocks,
+            checksum=self.member.checksum,
             scratch=math.prod(self.shape) * dtype.itemsize if both else 0,
         )
 
@@ -438,6 +492,17 @@ def write(scan: Scan, path: str | os.PathLike[str]) -> None:
     write_arrays(path, fields, scan.metadata)
 
 
+def _as_json(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else about.as_json(value)
+    except ValueError as error:
+        msg = (
+            f"'_metadata' can't be written as JSON: {error}. Use numbers, text, lists and dicts of "
+            "them."
+        )
+        raise ValueError(msg) from error
+
+
 def write_arrays(
     path: str | os.PathLike[str],
     fields: Mapping[str, Any],
@@ -452,7 +517,7 @@ def write_arrays(
     fields : mapping of str to array_like or Frames
         What the format has; what is None is left out. Frames are copied some at a time.
     metadata : mapping of str to array_like, optional
-        Further keys.
+        Further keys. What is under ``_metadata`` is written as JSON.
 
     Raises
     ------
@@ -472,12 +537,12 @@ def write_arrays(
         if key in taken:
             msg = f"metadata[{key!r}] can't be written: the name is taken. Rename it."
             raise ValueError(msg)
-        arrays[key] = np.asarray(value)
+        arrays[key] = np.asarray(_as_json(value) if key == about.KEY else value)
     for key, array in arrays.items():
         if array.dtype.hasobject:
             msg = (
-                f"{key!r} can't be written: it would need pickling. Use an array of numbers, or "
-                "text (json.dumps makes one)."
+                f"{key!r} can't be written: it would need pickling. Use an array of numbers, text, "
+                "or a dict of such under '_metadata'."
             )
             raise ValueError(msg)
     # Not np.savez: it would hold all of the patterns.
@@ -489,3 +554,10 @@ def write_arrays(
                     write_stack(member, array.shape, array.dtype, blocks)
                 else:
                     np.lib.format.write_array(member, array, allow_pickle=False)
+        if "pattern_energies" in arrays:
+            checksums = {
+                key: (archive.getinfo(name).CRC, archive.getinfo(name).file_size)
+                for key, name in _members(archive)
+            }
+            with archive.open(f"{ENERGIES_OF}.npy", "w") as member:
+                np.lib.format.write_array(member, _energies_of(checksums), allow_pickle=False)
