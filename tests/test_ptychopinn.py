@@ -197,6 +197,15 @@ def test_coordinates_of_different_lengths(name: str) -> None:
     assert f"{name} is (29,)" in str(info.value)
 
 
+@pytest.mark.parametrize("shape", [(30, 1), (1, 30)])
+def test_coordinates_that_are_a_column_or_a_row(shape: tuple[int, int]) -> None:
+    x, y = (axis.reshape(shape) for axis in positions_of(30).T)
+    with pytest.raises(
+        ValueError, match=r"must be \(n,\).*got \(.*30.*\)\. Pass xcoords\.ravel\(\)"
+    ):
+        RawData(x, y, None, None, None, None, None)
+
+
 def test_half_of_the_planned_positions() -> None:
     with pytest.raises(ValueError, match="xcoords_start and ycoords_start go together"):
         make_record(30, ycoords_start=None)

@@ -73,11 +73,19 @@ def as_positions(positions: ArrayLike) -> NDArray[np.float64]:
 def join_coordinates(xcoords: ArrayLike, ycoords: ArrayLike) -> NDArray[np.float64]:
     """Return ``(n,)`` and ``(n,)`` as positions ``(n, 2)``."""
     x, y = as_real("xcoords", xcoords), as_real("ycoords", ycoords)
-    if x.shape != y.shape or x.ndim != 1:
+    if x.shape != y.shape:
         msg = (
             "Coordinate arrays must have matching shapes. "
             f"xcoords is {x.shape} and ycoords is {y.shape}; both must be (n,)."
         )
+        raise ValueError(msg)
+    if x.ndim != 1:
+        hint = (
+            " Pass xcoords.ravel(), and ycoords likewise."
+            if x.size == max(x.shape, default=0)
+            else ""
+        )
+        msg = f"xcoords and ycoords must be (n,), one number a position, got {x.shape}.{hint}"
         raise ValueError(msg)
     return np.stack([x, y], axis=1)
 

@@ -1,6 +1,10 @@
 //! The numbers that a detector may give. A pattern is copied as words of 1, 2,
 //! 4 or 8 bytes, whatever they mean; what they mean matters where they are
 //! scaled or squared.
+#![expect(
+    clippy::cast_lossless,
+    reason = "one macro makes the casts that round and those that do not"
+)]
 
 use numpy::Element;
 
