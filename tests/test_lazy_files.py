@@ -611,13 +611,9 @@ def test_masks_and_energies_survive_a_round_trip(tmp_path: Path) -> None:
     [
         ("detector_mask", np.ones((N, N)), r"leaves none of 16 pixels: in a mask of numbers, 0"),
         ("detector_mask", np.ones((3, 3), bool), r"must be bools or numbers of shape \(4, 4\)"),
-        ("pattern_energies", np.ones(3), "energies has shape"),
-        ("pattern_energies", np.full(n, "a"), "pattern_energies must be real numbers"),
     ],
 )
-def test_masks_and_energies_that_do_not_fit(
-    tmp_path: Path, field: str, value: NDArray[Any], words: str
-) -> None:
+def test_masks_that_do_not_fit(tmp_path: Path, field: str, value: NDArray[Any], words: str) -> None:
     path = _written(tmp_path / "scan.npz", diff3d=_counts(), **{field: value})
     with pytest.raises(ValueError, match=words):
         npz.read(path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ptycho_fast import _core
 from ptycho_fast.batching import Batches, Buffers, Schedule, rank_and_world
-from ptycho_fast.checks import as_count, as_threads
+from ptycho_fast.checks import as_count, as_stack, as_threads
 from ptycho_fast.frames import Frames
 from ptycho_fast.grouping import (
     Groups,
@@ -25,7 +25,12 @@ from ptycho_fast.grouping import (
     relative_coordinates,
 )
 from ptycho_fast.patches.cpu import extract_patches
-from ptycho_fast.patterns import gather_patterns, measured_energies, normalisation_scale
+from ptycho_fast.patterns import (
+    brought_energies,
+    gather_patterns,
+    measured_energies,
+    normalisation_scale,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +76,8 @@ class GroupedDataset:
     Raises
     ------
     ValueError
-        If the groups were drawn from other positions than the scan's.
+        If the groups were drawn from other positions than the scan's, or patterns are no real
+        numbers.
 
     Examples
     --------
@@ -99,6 +105,10 @@ class GroupedDataset:
                 f"scan's {len(scan)}. Draw the groups of this scan."
             )
             raise ValueError(msg)
+        if not isinstance(scan.diffraction, Frames):
+            # Once, and not for each batch, where they lie otherwise than the core takes them.
+            stack = as_stack(scan.diffraction)
+            scan = scan if stack is scan.diffraction else replace(scan, diffraction=stack)
         self.normalize = bool(normalize)
         self._threads = as_threads(num_threads)
         self._parts: tuple[_Part, ...] = (_Part(scan, groups, _Shared()),)
@@ -412,9 +422,11 @@ class GroupedDataset:
         layout : {"channels_last", "channels_first", "ptychopinn"}
             As of `batches`, or ``(inputs, targets)`` of PtychoPINN's ``model.fit``: with the
             amplitude ``a = intensity_scale * diffraction`` of a data set that normalises, inputs
-            ``(a, coords_relative)`` and targets ``(object, a, a**2)``, all float32. ``object``,
-            (B, N, N, 1), is the modulus of the object around the group's centre; zeros where the
-            scan has no object.
+            ``(a, coords_relative)`` and targets ``(object, a, a**2)``, all float32. The coordinates
+            are those of the planned positions, ``coords_start_relative``, where these differ.
+            ``object``, (B, N, N, 1), is the modulus of the object around the group's centre; zeros
+            where the scan has no object. The number of groups is never static: PtychoPINN's model
+            would take it for that of patterns.
         intensity_scale : float
             Of ``layout="ptychopinn"``.
 
@@ -584,8 +596,8 @@ class _Part:
 
     def energies(self) -> NDArray[np.float64]:
         with self.shared.lock:
-            if self.scan.energies is not None:
-                return self.scan.energies
+            if self.shared.energies is None:
+                self.shared.energies = brought_energies(self.scan)
             if self.shared.energies is None:
                 logger.info(
                     "normalize: one pass over %d patterns (%.0f MB) for their energies; "

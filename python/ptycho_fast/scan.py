@@ -28,7 +28,7 @@ class Scan:
     positions : ndarray, (n, 2), float64
         Centre of each patch, columns x (object columns) and y (object rows), in pixels of the
         object grid.
-    diffraction : ndarray or Frames, (n, N, N), float32, float64 or uint16
+    diffraction : ndarray or Frames, (n, N, N), of any real dtype of up to 64 bits
         Measured **amplitude** (square root of counts) of each position, in memory or in its file.
     positions_start : ndarray, (n, 2), float64, optional
         The positions as they were planned; `positions` if not given.

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ptycho_fast")
 
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
 MOST_WORKERS = 1024
 """Of a DataLoader: each has a place in memory that all share."""
 
@@ -303,8 +305,8 @@ class _Resident:
     def patterns(self, rows: NDArray[np.integer[Any]]) -> Tensor:
         """Return patterns of all scans, counted through: (rows, N, N)."""
         held = self._bring()
-        # What PyTorch can do with uint16 is little, and to copy it takes no arithmetic.
-        words = held.view(torch.int16) if held.dtype == torch.uint16 else held
+        # What PyTorch can do with these is little, and to copy them takes no arithmetic.
+        words = held.view(SIGNED[held.dtype]) if held.dtype in SIGNED else held
         taken = words.index_select(0, torch.from_numpy(rows).to(self.device))
         return taken.view(held.dtype)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.checks import STACK_DTYPES
 from ptycho_fast.frames import Frames
 from ptycho_fast.io import cxi, hdf5, named, npz, ptychodus
 from ptycho_fast.io.amplitudes import PreparedFrames
@@ -19,7 +18,7 @@ from ptycho_fast.io.masks import names_a_mask
 from ptycho_fast.io.prepare import Recipe, window
 from ptycho_fast.io.survey import Survey
 from ptycho_fast.notices import warn
-from ptycho_fast.patterns import pattern_energies
+from ptycho_fast.patterns import brought_energies, pattern_energies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +92,8 @@ def read_scan(
         Read the patterns into memory. False leaves them in the file (`ptycho_fast.frames.Frames`)
         until they are wanted, some at a time.
     allow_pickle : bool
-        Unpickle what needs it. A pickle runs code: only for files you trust.
+        Unpickle what needs it. A pickle runs code: only for files you trust. ``_metadata`` of plain
+        values is read without.
     intensity, counts : bool, optional
         True: the patterns are counts, whose square roots are taken. False: they are amplitudes.
         Two names for the same. It is never guessed.
@@ -144,7 +144,8 @@ def read_scan(
     Returns
     -------
     Scan
-        Where anything but an amplitude NPZ was read, patterns are float32. A pixel was not
+        Where anything but an amplitude NPZ was read, patterns are float32; those of one keep their
+        dtype. A pixel was not
         measured if it is masked, holds the largest value of its integer dtype (saturated, or a
         gap), a negative integer (a flag), no finite float, or `bad_value`; with `bin`, its whole
         bin was not. Its amplitude is 0, and it is False in ``Scan.mask`` if that is so in every
@@ -242,9 +243,10 @@ def _open(
         if not recipe.intensity and not recipe.given(*(set(vars(recipe)) - ASKED_LATER)):
             stored = npz.read(path, recipe, allow_pickle=allow_pickle, in_order=in_order)
             source, listed = stored.diffraction, stored.bad_pixels
-            dtype = source.dtype if source.dtype in STACK_DTYPES else np.float32
             part = window(source.shape, recipe)
-            frames = PreparedFrames(source, part, intensity=False, listed=listed, dtype=dtype)
+            frames = PreparedFrames(
+                source, part, intensity=False, listed=listed, dtype=source.dtype
+            )
             return replace(stored, diffraction=frames, bad_pixels=None)
         return named.read_npz(path, recipe, allow_pickle=allow_pickle)
     with hdf5.open_file(path) as file:
@@ -378,6 +380,7 @@ def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
     ValueError
         If an entry of ``metadata`` is no array of numbers or text.
     """
+    scan = replace(scan, energies=brought_energies(scan))
     if not isinstance(scan.diffraction, PreparedFrames):
         npz.write(scan, path)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import shutil
@@ -17,7 +18,7 @@ import numpy as np
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_real, join_coordinates
 from ptycho_fast.frames import FileFrames, Frames
-from ptycho_fast.io import cache
+from ptycho_fast.io import about, cache
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.io.foreign import what_it_is
 from ptycho_fast.io.layouts import as_layer, as_line, as_probe, grid_of, stack_layout
@@ -28,13 +29,14 @@ from ptycho_fast.io.npy import Header, read_header, write_stack
 from ptycho_fast.io.prepare import Recipe, as_first
 from ptycho_fast.io.regular import open_regular
 from ptycho_fast.io.unpacked import Unpacked
-from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger("ptycho_fast")
 
 COPY_BYTES = 2**20
 """What is unpacked at a time: it stays in the processor's cache."""
@@ -58,11 +60,17 @@ POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "scan_i
 
 BAD_PIXEL_KEYS = ("bad_pixel_starts", "bad_pixel_numbers")
 """As of `BadPixels`."""
+ENERGIES_OF = "pattern_energies_of"
+"""Checksums of what the energies were computed from, and of themselves, beside them in a file."""
 
 SCAN_KEYS = (
     "xcoords", "ycoords", *PATTERN_KEYS, "probeGuess", "objectGuess",
     "xcoords_start", "ycoords_start", "scan_index", "detector_mask", "pattern_energies",
-    *BAD_PIXEL_KEYS,
+    *BAD_PIXEL_KEYS, ENERGIES_OF,
+)  # fmt: skip
+
+ENERGY_SOURCES = (
+    *PATTERN_KEYS, "detector_mask", *BAD_PIXEL_KEYS, "pattern_energies",
 )  # fmt: skip
 
 
@@ -286,18 +294,14 @@ def read(
         del pattern_keys[1:]  # the same twice
     wanted = []
     for key, member in found.items():
-        if member.dtype.hasobject and not allow_pickle:
-            if key != "_metadata":
-                msg = (
-                    f"{os.fspath(path)}: {key!r} is a pickled object, and unpickling runs code. "
-                    "If you trust the file, pass allow_pickle=True."
-                )
-                raise ValueError(msg)
-            warn(
-                f"{os.fspath(path)}: '_metadata' is a pickled object and was skipped. "
-                "If you trust the file, pass allow_pickle=True.",
-            )
+        if key == about.KEY:
             continue
+        if member.dtype.hasobject and not allow_pickle:
+            msg = (
+                f"{os.fspath(path)}: {key!r} is a pickled object, and unpickling runs code. "
+                "If you trust the file, pass allow_pickle=True."
+            )
+            raise ValueError(msg)
         if key not in PATTERN_KEYS:
             wanted.append(key)
     arrays = read_arrays(path, wanted, allow_pickle=allow_pickle)
@@ -333,7 +337,7 @@ def read(
         bad = None if bad is None else bad.take(np.arange(n))
     name, shape = os.fspath(path), stacks[0].shape
     probe, object_ = _optional(arrays, "probeGuess"), _optional(arrays, "objectGuess")
-    mask, energies = _optional(arrays, "detector_mask"), _optional(arrays, "pattern_energies")
+    mask = _optional(arrays, "detector_mask")
     if probe is not None:
         probe = as_probe(f"{name}: 'probeGuess'", probe, shape[1:])
     if object_ is not None:
@@ -346,8 +350,11 @@ def read(
         object=object_,
         scan_index=_optional(arrays, "scan_index"),
         mask=None if mask is None else good_pixels("detector_mask", mask, shape),
-        energies=None if energies is None else as_real("pattern_energies", energies),
-        metadata={key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+        energies=_energies(path, arrays, found),
+        metadata={
+            **{key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+            **({about.KEY: _metadata(path, allow_pickle)} if about.KEY in found else {}),
+        },
         bad_pixels=bad,
     )
 
@@ -394,6 +401,46 @@ def _used(path: str | os.PathLike[str], stack: _Stack, n: int, recipe: Recipe) -
         )
         raise ValueError(msg)
     return as_first(recipe.first, frames, n) if recipe.first is not None else n
+
+
+def _metadata(path: str | os.PathLike[str], allow_pickle: bool) -> Any:
+    """Read what the file tells about itself."""
+    try:
+        with _archive(path) as archive, archive.open(f"{about.KEY}.npy") as file:
+            return about.read(file)
+    except ValueError as error:
+        if allow_pickle:
+            return read_array(path, about.KEY, allow_pickle=True)[()]
+        msg = (
+            f"{os.fspath(path)}: '_metadata' can't be read: {error}. JSON and pickles of numbers, "
+            "text, lists, dicts and NumPy arrays are read. If you trust the file, "
+            "read_scan(path, allow_pickle=True) runs the pickle."
+        )
+        raise ValueError(msg) from error
+
+
+def _energies(
+    path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]], found: Mapping[str, Member]
+) -> NDArray[np.float64] | None:
+    """Return the stored energies, if what they were computed from is what is in the file."""
+    energies, then = (_optional(arrays, key) for key in ("pattern_energies", ENERGIES_OF))
+    if energies is None:
+        return None
+    now = _energies_of({key: member.checksum for key, member in found.items()})
+    if then is None or not np.array_equal(now, then):
+        logger.info(
+            "%s: pattern_energies are not used: they were computed from other patterns, or it is "
+            "not known from which. They are computed again when they are needed; "
+            "`ptycho-fast convert` stores them.",
+            os.fspath(path),
+        )
+        return None
+    return as_real("pattern_energies", energies)
+
+
+def _energies_of(checksums: Mapping[str, tuple[int, int]]) -> NDArray[np.uint64]:
+    """Return CRC and size of all that energies depend on; the file's directory has them anyway."""
+    return np.array([checksums.get(key, (0, 0)) for key in ENERGY_SOURCES], np.uint64)
 
 
 def _require(path: str | os.PathLike[str], found: dict[str, Member]) -> None:
@@ -475,6 +522,7 @@ class _Stack:
             self.shape,
             self.dtype,
             self.blocks,
+            checksum=self.member.checksum,
             scratch=math.prod(self.shape) * self.dtype.itemsize if both else 0,
         )
 
@@ -580,6 +628,17 @@ def write(
     write_arrays(path, fields, scan.metadata, later=later)
 
 
+def _as_json(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else about.as_json(value)
+    except ValueError as error:
+        msg = (
+            f"'_metadata' can't be written as JSON: {error}. Use numbers, text, lists and dicts of "
+            "them."
+        )
+        raise ValueError(msg) from error
+
+
 def write_arrays(
     path: str | os.PathLike[str],
     fields: Mapping[str, Any],
@@ -596,7 +655,7 @@ def write_arrays(
     fields : mapping of str to array_like or Frames
         What the format has; what is None is left out. Frames are copied some at a time.
     metadata : mapping of str to array_like, optional
-        Further keys.
+        Further keys. What is under ``_metadata`` is written as JSON.
     later : callable, optional
         Called when all others are written; returns more of `fields`, which were not known before.
 
@@ -618,12 +677,12 @@ def write_arrays(
         if key in taken:
             msg = f"metadata[{key!r}] can't be written: the name is taken. Rename it."
             raise ValueError(msg)
-        arrays[key] = np.asarray(value)
+        arrays[key] = np.asarray(_as_json(value) if key == about.KEY else value)
     for key, array in arrays.items():
         if array.dtype.hasobject:
             msg = (
-                f"{key!r} can't be written: it would need pickling. Use an array of numbers, or "
-                "text (json.dumps makes one)."
+                f"{key!r} can't be written: it would need pickling. Use an array of numbers, text, "
+                "or a dict of such under '_metadata'."
             )
             raise ValueError(msg)
     # Not np.savez: it would hold all of the patterns.
@@ -633,6 +692,13 @@ def write_arrays(
         for key, value in (later() if later is not None else {}).items():
             if value is not None:
                 _write_member(archive, key, np.asarray(value))
+        names = archive.NameToInfo
+        if "pattern_energies.npy" in names:
+            checksums = {
+                name.removesuffix(".npy"): (entry.CRC, entry.file_size)
+                for name, entry in names.items()
+            }
+            _write_member(archive, ENERGIES_OF, _energies_of(checksums))
 
 
 def _write_member(archive: zipfile.ZipFile, key: str, array: NDArray[Any] | Frames) -> None:
