@@ -18,6 +18,7 @@ torch.Size([20, 4, 16, 16])
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,19 @@ logger = logging.getLogger("ptycho_fast")
 
 MOST_WORKERS = 1024
 """Of a DataLoader: each has a place in memory that all share."""
+
+
+def _refuse_batches_of_batches() -> None:
+    """Tell whoever forgot ``batch_size=None``; only the DataLoader's own frame knows of it."""
+    caller = sys._getframe(2)
+    of_loader = caller.f_globals.get("__name__", "").startswith("torch.utils.data")
+    if of_loader and caller.f_locals.get("auto_collation"):
+        msg = (
+            "This feed makes whole batches, and the DataLoader would make batches of those. Pass "
+            "it batch_size=None: DataLoader(feed, batch_size=None). How large a batch is, "
+            "to_torch(batch_size=...) says."
+        )
+        raise ValueError(msg)
 
 
 class TorchFeed(IterableDataset[Any]):
@@ -152,6 +166,7 @@ class TorchFeed(IterableDataset[Any]):
         self.set_epoch(state["epoch"], state["start_batch"])
 
     def __iter__(self) -> Iterator[Batch]:
+        _refuse_batches_of_batches()
         worker = get_worker_info()
         if worker is not None and self._resident is not None:
             msg = "resident=True makes its batches where the patterns are. Use num_workers=0."
