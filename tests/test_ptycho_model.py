@@ -44,6 +44,7 @@ torch.set_num_threads(1)
 
 N, POSITIONS = 16, 100
 FILES = ("config.json", "probe.npy", "model.safetensors")
+OF_A_RUN = ("history.csv", "last.ckpt", "run.json")
 
 
 def make_scan(n: int = POSITIONS, **options: Any) -> Any:
@@ -760,7 +761,7 @@ def files_in(folder: Path) -> list[str]:
 
 def test_what_a_run_leaves(uninterrupted: tuple[Any, Path], scan: Any) -> None:
     model, folder = uninterrupted
-    assert files_in(folder) == sorted([*FILES, "history.csv", "last.ckpt"])
+    assert files_in(folder) == sorted([*FILES, *OF_A_RUN])
     assert [row["epoch"] for row in history_of(folder)] == [str(e) for e in range(EPOCHS)]
     loaded = PtychoModel.load(folder)
     assert same_weights(loaded, model)
@@ -800,7 +801,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_not(
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert f"in {folder}, and the last whole epoch in {folder / 'last.ckpt'}" in errors
     # What was written is whole.
-    assert files_in(folder) == sorted([*FILES, "history.csv", "last.ckpt"])
+    assert files_in(folder) == sorted([*FILES, *OF_A_RUN])
     assert len(history_of(folder)) == (3 if place == "epoch end" else 2)
     left = PtychoModel.load(folder)
     assert np.isfinite(infer(left, scan).object).all()
@@ -944,8 +945,15 @@ def test_a_loss_that_is_no_number_stops_and_loses_nothing(
     stack = scan.diffraction.copy()
     stack[17] *= 1e30
     bad = replace(scan, diffraction=stack)
-    with pytest.raises(FloatingPointError, match="scan indices") as refused:
+    # It is not the scan of the run: without the record that is not known.
+    record = (folder / "run.json").read_bytes()
+    (folder / "run.json").unlink()
+    with (
+        pytest.raises(FloatingPointError, match="scan indices") as refused,
+        pytest.warns(UserWarning, match="can't be checked"),
+    ):
         train(make_model(), bad, EPOCHS, output=folder, resume=True, batch_size=1)
+    (folder / "run.json").write_bytes(record)
     message = str(refused.value)
     found = re.search(r"in epoch (\d+), batch (\d+), of scan indices ([\d, ]+)\.", message)
     assert found is not None, message
@@ -1062,7 +1070,9 @@ def test_a_gpu_that_is_not_there(scan: Any, model: PtychoModel, tmp_path: Path) 
     ("options", "message"),
     [
         ({"N": 15}, "N must be even, got 15"),
-        ({"N": 6}, "N must be"),
+        ({"N": 2}, "N must be a whole number in 4"),
+        ({"architecture": ["cnn"]}, "architecture must be one of"),
+        ({"width": 100_000}, "width must be a whole number in 1..4096, got 100000"),
         ({"gridsize": 0}, "gridsize must be"),
         ({"gridsize": 9}, "gridsize must be"),
         ({"seed": -1}, "seed must be"),

@@ -248,6 +248,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_count(infer)
     infer.add_argument(
+        "--neighbors", type=int, metavar="K",
+        help="draw groups from the K nearest neighbours of a centre (default: G²)",
+    )  # fmt: skip
+    infer.add_argument(
         "--refine", type=int, default=0, metavar="P",
         help="classical passes from the network's image (default: 0)",
     )  # fmt: skip
@@ -308,7 +312,9 @@ def _add_training(train: argparse.ArgumentParser) -> None:
         help="epochs from picture to picture, 0 for none (default: 5)",
     )  # fmt: skip
     train.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in RUN/, as if never ended"
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in RUN/, with the scan and the options it was begun with",
     )
     train.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
     train.add_argument(
@@ -800,15 +806,17 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.epochs,
         validation=arguments.validation,
         output=arguments.output,
+        source=arguments.file,
         resume=arguments.resume,
         refine_probe=arguments.refine_probe,
         picture_every=arguments.picture_every,
         device=arguments.device,
         devices=arguments.devices,
     )
-    seconds = sum(float(row["seconds"]) for row in history)
-    print(f"{'trained':12}{len(history)} epochs in {_duration(seconds)}")
-    print(f"{'loss':12}{float(history[0]['loss']):.4g} -> {float(history[-1]['loss']):.4g}")
+    if history:  # none is left where somebody removed it and all epochs were done
+        seconds = sum(float(row["seconds"]) for row in history)
+        print(f"{'trained':12}{len(history)} epochs in {_duration(seconds)}")
+        print(f"{'loss':12}{float(history[0]['loss']):.4g} -> {float(history[-1]['loss']):.4g}")
     print(f"{'written':12}{arguments.output}")
 
 
@@ -828,6 +836,7 @@ def _infer(arguments: argparse.Namespace) -> None:
             n_groups=count_groups(
                 model.model_config.gridsize, n_images=arguments.n_images, n_groups=arguments.groups
             ),
+            neighbor_count=arguments.neighbors,
             device=arguments.device,
         )
         step.done("done" if made.object is None else f"{made.object.shape} pixels")

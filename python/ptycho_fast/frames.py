@@ -36,9 +36,6 @@ class Frames(ABC):
     may_be_bad: bool = False
     """Whether `read_good` may say of some pixel that it was not measured."""
 
-    may_be_bad: bool = False
-    """Whether `read_good` may find pixels that were not measured."""
-
     @abstractmethod
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
         """Fill ``out[i]`` with pattern ``rows[i]``.

@@ -31,10 +31,10 @@ from ptycho_fast.patches.torch import extract_patches  # says what to install
 
 # isort: split
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -47,19 +47,6 @@ logger = logging.getLogger("ptycho_fast")
 
 MOST_WORKERS = 1024
 """Of a DataLoader: each has a place in memory that all share."""
-
-
-def _refuse_batches_of_batches() -> None:
-    """Tell whoever forgot ``batch_size=None``; only the DataLoader's own frame knows of it."""
-    caller = sys._getframe(2)
-    of_loader = caller.f_globals.get("__name__", "").startswith("torch.utils.data")
-    if of_loader and caller.f_locals.get("auto_collation"):
-        msg = (
-            "This feed makes whole batches, and the DataLoader would make batches of those. Pass "
-            "it batch_size=None: DataLoader(feed, batch_size=None). How large a batch is, "
-            "to_torch(batch_size=...) says."
-        )
-        raise ValueError(msg)
 
 
 class TorchFeed(IterableDataset[Any]):
@@ -166,7 +153,7 @@ class TorchFeed(IterableDataset[Any]):
         self.set_epoch(state["epoch"], state["start_batch"])
 
     def __iter__(self) -> Iterator[Batch]:
-        _refuse_batches_of_batches()
+        _check_loader(sys._getframe(1).f_locals)
         worker = get_worker_info()
         if worker is not None and self._resident is not None:
             msg = "resident=True makes its batches where the patterns are. Use num_workers=0."
@@ -218,6 +205,23 @@ class TorchFeed(IterableDataset[Any]):
             rank = rank_and_world(self._options["rank"], self._options["world_size"])
             state["_options"] = {**self._options, "rank": rank[0], "world_size": rank[1]}
         return state
+
+
+def _check_loader(asking: Mapping[str, Any]) -> None:
+    """Refuse a DataLoader that would make batches of batches; nothing else says what it does.
+
+    Parameters
+    ----------
+    asking : mapping
+        The variables of whoever iterates.
+    """
+    if asking.get("auto_collation") and asking.get("collate_fn") is default_collate:
+        msg = (
+            "The DataLoader would stack whole batches of groups into batches of its own. Make it "
+            "with batch_size=None: DataLoader(feed, batch_size=None). How many groups are in a "
+            "batch is said to to_torch."
+        )
+        raise ValueError(msg)
 
 
 class _Epochs:

@@ -26,11 +26,20 @@ from ptycho_fast.scan import Scan
 # isort: split
 import torch
 
+from ptycho_fast.models.checkpoint import count_epochs, find_checkpoint
 from ptycho_fast.models.classical import refine as refine_classically
 from ptycho_fast.models.network import PatchNetwork
 from ptycho_fast.models.physics import LOSSES, diffract, scale_probe
 from ptycho_fast.models.raw import check_neighbors
+from ptycho_fast.models.record import RunRecord
 from ptycho_fast.models.stitching import Stitcher
+from ptycho_fast.models.storage import (
+    CONFIG,
+    PROBE_WEIGHTS,
+    read_model,
+    read_weights,
+    save_model,
+)
 
 if TYPE_CHECKING:
     import os
@@ -155,7 +164,7 @@ class PtychoModel:
     architecture : str
         "cnn", "fno", "hybrid", "hybrid_resnet", or one that was registered.
     N : int
-        Pixels per side of a pattern, even.
+        Pixels per side of a pattern, even, from 4.
     gridsize : int
         Patterns are seen in groups of C = gridsize². In groups of several, overlap constrains them.
     seed : int
@@ -213,7 +222,7 @@ class PtychoModel:
         least_exposure: float = 1.0,
         **options: Any,
     ) -> None:
-        N = as_count("N", N, least=8)
+        N = as_count("N", N, least=4)
         if N % 2:
             msg = f"N must be even, got {N}."
             raise ValueError(msg)
@@ -224,7 +233,7 @@ class PtychoModel:
         if not isinstance(learning_rate, float | int) or not 0 < learning_rate < 1:
             msg = f"learning_rate must be between 0 and 1, got {learning_rate!r}."
             raise ValueError(msg)
-        if not 0 < least_exposure <= 1:
+        if not isinstance(least_exposure, float | int) or not 0 < least_exposure <= 1:
             msg = f"least_exposure must be more than 0 and at most 1, got {least_exposure!r}."
             raise ValueError(msg)
         self.model_config = ModelConfig(
@@ -245,7 +254,7 @@ class PtychoModel:
         self.mean_energy = math.nan
         self.mean_pattern: NDArray[np.float64] | None = None
         # What is wrong with the architecture's options is said now.
-        self._build(np.ones((1, N, N), np.complex64))
+        self._sketch()
 
     def __repr__(self) -> str:
         config = self.model_config
@@ -271,9 +280,7 @@ class PtychoModel:
     @property
     def n_parameters(self) -> int:
         """How many numbers are learned."""
-        network = self.network or self._build(
-            np.ones((1, self.model_config.N, self.model_config.N), np.complex64)
-        )
+        network = self.network or self._sketch()
         return sum(p.numel() for p in network.stages.parameters())
 
     # --- training ------------------------------------------------------------------------------
@@ -288,6 +295,7 @@ class PtychoModel:
         *,
         validation: float | None = None,
         output: str | os.PathLike[str] | None = None,
+        source: str | os.PathLike[str] | None = None,
         resume: bool = False,
         refine_probe: int = 0,
         picture_every: int = 5,
@@ -308,17 +316,21 @@ class PtychoModel:
         n_groups : int, optional
             Groups of an epoch, drawn anew for each; one for every position by default.
         batch_size : int, optional
-            Groups per step (and device); by default as many as hold 8 patterns.
+            Groups per step (and device); by default as many as hold 8 patterns, or all there are.
         max_epochs : int
             Epochs in all, also of a run that goes on.
         validation : float, optional
             Share of the scan, a block at its end, that is held out and only scored.
         output : path-like, optional
-            A folder for the model, the checkpoint, ``history.csv`` and pictures, written after
-            each epoch; nothing is written without.
+            A folder for the model, the checkpoint, ``history.csv``, pictures and ``run.json``,
+            which records the scan (file name, checksums of positions, patterns, probe and mask)
+            and the options; written after each epoch. Nothing is written without.
+        source : path-like, optional
+            The file that `scan` was read from, for the record, where `scan` is no path.
         resume : bool
             Go on from the checkpoint in `output`: the losses are those of a run that was never
-            stopped.
+            stopped. It goes on only as itself: scan, options and model must be those of the run,
+            but for `max_epochs`, pictures and the device.
         refine_probe : int
             Classical passes (`ptycho_fast.models.classical.refine`) that refine the probe before
             the first epoch. On measured data it is the probe that decides; 20 do.
@@ -343,9 +355,11 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the scan has no probe, another N, patterns that are not finite, fewer positions
-            than a batch or one so far away that no memory holds the image, if there is no GPU, or
-            `output` holds another run.
+            If the scan has no probe, another N, patterns that are not finite, fewer groups than a
+            batch or a position so far away that no memory holds the image, if there is no GPU, or
+            `output` holds another run, one of more epochs, or damaged files.
+        OSError
+            If a file of the run is no regular file or cannot be read.
         FloatingPointError
             If the loss is not finite: it says in which batch. What was written stays.
         MemoryError
@@ -354,7 +368,8 @@ class PtychoModel:
         Warns
         -----
         UserWarning
-            If all patches become the same image.
+            If all patches become the same image, or a run goes on that has no record or was
+            trained on another device.
         """
         # Lightning takes a second to import, which imaging need not wait for.
         from ptycho_fast.feeds.lightning import GroupedDataModule  # noqa: PLC0415
@@ -366,6 +381,8 @@ class PtychoModel:
         refine_probe = as_count("refine_probe", refine_probe, least=0)
         picture_every = as_count("picture_every", picture_every, least=0)
         accelerator = _accelerator(device)
+        if not isinstance(scan, Scan):
+            source = scan if source is None else source
         scan = self._as_scan(scan)
         canvas(scan.positions, scan.N)  # what can't be imaged is said before hours of training
         channels = config.gridsize**2
@@ -383,27 +400,52 @@ class PtychoModel:
             # What is held out is in no group that trains.
             scan_ids=None if validation is None else held_out_block(scan.positions, validation),
         )
-        batch_size = (
-            max(1, PATTERNS_A_STEP // members)
-            if batch_size is None
-            else as_count("batch_size", batch_size)
-        )
+        data, held_out = GroupedDataset(scan, groups), None
+        if batch_size is None:
+            batch_size = max(1, min(PATTERNS_A_STEP // members, len(groups) // devices))
+        batch_size = as_count("batch_size", batch_size)
         if len(groups) < batch_size * devices:
             msg = (
                 f"{len(groups)} groups of a scan of {len(scan)} positions are fewer than a batch "
-                f"of {batch_size * devices}. Lower batch_size."
+                f"of {batch_size * devices}. Lower batch_size, or use fewer devices."
             )
             raise ValueError(msg)
-        data = GroupedDataset(scan, groups)
-        held_out = None
         if validation is not None:
             data, held_out = data.split(validation)
         folder = None if output is None else Path(output)
-        checkpoint = _checkpoint(folder, resume=resume)
-        if checkpoint is not None:
-            self._take(type(self).load(checkpoint.parent), checkpoint.parent)
-            _look_at(checkpoint)
+        checkpoint = find_checkpoint(folder, resume=resume)
         pattern = _lit(scan)
+        record, rows = None, []
+        if folder is not None:
+            record = RunRecord.of(
+                scan,
+                file=source,
+                options={
+                    "neighbor_count": neighbor_count,
+                    "n_groups": len(scan) if n_groups is None else n_groups,
+                    "batch_size": batch_size,
+                    "validation": validation,
+                    "refine_probe": refine_probe,
+                    "devices": devices,
+                },
+                device=accelerator,
+            )
+        if checkpoint is not None:
+            assert folder is not None
+            assert record is not None
+            before = type(self).load(folder)
+            self._check_same(before, folder)
+            record.check(folder)
+            done = count_epochs(checkpoint, before._trained())
+            if max_epochs < done:
+                msg = (
+                    f"{folder} holds a run of {done} epochs, and {max_epochs} were asked for, "
+                    f"which counts all of a run. Ask for more than {done} to go on."
+                )
+                raise ValueError(msg)
+            rows = training.read_history(folder, done)
+            self.network, self.mean_energy = before.network, before.mean_energy
+            self.mean_pattern = before.mean_pattern
         if self.network is None:
             energy = float(np.nansum(pattern))
             probe = scale_probe(_probe_of(scan), energy, np.isfinite(pattern))
@@ -440,9 +482,12 @@ class PtychoModel:
             previous[:] = [image]
             return float(correlation)
 
-        watch = training.Watch(
-            folder, lambda: None if folder is None else self.save(folder), picture, picture_every
-        )
+        def keep() -> None:
+            if folder is not None and record is not None:
+                record.write(folder)
+                self.save(folder)
+
+        watch = training.Watch(folder, keep, picture, picture_every, rows)
         module = training.Reconstructor(
             network,
             loss=config.loss,
@@ -483,6 +528,7 @@ class PtychoModel:
         refine: int = 0,
         *,
         n_groups: int | None = None,
+        neighbor_count: int | None = None,
         device: str = "auto",
     ) -> Reconstruction:
         """Image a scan.
@@ -498,6 +544,9 @@ class PtychoModel:
             Classical passes from the network's image (`ptycho_fast.models.classical.refine`).
         n_groups : int, optional
             Groups around so many positions, drawn at random; around every position by default.
+        neighbor_count : int, optional
+            Neighbours considered per centre, at least gridsize²; by default the nearest gridsize².
+            At gridsize 1 each group is its centre.
         device : {"auto", "cpu", "gpu"}
 
         Returns
@@ -507,8 +556,8 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the model was not trained, N differs, patterns are not finite, there is no GPU, or
-            the image would not fit in memory.
+            If the model was not trained, N differs, patterns are not finite, neighbours are fewer
+            than a group, there is no GPU, or the image would not fit in memory.
         MemoryError
             If a GPU's memory does not suffice.
 
@@ -517,10 +566,7 @@ class PtychoModel:
         UserWarning
             If ``scan.object`` does not reach as far as the scan's windows: the image does.
         """
-        network = self.network
-        if network is None:
-            msg = "This model was not trained. Call train first, or load a run."
-            raise ValueError(msg)
+        network = self._trained()
         config = self.model_config
         scan = self._as_scan(scan)
         where = torch.device("cuda" if _accelerator(device) == "gpu" else "cpu")
@@ -529,12 +575,13 @@ class PtychoModel:
             raise ValueError(msg)
         refine = as_count("refine", refine, least=0)
         channels = config.gridsize**2
+        check_neighbors(channels if neighbor_count is None else neighbor_count, channels)
         groups = (
             group_positions(
                 scan.positions,
                 n_groups,
                 gridsize=config.gridsize,
-                n_neighbors=channels,
+                n_neighbors=channels if channels == 1 else neighbor_count or channels,
                 seed=config.seed,
                 include_center=channels > 1,
                 centers="sequential" if n_groups is None else "random",
@@ -617,8 +664,6 @@ class PtychoModel:
         ValueError
             If the model was not trained.
         """
-        from ptycho_fast.models.storage import save_model  # noqa: PLC0415
-
         if self.network is None:
             msg = "There is nothing to save: this model was not trained."
             raise ValueError(msg)
@@ -641,20 +686,25 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If a file is missing, damaged, or of another model.
+            If a file is missing, damaged, or of another model, or holds numbers that are not
+            finite.
+        OSError
+            If a file is no regular file or cannot be read.
         """
-        from ptycho_fast.models.storage import put_weights, read_model  # noqa: PLC0415
-
-        saved = read_model(Path(folder))
+        folder = Path(folder)
+        saved = read_model(folder)
         try:
-            model = cls(**saved.arguments)
-        except (TypeError, ValueError) as error:
-            msg = f"{Path(folder) / 'config.json'} is of no model that can be made here: {error}"
+            model = cls(**saved.arguments, **saved.options)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            msg = f"{folder / CONFIG} is of no model that can be made here: {error!s:.300}"
             raise ValueError(msg) from error
+        # Before anything is made of the size that a configuration names.
+        weights, pattern = read_weights(folder, model._sketch().state_dict(), model.model_config.N)
         network = model._build(saved.probe)
-        put_weights(network, saved.weights, Path(folder))
+        probe = network.probe_parts.detach()
+        network.load_state_dict({**weights, PROBE_WEIGHTS: probe})
         model.network, model.mean_energy = network.eval(), saved.mean_energy
-        model.mean_pattern = saved.mean_pattern
+        model.mean_pattern = pattern
         return model
 
     # --- what they share -----------------------------------------------------------------------
@@ -672,6 +722,21 @@ class PtychoModel:
                 stages=config.stages,
                 **config.options,
             )
+
+    def _sketch(self) -> PatchNetwork:
+        """Make the network for its shapes: without memory for its numbers, if it can be so."""
+        dot = np.ones((1, 1, 1), np.complex64)
+        try:
+            with torch.device("meta"):
+                return self._build(dot)
+        except Exception:  # a user's network may need real numbers, and else it is said again
+            return self._build(dot)
+
+    def _trained(self) -> PatchNetwork:
+        if self.network is None:
+            msg = "This model was not trained. Call train first, or load a run."
+            raise ValueError(msg)
+        return self.network
 
     def _as_scan(self, source: Source) -> Scan:
         scan = source if isinstance(source, Scan) else read_scan(source)
@@ -718,8 +783,8 @@ class PtychoModel:
         )
         return found.probe
 
-    def _take(self, other: PtychoModel, folder: Path) -> None:
-        """Go on as another model of the same configuration."""
+    def _check_same(self, other: PtychoModel, folder: Path) -> None:
+        """Refuse to go on as a model of another configuration."""
         if other.model_config != self.model_config:
             mine, its = dataclasses.asdict(self.model_config), other.model_config
             differing = {
@@ -732,8 +797,6 @@ class PtychoModel:
             )
             msg = f"{folder} holds a run of another model: {listed}. Use another folder."
             raise ValueError(msg)
-        self.network, self.mean_energy = other.network, other.mean_energy
-        self.mean_pattern = other.mean_pattern
 
 
 class _Pearson:
@@ -790,35 +853,6 @@ def _accelerator(device: str) -> str:
         msg = "device='gpu' was asked for, but PyTorch finds no GPU. Pass 'cpu' or 'auto'."
         raise ValueError(msg)
     return "gpu" if there and device != "cpu" else "cpu"
-
-
-def _checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
-    """Return where to go on from, if anywhere; refuse to write over a run."""
-    if folder is None:
-        if resume:
-            msg = "resume=True goes on from a folder: pass output=."
-            raise ValueError(msg)
-        return None
-    found = folder / "last.ckpt"
-    if resume and not found.exists():
-        msg = f"There is nothing to go on from: {found} is missing. Leave resume out."
-        raise ValueError(msg)
-    if not resume and (found.exists() or (folder / "config.json").exists()):
-        msg = f"{folder} holds a run already. Go on with it (resume), or name another folder."
-        raise ValueError(msg)
-    return found if resume else None
-
-
-def _look_at(checkpoint: Path) -> None:
-    """Refuse a checkpoint that is damaged. No code in it is run."""
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # there are many ways, each with its own
-        msg = (
-            f"{checkpoint} is damaged: {error!r:.200}. The model beside it may be whole: "
-            "PtychoModel.load reads it, and train goes on from there with another output."
-        )
-        raise ValueError(msg) from error
 
 
 def _scores(image: NDArray[np.complex64], origin: tuple[int, int], scan: Scan) -> dict[str, Any]:
