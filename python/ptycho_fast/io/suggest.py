@@ -20,7 +20,7 @@ from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
 if TYPE_CHECKING:
     from ptycho_fast.io.hdf5 import DataSet
 
-LEAST_SIDE = 8
+LEAST_SIDE = 4
 """Detectors have more pixels a side than positions have coordinates."""
 
 NO_FRAMES = re.compile(r"mask|dark|flat|background|bkg|white|sigma|error|std|variance|weight")
@@ -105,7 +105,9 @@ def _try(path: str | os.PathLike[str], guess: dict[str, str], reasons: list[str]
             read_scan(path, load=False, **options)
         except (OSError, KeyError, ValueError, ArithmeticError, MemoryError) as error:
             return str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    reasons += [str(warning.message) for warning in told]
+    # That it is to be converted is what the line says.
+    said = [str(warning.message) for warning in told]
+    reasons += [text for text in said if "convert the file once" not in text]
     return None
 
 
@@ -148,6 +150,8 @@ class _Guess:
         if stack is not None:
             frames_last = self._positions(stack)
             self._detector(stack, frames_last=frames_last)
+            if "index" in self.options:  # last of what must be filled in
+                self.options["index"] = self.options.pop("index")
             self._unit()
         if self.options["unit"] != "px":
             self._geometry()
