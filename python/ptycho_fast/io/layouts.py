@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ptycho_fast.io.prepare import Recipe
 
-MOST_FRAMES = 2**26
+MOST_FRAMES = 2**25
 
 COMPLEX_FIELDS = (("r", "i"), ("re", "im"), ("real", "imag"), ("real", "imaginary"))
 

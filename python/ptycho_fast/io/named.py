@@ -31,7 +31,7 @@ def locate(path: str | os.PathLike[str], key: str) -> tuple[str | os.PathLike[st
     """Return file and key of what is named by ``KEY``, or ``FILE:KEY`` if in another file."""
     # Names of motors have colons too.
     for place, character in enumerate(key):
-        if character == ":" and os.path.isfile(key[:place]):
+        if character == ":" and os.path.exists(key[:place]) and not os.path.isdir(key[:place]):
             return key[:place], key[place + 1 :]
     return path, key
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import pickle
 import shutil
 import struct
 import tempfile
@@ -51,7 +52,8 @@ LARGE, MOST_RATIO = 2**30, 20
 """Arrays of more bytes than `LARGE`, patterns aside, are refused if they are so many times those of
 the file."""
 
-MOST_NAMES = 24
+MOST_NAMES, MOST_REASON = 24, 200
+"""How much of what a file says is said again."""
 
 PATTERN_KEYS = ("diff3d", "diffraction")
 """The first wins where a file has both."""
@@ -109,7 +111,9 @@ def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
 
 
 def _damaged(path: str | os.PathLike[str], key: str, error: Exception) -> OSError:
-    return OSError(f"{os.fspath(path)}: {key!r} can't be read ({error}). Write the file again.")
+    reason = str(error)
+    reason = reason if len(reason) <= MOST_REASON else f"{reason[:MOST_REASON]}..."
+    return OSError(f"{os.fspath(path)}: {key!r} can't be read ({reason}). Write the file again.")
 
 
 def members(path: str | os.PathLike[str]) -> dict[str, Member]:
@@ -217,7 +221,8 @@ def read_arrays(
             with archive.open(names[key]) as file:
                 try:
                     arrays[key] = np.lib.format.read_array(file, allow_pickle=allow_pickle)
-                except ValueError as error:  # a header or a payload cut short
+                # A header or a payload cut short, or a pickle that is none.
+                except (ValueError, pickle.UnpicklingError) as error:
                     raise _damaged(path, key, error) from error
                 # The end of the member must be reached for its checksum to be compared.
                 file.read()

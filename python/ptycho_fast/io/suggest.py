@@ -20,7 +20,7 @@ from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
 if TYPE_CHECKING:
     from ptycho_fast.io.hdf5 import DataSet
 
-LEAST_SIDE = 8
+LEAST_SIDE = 4
 """Detectors have more pixels a side than positions have coordinates."""
 
 NO_FRAMES = re.compile(r"mask|dark|flat|background|bkg|white|sigma|error|std|variance|weight")
@@ -105,7 +105,9 @@ def _try(path: str | os.PathLike[str], guess: dict[str, str], reasons: list[str]
             read_scan(path, load=False, **options)
         except (OSError, KeyError, ValueError, ArithmeticError, MemoryError) as error:
             return str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    reasons += [str(warning.message) for warning in told]
+    # That it is to be converted is what the line says.
+    said = [str(warning.message) for warning in told]
+    reasons += [text for text in said if "convert the file once" not in text]
     return None
 
 
@@ -146,8 +148,10 @@ class _Guess:
         self.options = dict.fromkeys(("diffraction", "counts", "x", "y", "unit"), "?")
         stack = self._stack()
         if stack is not None:
-            self._detector(stack)
-            self._positions(stack)
+            frames_last = self._positions(stack)
+            self._detector(stack, frames_last=frames_last)
+            if "index" in self.options:  # last of what must be filled in
+                self.options["index"] = self.options.pop("index")
             self._unit()
         if self.options["unit"] != "px":
             self._geometry()
@@ -186,10 +190,10 @@ class _Guess:
         self.options["diffraction"] = key
         return key
 
-    def _detector(self, key: str) -> None:
+    def _detector(self, key: str, *, frames_last: bool) -> None:
         """Guess what there is of the size of a frame."""
         data = self.found[key]
-        detector = _detector_of(data.shape)
+        detector = data.shape[:2] if frames_last else _detector_of(data.shape)
         assert detector is not None
         # Counts are whole; whole numbers are hardly ever amplitudes.
         if data.dtype.kind in "iu":
@@ -224,29 +228,30 @@ class _Guess:
             self.reasons.append(str(getattr(said, "message", said)))
             self.options["invert_mask"] = "True"
 
-    def _positions(self, stack: str) -> None:
-        """Find two arrays whose names differ by x and y, or one of both, of a number a frame."""
+    def _positions(self, stack: str) -> bool:
+        """Find two arrays whose names differ by x and y, or one of both, of a number a frame.
+
+        Returns whether they are as many as the last axis of the stack, and not as its first.
+        """
         shape = tuple(side for side in self.found[stack].shape[:-2] if side != 1) or (1,)
         n = math.prod(shape)
         last = self.found[stack].shape
         turned = last[2] if len(last) == 3 and last[0] == last[1] else None
         for count, grid in ((n, shape), (turned, ())):
-            if count is not None and (found := self._pairs(count, grid)):
+            if count is not None and (found := self._pairs(count)):
                 self.options.update(found[0])
                 if len(found) > 1:
                     others = "; ".join(f"{pair['x']}, {pair['y']}" for pair in found[1:4])
                     self.reasons.append(f"x and y: there are others, {others}.")
-                is_grid = self._is_grid(found[0]["x"], grid)
-                if len(grid) == 2 and not is_grid:
+                is_grid = self._is_grid(found[0]["x"])
+                if is_grid != (len(grid) == 2):
                     self.options["reshape"] = "True"
+                    which = "frames" if len(grid) == 2 else "positions"
                     self.reasons.append(
-                        f"reshape: positions are taken to belong to the {grid[0]} x {grid[1]} "
-                        "frames row by row."
+                        f"reshape: the {which} are a grid, which is taken to be row by row."
                     )
-                if len(grid) != 2 and is_grid:
-                    self.options["reshape"] = "True"
-                return
-        if found := self._pairs(None, ()):
+                return count != n
+        if found := self._pairs(None):
             x = found[0]["x"]
             count = math.prod(self.found[_base(x)].shape)
             self.options.update(found[0], index="?")
@@ -258,14 +263,14 @@ class _Guess:
             self.reasons.append(
                 f"x and y: no pair of arrays has one position for each of {n} frames."
             )
+        return False
 
-    def _is_grid(self, key: str, grid: tuple[int, ...]) -> bool:
+    def _is_grid(self, key: str) -> bool:
+        """Tell whether positions of that name are a grid (ny, nx)."""
         shape = self.found[_base(key)].shape
-        return (shape[:2] == grid and len(grid) == 2) or (
-            key in self.found and len(shape) == 2 and 1 not in shape
-        )
+        return key.count(":") == 2 or (key in self.found and len(shape) == 2 and 1 not in shape)
 
-    def _pairs(self, n: int | None, grid: tuple[int, ...]) -> list[dict[str, str]]:
+    def _pairs(self, n: int | None) -> list[dict[str, str]]:
         """Return pairs of arrays, or parts of one, with n numbers; of any length for None."""
         real = {key: data for key, data in self.found.items() if data.dtype.kind in "fiu"}
         lines = {key: data.shape for key, data in real.items() if _is_line(data.shape, n)}
@@ -282,7 +287,7 @@ class _Guess:
         for key, data in real.items():
             if key == self.options["diffraction"]:
                 continue
-            picks = _columns(data.shape, n, grid)
+            picks = _columns(data.shape, n)
             if picks is None:
                 continue
             rows_first = re.search(r"yx|row_?col|(?<![a-z])rc(?![a-z])", _last(key)) is not None
@@ -391,11 +396,12 @@ def _is_line(shape: tuple[int, ...], n: int | None) -> bool:
     return len(shape) in (1, 2) and math.prod(shape) == n
 
 
-def _columns(shape: tuple[int, ...], n: int, grid: tuple[int, ...]) -> tuple[str, str] | None:
+def _columns(shape: tuple[int, ...], n: int) -> tuple[str, str] | None:
     """Return how to name two coordinates that lie in one array of n positions."""
     if len(shape) < 2:
         return None
-    if len(grid) == 2 and shape[:2] == grid and len(shape) == 3 and shape[2] in (2, 3):
+    grid = len(shape) == 3 and 1 not in shape and math.prod(shape[:2]) == n
+    if grid and shape[2] in (2, 3):
         return "[:,:,0]", "[:,:,1]"
     long = [axis for axis, side in enumerate(shape) if side != 1]
     if len(long) != 2:

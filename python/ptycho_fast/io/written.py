@@ -184,28 +184,49 @@ class Parts:
                     written[place] += each
                     continue
                 whole = (name, called, path, mapping)
-                amount = self._of_source(item, whole, [len(chosen[a]) for a in lead], each, depth)
+                sides = [len(axis) for axis in chosen]
+                amount = self._of_source(item, whole, sides, lead, depth)
                 written[place] += amount
         return None if (written == math.prod(shape) // max(1, written.size)).all() else written
 
     def _of_source(
-        self, item: Any, whole: tuple[str, str, Path, Any], counts: list[int], each: int, depth: int
+        self,
+        item: Any,
+        whole: tuple[str, str, Path, Any],
+        sides: list[int],
+        leading: tuple[int, ...],
+        depth: int,
     ) -> NDArray[np.int64] | int:
-        """Return how much of a mapping was written, for each index along the leading axes."""
+        """Return how much of a mapping was written, for each index along the leading axes.
+
+        Parameters
+        ----------
+        item : h5py.Dataset
+            The virtual one.
+        whole : tuple
+            Its name, that of the source's file, where that is, and the mapping.
+        sides : list of int
+            How much of each axis is mapped.
+        leading, depth
+            As of `_written`.
+        """
         name, called, path, mapping = whole
         file = item.file if path == Path(item.file.filename) else open_file(path)
         source = follow(file, mapping.dset_name)
         if not isinstance(source, import_h5py().Dataset):
-            msg = (
-                f"{name} is made of {mapping.dset_name!r} of {called}, which has no such data set."
-            )
-            raise OSError(msg)
+            msg = f"{name} is made of {mapping.dset_name!r} of {called}, "
+            raise OSError(msg + "which has no such data set.")
         self.files.add(os.path.abspath(source.file.filename))
+        counts = [sides[axis] for axis in leading]
+        each = math.prod(sides) // max(1, math.prod(counts))
         frames = math.prod(counts)
         picked = list(_selected(mapping.src_space, source.shape))
         if len(picked) != 1:
             return each
         axes = picked[0]
+        if math.prod(map(len, axes)) < math.prod(sides) and len(axes) == len(sides):
+            # All of a source that should be larger than it is.
+            axes = [np.arange(side) for side in sides]
         # The axes of the source that count these frames: its first ones or, failing that, its last.
         first = [
             k for k in range(len(axes) + 1) if math.prod(len(axis) for axis in axes[:k]) == frames
