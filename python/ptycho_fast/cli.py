@@ -638,8 +638,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     for name, value in {
         "positions": str(n),
         "N": f"{scan.N} pixels",
-        "stored": f"{'counts' if survey.intensity else 'amplitudes'} as {survey.stored}, "
-        f"{survey.lowest:.10g} .. {survey.highest:.10g}",
+        "stored": _stored(survey, told=arguments.intensity is not None),
         "amplitude": f"{0 if survey.intensity else survey.lowest:g} .. {survey.brightest:g}",
         "light": _light(survey),
         "bad pixels": _bad_pixels(scan.mask, survey),
@@ -661,6 +660,14 @@ def _inspect(arguments: argparse.Namespace) -> None:
         with _step("picture") as step:
             plot_scan(scan, arguments.plot)
             step.done(str(arguments.plot))
+
+
+def _stored(survey: Survey, *, told: bool) -> str:
+    kind = "counts" if survey.intensity else "amplitudes"
+    stored = f"{kind} as {survey.stored}, {survey.lowest:.10g} .. {survey.highest:.10g}"
+    if told or not survey.may_be_counts:
+        return stored
+    return f"{stored}; whole numbers: pass --counts if they are counts, --amplitude if not"
 
 
 def _light(survey: Survey) -> str:

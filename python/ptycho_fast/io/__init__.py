@@ -298,7 +298,9 @@ def _known(scan: Scan, survey: Survey) -> Scan:
     return scan
 
 
-def _say(path: str | os.PathLike[str], scan: Scan, recipe: Recipe, survey: Survey) -> None:
+def _say(
+    path: str | os.PathLike[str], scan: Scan, recipe: Recipe, survey: Survey, *, told: bool = False
+) -> None:
     """Warn of what is odd about the patterns; refuse them if nothing can be known from them."""
     if survey.mask is not None and not survey.mask.any():
         msg = (
@@ -306,7 +308,8 @@ def _say(path: str | os.PathLike[str], scan: Scan, recipe: Recipe, survey: Surve
             "patterns: all are masked, flagged or not finite. Check the mask and the dtype."
         )
         raise ValueError(msg)
-    for sentence in survey.oddities(told=recipe.intensity is not None, dropped=recipe.drop_dark):
+    told = told or recipe.intensity is not None
+    for sentence in survey.oddities(told=told, dropped=recipe.drop_dark):
         warn(f"{os.fspath(path)}: {sentence}")
     for key, value in scan.metadata.items():
         fits = recipe.mask is None and np.shape(value)[-2:] == scan.diffraction.shape[1:]
@@ -359,7 +362,7 @@ def examine(
     scan = _open(path, recipe, allow_pickle=allow_pickle, in_order=False)
     survey = _survey(scan, progress)
     scan = _known(scan, survey)
-    _say(path, scan, recipe, survey)
+    _say(path, scan, recipe, survey, told=True)  # `Survey.may_be_counts` is the caller's to say
     return (_without(scan, survey, path) if recipe.drop_dark else scan), survey
 
 

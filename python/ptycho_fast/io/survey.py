@@ -152,6 +152,11 @@ class Survey:
         return max(away) > 3 * N / 8
 
     @property
+    def may_be_counts(self) -> bool:
+        """Whether amplitudes are whole numbers, as counts are."""
+        return not self.intensity and self.whole and self.highest >= 2
+
+    @property
     def sentinel(self) -> int | None:
         """The largest value of a narrower integer dtype, if that is the highest that is stored."""
         own = np.iinfo(self.stored).max if self.stored.kind in "iu" else None
@@ -170,7 +175,7 @@ class Survey:
         Parameters
         ----------
         told : bool
-            The caller said whether these are counts or amplitudes.
+            Whether these are counts or amplitudes was said, by the caller or to the user.
         dropped : bool
             Dark patterns are left out.
         """
@@ -215,7 +220,7 @@ class Survey:
                 f"The lowest amplitude is {self.lowest:g}, and a modulus is never negative. If "
                 f"that marks bad pixels, pass bad_value={self.lowest:.17g} (--bad-value)."
             )
-        if not (told or self.intensity) and self.whole and self.highest >= 2:
+        if self.may_be_counts and not told:
             said.append(
                 f"The patterns are read as amplitudes, but are whole numbers ({self.stored}, up to "
                 f"{self.highest:.10g}), as counts are. Pass counts=True (--counts) if they are, or "
