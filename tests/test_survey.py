@@ -183,6 +183,34 @@ def test_patterns_of_nothing_are_named_and_left_out_on_request(tmp_path: Path) -
         pf.read_scan(hdf5(tmp_path / "z.h5", 0 * counts), drop_dark=True, **NAMES)
 
 
+def test_patterns_that_were_never_written_are_left_out_on_request(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "a.h5", np.zeros((1, N, N), "u4"))
+    with h5py.File(path, "r+") as file:
+        del file["data"]
+        data = file.create_dataset("data", (n, N, N), "u4", chunks=(1, N, N), fillvalue=7)
+        data[:50] = COUNTS[:50]
+    for load in (True, False):
+        scan, said = warned(path, load=load, **NAMES)
+        assert len(scan) == n
+        assert said.count("never written") == 1
+        assert "hold nothing" not in said
+        scan, _ = warned(path, load=load, drop_dark=True, first=55, **NAMES)
+        np.testing.assert_array_equal(scan.positions, SCAN.positions[:50])
+
+
+def test_a_look_unpacks_no_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("frames", "io.unpacked"):
+        monkeypatch.setattr(f"ptycho_fast.{module}.LOOK_BYTES", 2000)
+    x, y = SCAN.positions.T
+    for name, stack in {"a": SCAN.diffraction, "b": SCAN.diffraction.transpose(1, 2, 0)}.items():
+        monkeypatch.setenv("PTYCHO_FAST_CACHE", str(tmp_path / f"cache_{name}"))
+        np.savez_compressed(tmp_path / f"{name}.npz", xcoords=x, ycoords=y, diff3d=stack)
+        scan, said = warned(tmp_path / f"{name}.npz", load=False)
+        assert not said
+        assert not (tmp_path / f"cache_{name}").exists()
+        np.testing.assert_array_equal(np.asarray(scan.diffraction), SCAN.diffraction)
+
+
 @pytest.mark.parametrize("side", [16, 15])
 def test_zero_frequency_in_the_corner_is_said_and_mended(tmp_path: Path, side: int) -> None:
     patterns = np.asarray(SCAN.diffraction)[:, :side, :side] if side == 15 else SCAN.diffraction

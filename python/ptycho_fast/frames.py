@@ -71,6 +71,16 @@ class Frames(ABC):
         self.read(rows, out)
         return None
 
+    def unwritten(self) -> NDArray[np.int64]:
+        """Return the patterns that the file is known to hold no data of.
+
+        Returns
+        -------
+        ndarray, (m,), int64
+            Their numbers, ascending. Known without reading any.
+        """
+        return np.empty(0, np.int64)
+
     @property
     def ndim(self) -> int:
         """3."""

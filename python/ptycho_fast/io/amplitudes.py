@@ -87,6 +87,10 @@ class Shifted(Frames):
         self.source.read(rows, out)
         out[...] = np.fft.fftshift(out, axes=(1, 2))
 
+    def unwritten(self) -> NDArray[np.int64]:
+        """Return those of the source."""
+        return self.source.unwritten()
+
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read all frames in the way that suits the source."""
         for rows, block in self.source.blocks():
@@ -198,6 +202,11 @@ class PreparedFrames(Frames):
                     good = np.ones(out.shape, np.bool_)
                 np.logical_not(bad, out=good[first : first + len(some)])
         return good
+
+    def unwritten(self) -> NDArray[np.int64]:
+        """Return those of the source."""
+        missing = self.source.unwritten()
+        return missing if self.rows is None else np.flatnonzero(np.isin(self.rows, missing))
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read all patterns, some at a time, in the way that suits the source."""

@@ -479,6 +479,7 @@ class Turned:
     def __init__(self, frames: HDF5Frames) -> None:
         self.frames = frames
         self.shape, self.dtype = frames.shape, frames.dtype
+        self.frames_first = False
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Read all patterns in order, some at a time."""

@@ -33,6 +33,11 @@ class LeadingFrames(Frames):
         """Fill ``out[i]`` with pattern ``rows[i]``."""
         self.source.read(rows, out)
 
+    def unwritten(self) -> NDArray[np.int64]:
+        """Return those of the source."""
+        missing = self.source.unwritten()
+        return missing[missing < len(self)]
+
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read all patterns in order, some at a time."""
         for where, block in self.source.blocks():

@@ -502,15 +502,6 @@ class _Stack:
         n, height, width = self.shape
         self.n, self.stored = n, (width, height) if self.transposed else (height, width)
 
-    def load(self) -> NDArray[Any]:
-        """Return all patterns."""
-        stack = read_array(self.path, self.key)
-        if stack.shape != self.member.shape:
-            raise _damaged(self.path, self.key, ValueError("it has changed meanwhile"))
-        if self.layout.frames_last:
-            stack = stack.reshape(*self.shape[1:], -1).transpose(2, 0, 1)
-        return np.ascontiguousarray(stack.reshape(self.shape))
-
     def open(self) -> Frames:
         """Return the patterns where they lie or, if they don't lie one by one, to be unpacked."""
         if self.frames_first and not self.transposed and self.member.offset is not None:

@@ -45,6 +45,8 @@ class Survey:
         self.whole = True
         """Only whole numbers are stored."""
         self._listed = frames.listed
+        self.unwritten = frames.unwritten()
+        """Patterns that the file holds no data of."""
         self._rows = frames.rows
         self._looked: list[NDArray[np.integer[Any]]] = []
         self._mask = np.ones(frames.shape[1:], np.bool_) if mask is None else mask
@@ -118,8 +120,8 @@ class Survey:
 
     @cached_property
     def dark(self) -> NDArray[np.int64]:
-        """Patterns that hold nothing: all zero, or without a good pixel."""
-        return np.concatenate([np.zeros(0, np.int64), *self._dark])
+        """Patterns that hold nothing: all zero, without a good pixel, or never written."""
+        return np.union1d(np.concatenate([np.zeros(0, np.int64), *self._dark]), self.unwritten)
 
     @cached_property
     def light(self) -> NDArray[np.float64]:
@@ -194,11 +196,13 @@ class Survey:
                 f"In {some} of {of}, single pixels hold no measurement ({self._reasons()}), "
                 f"{len(self.bad.pixels)} in all: they weigh nothing there."
             )
-        if len(self.dark) and not dropped:
-            more = ", ..." if len(self.dark) > LISTED else ""
+        # Of those never written the format's module tells.
+        dark = np.setdiff1d(self.dark, self.unwritten)
+        if len(dark) and not dropped:
+            more = ", ..." if len(dark) > LISTED else ""
             said.append(
-                f"{len(self.dark)} of {of} hold nothing (all zero, or no good pixel): "
-                f"{', '.join(map(str, self.dark[:LISTED]))}{more}. To leave them out, pass "
+                f"{len(dark)} of {of} hold nothing (all zero, or no good pixel): "
+                f"{', '.join(map(str, dark[:LISTED]))}{more}. To leave them out, pass "
                 "drop_dark=True (--drop-dark)."
             )
         if self.in_the_corner:

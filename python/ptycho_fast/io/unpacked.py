@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ptycho_fast.frames import FileFrames, Frames
+from ptycho_fast.frames import LOOK_BYTES, FileFrames, Frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,8 @@ class Packed(Protocol):
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
+    frames_first: bool
+    """Patterns come one after another, so that the first ones can be read without the others."""
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Read all patterns in order, some at a time."""
@@ -57,3 +59,13 @@ class Unpacked(Frames):
         for block in self.stack.blocks():
             yield slice(first, first + len(block)), np.ascontiguousarray(block, self.dtype)
             first += len(block)
+
+    def look(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Read all patterns if they are few, else the first ones, if they can be had alone."""
+        few = self.nbytes <= LOOK_BYTES
+        if not (few or self.stack.frames_first):
+            return
+        for where, block in self.blocks():
+            yield np.arange(where.start, where.stop), block
+            if not few:
+                return

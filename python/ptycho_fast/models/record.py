@@ -16,7 +16,7 @@ from ptycho_fast.checks import positions_checksum
 from ptycho_fast.io.atomic import replacing
 from ptycho_fast.models.storage import read_text
 from ptycho_fast.notices import warn
-from ptycho_fast.patterns import measured_energies
+from ptycho_fast.patterns import brought_energies, measured_energies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -210,7 +210,9 @@ def _checksum(array: NDArray[Any] | None, dtype: str) -> str | None:
 
 def _patterns_checksum(scan: Scan) -> str:
     """SHA-256 of the patterns' energies, and of some of the patterns themselves."""
-    energies = measured_energies(scan) if scan.energies is None else scan.energies
+    energies = brought_energies(scan)
+    if energies is None:
+        energies = measured_energies(scan)
     rows = np.unique(np.linspace(0, len(scan) - 1, LOOKED_AT).astype(np.int64))
     patterns, _ = scan.measured(rows)
     with np.errstate(over="ignore"):
