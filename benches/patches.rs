@@ -174,5 +174,5 @@ fn pattern_energies(bencher: Bencher, threads: usize) {
     let stack: Vec<f32> = (0..PATTERNS * N * N).map(|i| i as f32).collect();
     bencher
         .counter(ItemsCount::new(PATTERNS))
-        .bench_local(|| energies(black_box(&stack), N * N, None, None, threads));
+        .bench_local(|| energies(black_box(&stack), N * N, None, None, f64::from, threads));
 }

@@ -100,6 +100,7 @@ def run(case: Case, folder: Path, *, quick: bool) -> None:
     """Train, image, score, and write all of it."""
     import torch  # noqa: PLC0415
 
+    from ptycho_fast.canvas import canvas, place  # noqa: PLC0415
     from ptycho_fast.metrics import score  # noqa: PLC0415
     from ptycho_fast.models import PtychoModel  # noqa: PLC0415
     from ptycho_fast.models.classical import refine  # noqa: PLC0415
@@ -128,29 +129,32 @@ def run(case: Case, folder: Path, *, quick: bool) -> None:
     def scores(image: Any) -> dict[str, Any]:
         return score(image, object_, imaged.positions, scan.N).as_dict()
 
+    def on_object(image: Any, origin: tuple[int, int]) -> Any:
+        return place(image, origin, (object_.shape[0], object_.shape[1]))
+
     def classical(seen: pf.Scan) -> dict[str, Any]:
         """Return the scores of 30 passes from an object of 1."""
         light = float(np.square(seen.diffraction, dtype=np.float64).sum(axis=(1, 2)).mean())
+        area = canvas(seen.positions, seen.N)
         began = time.perf_counter()
         found = refine(
             seen,
-            np.ones(object_.shape, np.complex64),
+            np.ones(area.shape, np.complex64),
             scale_probe(probe, light, None),
             passes=30,
             refine_probe="refine_probe" in case.training,
+            origin=area.origin,
         )
-        return {"seconds": time.perf_counter() - began, **scores(found.object)}
+        seconds = time.perf_counter() - began
+        return {"seconds": seconds, **scores(on_object(found.object, found.origin))}
 
     def image(seen: pf.Scan, passes: int = 0) -> tuple[float, Any]:
         """Return the seconds that imaging takes, without scores, and the image."""
         began = time.perf_counter()
         made = model.infer(replace(seen, object=None, metadata={}), refine=passes)
         seconds = time.perf_counter() - began
-        padded = np.zeros_like(object_, np.complex64)
         assert made.object is not None
-        rows, columns = np.minimum(made.object.shape, padded.shape)
-        padded[:rows, :columns] = made.object[:rows, :columns]
-        return seconds, padded
+        return seconds, on_object(made.object, made.origin)
 
     image(imaged)  # once for the libraries to wake up
     network_seconds, network = image(imaged)

@@ -99,7 +99,9 @@ def test_plus_sample_indices_and_subsample_seed(record: RawData) -> None:
     assert record.subsample_seed is None
     assert "sample_indices" not in record.generate_grouped_data(N)
     record.sample_indices = kept = np.arange(n)
-    assert record.generate_grouped_data(N)["sample_indices"] is kept
+    copied = record.generate_grouped_data(N)["sample_indices"]
+    np.testing.assert_array_equal(copied, kept)
+    assert copied is not kept
 
 
 def test_from_file(path: Path, scan: pf.Scan) -> None:
@@ -315,6 +317,10 @@ def test_but_with_gridsize_above_1_an_error_unless_oversampling_is_enabled(
         (
             {"nsamples": n + 1, "enable_oversampling": True, "neighbor_pool_size": 3},
             "neighbor_pool_size >= C",
+        ),
+        (
+            {"nsamples": n + 1, "enable_oversampling": True, "neighbor_pool_size": 3},
+            "OVERSAMPLING-001",
         ),
         ({"nsamples": n + 1, "enable_oversampling": True, "K": 3}, "neighbor_pool_size >= C"),
     ],
@@ -632,13 +638,26 @@ def test_a_scan_index_without_repeats_separates_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
-def test_a_metadata_that_needs_unpickling_is_skipped_with_a_warning(tmp_path: Path) -> None:
-    path = saved(tmp_path, _metadata=np.array({"a": 1}, object))
-    with pytest.warns(UserWarning, match="'_metadata' is a pickled object and was skipped"):
-        assert "_metadata" not in pf.read_scan(path).metadata
-    with pytest.warns(UserWarning, match="skipped"):
-        assert RawData.from_file(path).metadata is None
-    assert pf.read_scan(path, allow_pickle=True).metadata["_metadata"] == {"a": 1}
+@pytest.mark.parametrize(
+    "stored",
+    [
+        np.array({"a": 1, "nphotons": 1e9}, object),
+        np.array('{"a": 1, "nphotons": 1e9}'),
+        np.array(['{"a": 1, "nphotons": 1e9}'], object),
+    ],
+)
+def test_metadata_is_read_without_running_code(tmp_path: Path, stored: Any) -> None:
+    path = saved(tmp_path, _metadata=stored)
+    expected = {"a": 1, "nphotons": 1e9}
+    assert pf.read_scan(path).metadata["_metadata"] == expected
+    assert RawData.from_file(path).metadata == expected
+
+
+def test_metadata_that_would_run_code_is_refused_by_name(tmp_path: Path) -> None:
+    path = saved(tmp_path, _metadata=np.array({"a": np.load}, object))
+    for read in (pf.read_scan, RawData.from_file):
+        with pytest.raises(ValueError, match=r"'_metadata' can't be read: it names numpy\.load"):
+            read(path)
 
 
 def test_any_other_such_key_is_a_value_error(tmp_path: Path) -> None:

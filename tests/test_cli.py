@@ -311,6 +311,7 @@ def test_bad_files_get_a_sentence(
         expected = "bad.npz: Is a directory."
     elif mistake == "text":
         path.write_text("xcoords = 1, 2, 3\n")
+        expected = "bad.npz is text: that is not a format that is read"
     elif mistake == "empty":
         path.write_bytes(b"")
     elif mistake == "cut":

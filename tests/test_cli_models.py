@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
+from ptycho_fast.canvas import canvas
 from ptycho_fast.cli import main
 
 pytest.importorskip("lightning")
@@ -47,11 +48,13 @@ def test_an_image_is_written_whole(run: Path, capsys: pytest.CaptureFixture[str]
     scan = pf.read_scan(run / "scan.npz")
     image, coverage = np.load(out / "object.npy"), np.load(out / "coverage.npy")
     assert scan.object is not None
-    assert image.shape == coverage.shape == scan.object.shape
+    area = canvas(scan.positions, scan.N)
+    assert image.shape == coverage.shape == area.shape
     assert image.dtype == np.complex64
     assert (image[coverage == 0] == 0).all()
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     assert f"{metrics['phase_rmse']:.4f}" in printed
+    assert metrics["origin"] == list(area.origin)
     assert metrics["twin"]["phase_rmse"] > metrics["phase_rmse"]
     assert (out / "image.png").read_bytes()[1:4] == b"PNG"
 

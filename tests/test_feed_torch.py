@@ -89,6 +89,20 @@ def loader_of(
 # --- what is in a batch ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_that_would_stack_batches_is_told(workers: int) -> None:
+    feed = make_data().to_torch(10, epoch=4)
+    for options in ({}, {"batch_size": 8}, {"batch_size": 8, "drop_last": True}):
+        loader = DataLoader(feed, num_workers=workers, **options)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"DataLoader\(feed, batch_size=None\)"):
+            next(iter(loader))
+    if not workers:
+        assert feed.epoch == 4
+    # Whoever takes the batches apart again knows what they do.
+    single = DataLoader(feed, batch_size=1, collate_fn=lambda batches: batches[0])
+    assert len(next(iter(single))["diffraction"]) == 10
+
+
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16])
 @pytest.mark.parametrize("workers", [0, 2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ from hypothesis import strategies as st
 import ptycho_fast as pf
 from ptycho_fast.frames import FileFrames, Frames
 from ptycho_fast.io import hdf5
-from ptycho_fast.io.prepare import PreparedFrames, Recipe, window
+from ptycho_fast.io.amplitudes import PreparedFrames
+from ptycho_fast.io.prepare import Recipe, window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,8 +172,10 @@ def test_links_and_virtual_data_sets_lead_to_the_patterns(tmp_path: Path) -> Non
     os.truncate(tmp_path / "part1.h5", 1000)
     with pytest.raises(OSError, match=r"part1\.h5 was changed|truncated file"):
         frames[6]
+    # Where no handle of before is open.
+    shutil.copytree(tmp_path, tmp_path / "elsewhere")
     with pytest.raises(OSError, match=r"part1\.h5 is no HDF5 file, or it is damaged"):
-        pf.read_scan(tmp_path / "master.h5", **virtual)
+        pf.read_scan(tmp_path / "elsewhere" / "master.h5", **virtual)
     (tmp_path / "part1.h5").unlink()
     with pytest.raises(OSError, match=r"'/virtual' is made of part1\.h5, which is missing"):
         pf.read_scan(tmp_path / "master.h5", **virtual)
@@ -194,7 +198,7 @@ def test_data_sets_of_other_files_and_columns_are_named(tmp_path: Path) -> None:
         np.testing.assert_allclose(scan.positions, expected(x, y), rtol=1e-12)
     with pytest.raises(ValueError, match=r"'rows\[7\]' can't be|rows.* has shape \(2, 12\)"):
         pf.read_scan(path, **{**METRES, "x": f"{other}:rows[7]"})
-    with pytest.raises(ValueError, match=r"must be real numbers \(n,\).*Name one column"):
+    with pytest.raises(ValueError, match=r"must be real numbers \(n,\).*Name one row: x=.*\[0\]"):
         pf.read_scan(path, **{**METRES, "x": f"{other}:rows"})
 
 
@@ -291,10 +295,20 @@ def test_a_mask_that_leaves_little_is_suspected(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["mask"] = np.ones((N, N), "u1")
         file["small"] = np.ones((N, 3), "u1")
-    with pytest.warns(UserWarning, match=r"leaves 0 of 64 pixels.*other way round"):
+        few = np.ones((N, N), "u1")
+        few[:2] = 0
+        file["few"] = few
+    with pytest.raises(ValueError, match=r"'mask' leaves none of 64 pixels.*invert_mask=True"):
         pf.read_scan(path, mask="mask", **METRES)
-    with pytest.raises(ValueError, match=r"mask='small' must be \(8, 8\) as the frames"):
+    with pytest.warns(UserWarning, match=r"'few' leaves 16 of 64 pixels \(25.00%\).*--invert-mask"):
+        few_left = pf.read_scan(path, mask="few", **METRES).mask
+    np.testing.assert_array_equal(few_left, few == 0)
+    turned = pf.read_scan(path, mask="few", invert_mask=True, **METRES).mask
+    np.testing.assert_array_equal(turned, few == 1)
+    with pytest.raises(ValueError, match=r"'small' must be bools or numbers of shape"):
         pf.read_scan(path, mask="small", **METRES)
+    with pytest.raises(ValueError, match="needs mask="):
+        pf.read_scan(path, invert_mask=True, **METRES)
 
 
 windows = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(0, 30), st.integers(0, 30))
@@ -442,10 +456,10 @@ def test_equal_lengths_join_in_order(tmp_path: Path) -> None:
     ("n_frames", "n_positions", "index", "sentence"),
     [
         (4, 5, None, "There are 4 frames, but 5 positions.*index=KEY"),
-        (4, 5, [0, 1, 1, 2, 1], "3 positions belong to frame 1.*Average"),
+        (4, 5, [0, 1, 1, 2, 1], "3 positions belong to frame 1.*average_positions=True"),
         (4, 5, [0, 1], r"index='index' has 2 numbers, one for neither each of 5 .* each of 4"),
         (4, 4, [0.5, 1, 2, 3], r"must be whole numbers \(n,\)"),
-        (4, 4, [[0, 1, 2, 3]], r"must be whole numbers \(n,\)"),
+        (4, 4, [[0, 1], [2, 3]], r"must be whole numbers \(n,\)"),
         (4, 4, [7, 8, 9, 10], "None of 4 frames belongs to one of 4 positions"),
     ],
 )
@@ -763,7 +777,13 @@ def test_cxi_mask_probe_and_window(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file[f"{DETECTOR}/mask"]
         file[f"{DETECTOR}/mask"] = per_frame
-    np.testing.assert_array_equal(pf.read_scan(path, crop=N).mask, scan.mask)
+    # A mask of each frame holds for that frame.
+    for load in (True, False):
+        again = pf.read_scan(path, crop=N, load=load)
+        assert again.mask is None
+        good = again.measured(np.arange(n))[1]
+        assert good is not None
+        assert np.argwhere(~good).tolist() == [[5, 1, 1], [5, 5, 4]]
 
 
 @pytest.mark.parametrize(
@@ -787,7 +807,7 @@ def test_cxi_mask_probe_and_window(tmp_path: Path) -> None:
         ({f"{DETECTOR}/basis_vectors": np.zeros((3, 2))}, {}, ValueError, "two directions"),
         ({f"{DETECTOR}/basis_vectors": np.eye(3)}, {}, ValueError, "two directions"),
         ({f"{DETECTOR}/basis_vectors": np.ones((5, 2, 3))}, {}, ValueError, "5 basis_vectors"),
-        ({f"{DETECTOR}/mask": np.zeros((3, 3), int)}, {}, ValueError, "mask must be integers"),
+        ({f"{DETECTOR}/mask": np.zeros((3, 3), int)}, {}, ValueError, "bools or numbers"),
         ({}, {"unit": "px"}, ValueError, "CXI positions are in metres"),
         ({}, {"x": "a"}, ValueError, "so x can't be named alone"),
     ],

@@ -8,6 +8,7 @@ import logging
 import pickle
 import shutil
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,7 @@ def test_files_are_read_as_their_class(installed: Any, tmp_path: Path) -> None:
 
 
 def test_the_sequence_that_ptychodus_runs(installed: Any) -> None:
+    pytest.importorskip("tensorflow")
     cfg = importlib.import_module("ptycho.params").cfg
     obj = make_object()
     cfg["gridsize"] = 2
@@ -226,6 +228,7 @@ def test_signatures_and_pickles_are_those_of_their_functions(installed: Any) -> 
 def test_mirror_says_where_y_is_read(
     ptycho: Callable[..., Path], caplog: pytest.LogCaptureFixture, mirror: bool
 ) -> None:
+    pytest.importorskip("tensorflow")
     ptycho()
     ptychopinn.install(mirror=mirror)
     caplog.set_level(logging.INFO, logger="ptycho_fast")
@@ -242,6 +245,56 @@ def test_mirror_says_where_y_is_read(
     # The drop-in itself, used beside, is not concerned.
     ours = record_of(ptychopinn, obj).generate_grouped_data(N, K=7, nsamples=12, seed=0, gridsize=2)
     assert np.array_equal(ours["Y"], data["Y"]) == mirror
+
+
+def test_y_is_a_tensor(installed: Any) -> None:
+    tf = pytest.importorskip("tensorflow")
+    data = record_of(installed, make_object()).generate_grouped_data(
+        N, K=7, nsamples=12, seed=0, gridsize=2
+    )
+    assert tf.is_tensor(data["Y"])
+    ours = record_of(ptychopinn, make_object()).generate_grouped_data(
+        N, K=7, nsamples=12, seed=0, gridsize=2
+    )
+    assert isinstance(ours["Y"], np.ndarray)
+    np.testing.assert_array_equal(data["Y"].numpy(), ours["Y"])
+    assert data["X_full"].dtype == np.float32
+    assert isinstance(data["X_full"], np.ndarray)
+    assert record_of(installed).generate_grouped_data(N)["Y"] is None
+
+
+@pytest.mark.parametrize("shape", [(n, N, N), (n, N, N, 1)])
+def test_a_files_own_y_is_not_read(
+    ptycho: Callable[..., Path], tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    pytest.importorskip("tensorflow")
+    ptycho()
+    path = tmp_path / "scan.npz"
+    record = record_of(ptychopinn, make_object())
+    record.Y = np.full(shape, 5 + 5j, np.complex64)
+    record.to_file(path)
+    ours = ptychopinn.RawData.from_file(path)
+    assert np.all(ours.generate_grouped_data(N)["Y"] == 5 + 5j)
+    ptychopinn.install()
+    theirs = importlib.import_module("ptycho.raw_data").RawData.from_file(path)
+    assert theirs.Y is None
+    found = theirs.generate_grouped_data(N, nsamples=6, seed=0)["Y"].numpy()
+    record.Y = None
+    expected = record.generate_grouped_data(N, nsamples=6, seed=0)["Y"]
+    np.testing.assert_array_equal(found, expected)
+    # What a record was given it keeps.
+    theirs.Y = np.full(shape, 5 + 5j, np.complex64)
+    assert np.all(theirs.generate_grouped_data(N)["Y"].numpy() == 5 + 5j)
+
+
+def test_their_metadata_is_written_and_npz_is_added(installed: Any, tmp_path: Path) -> None:
+    record = record_of(installed)
+    record.metadata = {"physics_parameters": {"nphotons": 1e9, "N": 8}, "version": None}
+    record.to_file(tmp_path / "scan.dat")
+    assert [path.name for path in tmp_path.glob("*.npz")] == ["scan.dat.npz"]
+    again = installed.RawData.from_file(tmp_path / "scan.dat.npz")
+    assert type(again) is installed.RawData
+    assert again.metadata == record.metadata
 
 
 def test_patches_are_a_tensor(ptycho: Callable[..., Path]) -> None:
@@ -266,6 +319,7 @@ def test_patches_are_a_tensor(ptycho: Callable[..., Path]) -> None:
 
 
 def test_installing_twice_is_installing_the_second_time(ptycho: Callable[..., Path]) -> None:
+    pytest.importorskip("tensorflow")
     ptycho()
     for name in MODULES:
         importlib.import_module(name)
@@ -281,6 +335,48 @@ def test_installing_twice_is_installing_the_second_time(ptycho: Callable[..., Pa
     assert contents() == before
     assert ptychopinn.uninstall() == ()
     assert contents() == before
+
+
+@pytest.mark.parametrize("attribute", ["get_neighbor_indices", "RawData"])
+def test_a_second_install_that_is_refused_leaves_the_first(
+    installed: Any, attribute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+    record = record_of(installed)
+    expected = record.generate_grouped_data(N, K=7, nsamples=5, seed=1)["nn_indices"]
+    before = contents()
+    with monkeypatch.context() as patch:
+        patch.setattr(installed, attribute, lambda xcoords: None)
+        changed = contents()
+        with pytest.raises(ValueError, match=f"nothing was replaced: .*{attribute}"):
+            ptychopinn.install()
+        assert contents() == changed
+    assert contents() == before
+    again = record.generate_grouped_data(N, K=7, nsamples=5, seed=1)["nn_indices"]
+    np.testing.assert_array_equal(again, expected)
+    assert ptychopinn.install() == tuple(ptychopinn.install())
+    assert len(ptychopinn.uninstall()) >= len(METHODS) + len(FUNCTIONS)
+    with pytest.raises(NotImplementedError):
+        record.generate_grouped_data(N)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_alias_is_nothing_to_install_into(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    """The name was made to mean the drop-in: by the module, or by a module that took its class."""
+    alias: Any = ptychopinn
+    if not whole:
+        alias = types.ModuleType("ptycho.raw_data")
+        alias.RawData = ptychopinn.RawData
+    monkeypatch.setitem(sys.modules, "ptycho.raw_data", alias)
+    kept = dict(vars(ptychopinn.RawData))
+    with pytest.raises(
+        ValueError,
+        match=r"sys\.modules\['ptycho\.raw_data'\] is .*nothing to install into.*Leave install\(\)",
+    ):
+        ptychopinn.install()
+    assert dict(vars(ptychopinn.RawData)) == kept
+    assert ptychopinn.uninstall() == ()
 
 
 def test_uninstalling_what_was_never_installed() -> None:

@@ -19,7 +19,7 @@ from ptycho_fast.models.inputs import count_features, make_features  # noqa: E40
 from ptycho_fast.models.physics import (  # noqa: E402
     LOSSES,
     SHARPENING,
-    Canvas,
+    GroupCanvas,
     diffract,
     diffraction_loss,
     far_field,
@@ -298,7 +298,7 @@ def test_a_canvas_is_that_of_the_matrices(N: int, B: int, C: int) -> None:
     positions = rng.uniform(-1000, 1000, (B, 2, 1)) + rng.uniform(-N / 2, N / 2, (B, 2, C))
     positions[0] = np.round(positions[0])
     patches, weight = noise(B, C, N, N), bell(N)
-    found = Canvas(positions, as_tensor(weight)).merge(as_tensor(patches))
+    found = GroupCanvas(positions, as_tensor(weight)).merge(as_tensor(patches))
     assert found.dtype == torch.complex64
     assert_near(found, merged(patches, positions, weight))
 
@@ -309,7 +309,7 @@ def test_any_canvas(N: int, B: int, C: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     positions = rng.uniform(0, 50, (B, 2, 1)) + rng.uniform(-N, N, (B, 2, C))
     patches, weight = noise(B, C, N, N, seed=seed), rng.uniform(0.1, 1, (N, N))
-    found = Canvas(positions, as_tensor(weight)).merge(as_tensor(patches))
+    found = GroupCanvas(positions, as_tensor(weight)).merge(as_tensor(patches))
     assert_near(found, merged(patches, positions, weight))
 
 
@@ -325,7 +325,7 @@ def test_patches_of_one_smooth_object_stay() -> None:
     rng = np.random.default_rng(7)
     positions = rng.uniform(30, 50, (3, 2, 1)) + rng.uniform(-3, 3, (3, 2, 4))
     patches = reference.extract_patches(image, positions, N).transpose(0, 3, 1, 2)
-    canvas = Canvas(positions, as_tensor(bell(N)))
+    canvas = GroupCanvas(positions, as_tensor(bell(N)))
     slope = max(np.abs(np.diff(image, axis=axis)).max() for axis in (0, 1))
     inner = np.s_[..., 3:-3, 3:-3]  # at the rim, weights are few and fall steeply
     made = canvas.merge(as_tensor(patches)).numpy()
@@ -341,7 +341,7 @@ def test_patches_at_whole_pixels_of_any_object_stay() -> None:
     positions = np.random.default_rng(8).integers(20, 30, (4, 2, 4)).astype(float)
     patches = reference.extract_patches(image, positions, N).transpose(0, 3, 1, 2)
     assert_near(
-        Canvas(positions, as_tensor(np.full((N, N), 0.5))).merge(as_tensor(patches)), patches
+        GroupCanvas(positions, as_tensor(np.full((N, N), 0.5))).merge(as_tensor(patches)), patches
     )
 
 
@@ -350,7 +350,7 @@ def test_the_brighter_side_of_two_patches_counts_more() -> None:
     weight[:, 2:] = 3
     positions = np.array([[[5.0, 7.0], [5.0, 5.0]]])  # the second lies 2 pixels to the right
     patches = np.stack([np.full((4, 4), 1.0), np.full((4, 4), 5.0)])[None] + 0j
-    found = Canvas(positions, as_tensor(weight)).merge(as_tensor(patches)).numpy()[0]
+    found = GroupCanvas(positions, as_tensor(weight)).merge(as_tensor(patches)).numpy()[0]
     both = (3 * 1 + 1 * 5) / 4  # bright part of the first over the dim part of the second
     np.testing.assert_allclose(found[0], np.tile([1, 1, both, both], (4, 1)), rtol=1e-6)
     np.testing.assert_allclose(found[1], np.tile([both, both, 5, 5], (4, 1)), rtol=1e-6)
@@ -360,16 +360,16 @@ def test_groups_do_not_meet() -> None:
     """Each on a canvas of its own, whatever lies beside it in the batch."""
     positions = np.random.default_rng(9).uniform(0, 20, (3, 2, 4))
     patches, weight = as_tensor(noise(3, 4, 8, 8)), as_tensor(bell(8))
-    together = Canvas(positions, weight).merge(patches)
+    together = GroupCanvas(positions, weight).merge(patches)
     for b in range(3):
-        alone = Canvas(positions[b : b + 1], weight).merge(patches[b : b + 1])
+        alone = GroupCanvas(positions[b : b + 1], weight).merge(patches[b : b + 1])
         torch.testing.assert_close(together[b : b + 1], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_the_gradient_of_a_canvas() -> None:
     """The canvas is linear: ``Re <M x, u>`` has the slope that it has along any direction."""
     positions = np.random.default_rng(10).uniform(0, 8, (2, 2, 3))
-    canvas = Canvas(positions, as_tensor(bell(8)))
+    canvas = GroupCanvas(positions, as_tensor(bell(8)))
     x, along, u = (as_tensor(noise(2, 3, 8, 8, seed=s)) for s in range(3))
     x.requires_grad_()
     torch.autograd.backward((canvas.merge(x) * u.conj()).real.sum())
@@ -395,7 +395,7 @@ def test_the_gradient_of_a_loss_through_all_of_it() -> None:
         return float(cost(intensity, amplitude, "poisson").mean())
 
     x = as_tensor(patches).requires_grad_()
-    made = diffract(Canvas(positions, as_tensor(weight)).merge(x), as_tensor(probe))
+    made = diffract(GroupCanvas(positions, as_tensor(weight)).merge(x), as_tensor(probe))
     found = diffraction_loss(made, as_tensor(amplitude))
     assert float(found.detach()) == pytest.approx(loss(patches), rel=1e-4)
     torch.autograd.backward(found)

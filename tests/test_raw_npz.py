@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,3 +153,57 @@ def test_the_record_is_not_changed(path: Path) -> None:
     for name in ("xcoords", "ycoords", "probeGuess", "objectGuess", "scan_index"):
         assert np.array_equal(getattr(raw, name), getattr(untouched, name))
     assert np.array_equal(raw.diffraction[:], untouched.diffraction[:])
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_more_groups_than_positions(path: Path, gridsize: int) -> None:
+    """Every point is a centre once, in its order, as the record does it at gridsize 1."""
+    raw = load_raw_npz(path)
+    arguments: dict[str, Any] = {"N": N, "gridsize": gridsize, "neighbor_count": 5, "seed": 3}
+    with pytest.warns(UserWarning, match=r"n_groups=61 exceeds the 60 positions") as warned:
+        found = group_raw_npz(raw, n_groups=POSITIONS + 1, **arguments)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    positions = np.stack([raw.xcoords, raw.ycoords], axis=1)
+    _, expected = reference.legacy_groups(positions, POSITIONS, gridsize**2, 5, 3)
+    assert np.array_equal(found["nn_indices"], expected)
+    all_of_them = group_raw_npz(raw, n_groups=POSITIONS, **arguments)
+    assert np.array_equal(found["X_full"], all_of_them["X_full"])
+
+
+NOTHING_READ = """
+import sys, types
+import numpy as np
+
+class Loud(dict):
+    def __getattribute__(self, name):
+        raise AssertionError(f"the settings were asked for {name}")
+
+params = types.ModuleType("ptycho.params")
+params.cfg = Loud(gridsize=3, N=64, use_batched_patch_extraction=False)
+sys.modules["ptycho"], sys.modules["ptycho.params"] = types.ModuleType("ptycho"), params
+from ptycho_fast.models import group_raw_npz, load_raw_npz
+
+raw = load_raw_npz(sys.argv[1])
+data = group_raw_npz(raw, N=16, gridsize=2, neighbor_count=5, n_groups=99, seed=3)
+np.save(sys.argv[2], data["Y"])
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_no_settings_are_read_and_tensorflow_is_not_imported(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NOTHING_READ, str(path), str(tmp_path / "Y.npy")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(path) as held:
+        x, y, image = (held[name] for name in ("xcoords", "ycoords", "objectGuess"))
+    positions = np.stack([x, y], axis=1)
+    _, indices = reference.legacy_groups(positions, POSITIONS, 4, 5, 3)
+    grouped = positions[indices].transpose(0, 2, 1)
+    mirrored = 2 * grouped.mean(axis=2, keepdims=True) - grouped
+    expected = reference.extract_patches(image, mirrored, N)
+    np.testing.assert_allclose(np.load(tmp_path / "Y.npy"), expected, atol=1e-4)

@@ -107,7 +107,8 @@ def add_patches(
     num_threads: int | None,
 ) -> None: ...
 def gather_patterns(
-    stack: NDArray[Any],
+    stack: NDArray[np.unsignedinteger[Any]],
+    kind: str,
     indices: NDArray[np.int32],
     out: NDArray[Any],
     scales: NDArray[np.float32] | None,
@@ -115,7 +116,8 @@ def gather_patterns(
     num_threads: int | None,
 ) -> None: ...
 def gather_twice(
-    stack: NDArray[Any],
+    stack: NDArray[np.unsignedinteger[Any]],
+    kind: str,
     indices: NDArray[np.int32],
     out: NDArray[Any],
     scaled: NDArray[np.float32],
@@ -123,7 +125,8 @@ def gather_twice(
     num_threads: int | None,
 ) -> None: ...
 def pattern_energies(
-    stack: NDArray[Any],
+    stack: NDArray[np.unsignedinteger[Any]],
+    kind: str,
     rows: NDArray[np.int32] | None,
     mask: NDArray[np.bool_] | None,
     num_threads: int | None,

@@ -97,20 +97,23 @@ class BadPixels:
         some = np.count_nonzero(np.diff(self.starts))
         return f"BadPixels({len(self.pixels)} in {some} of {len(self)} patterns)"
 
-    def good(self, rows: NDArray[np.integer[Any]], N: int) -> NDArray[np.bool_]:
-        """Return True for the measured pixels of some patterns, (k, N, N).
+    def good(
+        self, rows: NDArray[np.integer[Any]], side: int | tuple[int, int]
+    ) -> NDArray[np.bool_]:
+        """Return True for the measured pixels of some patterns, (k, H, W).
 
         Parameters
         ----------
         rows : ndarray, (k,), int
             Which patterns.
-        N : int
-            Pixels per side of a pattern.
+        side : int or (int, int)
+            Pixels per side of a pattern, or its rows and columns (H, W).
         """
-        good = np.ones((len(rows), N * N), np.bool_)
+        height, width = side if isinstance(side, tuple) else (side, side)
+        good = np.ones((len(rows), height * width), np.bool_)
         pattern, pixels = self._of_rows(rows)
         good[pattern, pixels] = False
-        return good.reshape(len(rows), N, N)
+        return good.reshape(len(rows), height, width)
 
     def take(self, rows: NDArray[np.integer[Any]]) -> BadPixels:
         """Return the lists of some patterns, in the order of `rows`."""
@@ -122,6 +125,12 @@ class BadPixels:
         kept = mask.reshape(-1)[self.pixels]
         before = np.concatenate([[0], np.cumsum(kept)])
         return BadPixels(before[self.starts], self.pixels[kept])
+
+    def shifted(self, height: int, width: int) -> BadPixels:
+        """Return the lists of patterns (height, width) after `numpy.fft.fftshift`."""
+        row, column = np.divmod(self.pixels, width)
+        row, column = (row + height // 2) % height, (column + width // 2) % width
+        return BadPixels(self.starts, row * np.int32(width) + column)
 
     def _of_rows(
         self, rows: NDArray[np.integer[Any]]

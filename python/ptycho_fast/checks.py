@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 MOST = 2**31 - 1
 """Indices are int32, so nothing can be counted beyond this."""
 
-STACK_DTYPES = (np.float32, np.float64, np.uint16)
-
 
 def as_count(name: str, value: object, *, least: int = 1, most: int = MOST) -> int:
     """Return a whole number in ``least..most``, or say what is wrong with it."""
@@ -72,11 +70,19 @@ def as_positions(positions: ArrayLike) -> NDArray[np.float64]:
 def join_coordinates(xcoords: ArrayLike, ycoords: ArrayLike) -> NDArray[np.float64]:
     """Return ``(n,)`` and ``(n,)`` as positions ``(n, 2)``."""
     x, y = as_real("xcoords", xcoords), as_real("ycoords", ycoords)
-    if x.shape != y.shape or x.ndim != 1:
+    if x.shape != y.shape:
         msg = (
             "Coordinate arrays must have matching shapes. "
             f"xcoords is {x.shape} and ycoords is {y.shape}; both must be (n,)."
         )
+        raise ValueError(msg)
+    if x.ndim != 1:
+        hint = (
+            " Pass xcoords.ravel(), and ycoords likewise."
+            if x.size == max(x.shape, default=0)
+            else ""
+        )
+        msg = f"xcoords and ycoords must be (n,), one number a position, got {x.shape}.{hint}"
         raise ValueError(msg)
     return np.stack([x, y], axis=1)
 
@@ -117,16 +123,22 @@ def as_object(object: ArrayLike) -> NDArray[np.complex64]:
 
 
 def as_stack(diffraction: ArrayLike) -> NDArray[Any]:
-    """Return patterns as C-contiguous ``(n, N, N)`` of float32, float64 or uint16."""
+    """Return patterns as C-contiguous ``(n, N, N)`` of real numbers in the machine's byte order."""
     array = _as_array("diffraction", diffraction)
     if array.ndim != 3 or array.shape[1] != array.shape[2] or array.shape[1] == 0:
         msg = f"diffraction must be (n, N, N), got shape {array.shape}."
         raise ValueError(msg)
-    native = array.dtype.newbyteorder("=")
-    if native not in STACK_DTYPES:
-        msg = f"diffraction must be float32, float64 or uint16 amplitudes, got {array.dtype}."
+    as_real_dtype("diffraction", array.dtype)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def as_real_dtype(what: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype that a detector may give: bool, or real numbers of up to 8 bytes."""
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        hint = " Use float64." if dtype.kind == "f" else ""
+        msg = f"{what} must be real numbers of up to 64 bits, got {dtype}.{hint}"
         raise ValueError(msg)
-    return np.ascontiguousarray(array, dtype=native)
+    return dtype
 
 
 def as_mask(mask: ArrayLike, N: int) -> NDArray[np.bool_]:

@@ -17,9 +17,9 @@ import numpy as np
 
 from ptycho_fast import __version__, groups_cache
 from ptycho_fast.grouping import ENGINES, Groups, ScanIndex, group_positions
-from ptycho_fast.io import cache, convert, named, read_scan, write_scan
+from ptycho_fast.io import cache, convert, examine, named, read_scan, write_scan
 from ptycho_fast.io.prepare import METRES
-from ptycho_fast.io.suggest import command_line, suggest
+from ptycho_fast.io.suggest import proposal
 from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
 from ptycho_fast.plot import plot_scan
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ptycho_fast.frames import Frames
+    from ptycho_fast.io.survey import Survey
     from ptycho_fast.scan import Scan
 
 logger = logging.getLogger("ptycho_fast")
@@ -248,6 +248,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_count(infer)
     infer.add_argument(
+        "--neighbors", type=int, metavar="K",
+        help="draw groups from the K nearest neighbours of a centre (default: G²)",
+    )  # fmt: skip
+    infer.add_argument(
         "--refine", type=int, default=0, metavar="P",
         help="classical passes from the network's image (default: 0)",
     )  # fmt: skip
@@ -308,7 +312,9 @@ def _add_training(train: argparse.ArgumentParser) -> None:
         help="epochs from picture to picture, 0 for none (default: 5)",
     )  # fmt: skip
     train.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in RUN/, as if never ended"
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in RUN/, with the scan and the options it was begun with",
     )
     train.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
     train.add_argument(
@@ -440,7 +446,7 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
     reading.add_argument("--first", type=int, metavar="N", help="the first N frames and positions")
     reading.add_argument(
-        "--index-base", type=int, choices=(0, 1), default=0, help="first number of --index"
+        "--index-base", type=int, choices=(0, 1), help="first number of --index (default: 0)"
     )
     reading.add_argument(
         "--average-positions", action="store_true", help="several positions of a frame: their mean"
@@ -605,41 +611,42 @@ def _inspect(arguments: argparse.Namespace) -> None:
     print()
     memory = sum(np.prod(m.shape, dtype=float) * m.dtype.itemsize for m in members.values())
     try:
-        scan = read_scan(arguments.file, load=False, **_reading(arguments))
+        with _bar("inspect") as advance:
+            scan, survey = examine(arguments.file, progress=advance, **_reading(arguments))
     except KeyError:
         # Its keys are unknown, or not all are named.
-        print("If these are the right ones (fill in ?, and check the rest):")
-        print(f"  {command_line(arguments.file, suggest(arguments.file))}", flush=True)
+        print(proposal(arguments.file, members), flush=True)
         raise
-    with _bar("inspect") as advance:
-        amplitude = _amplitude_range(scan.diffraction, advance)
-        index = ScanIndex(scan.positions)
-        n = len(scan)
-        (left, top), (right, bottom) = scan.positions.min(axis=0), scan.positions.max(axis=0)
-        spacing, duplicates, ties = "none: there is one position", "none", "none"
-        if n > 1:
-            nearest = _distances(scan.positions, index.neighbors(1))[:, 0]
-            spacing = (
-                f"median {np.median(nearest):.4g}, {nearest.min():.4g} .. {nearest.max():.4g} "
-                "pixels to the nearest neighbour"
-            )
-            same = np.count_nonzero(nearest == 0)
-            duplicates = f"{same} of {n} positions coincide with another"
-        if n > TIE_NEIGHBORS + 1:
-            last, next_ = _distances(scan.positions, index.neighbors(TIE_NEIGHBORS + 1)[:, -2:]).T
-            ties = (
-                f"{np.count_nonzero(last == next_) / n:.1%} of positions have neighbours "
-                f"{TIE_NEIGHBORS} and {TIE_NEIGHBORS + 1} at the same distance"
-            )
+    index = ScanIndex(scan.positions)
+    n = len(scan)
+    (left, top), (right, bottom) = scan.positions.min(axis=0), scan.positions.max(axis=0)
+    spacing, duplicates, ties = "none: there is one position", "none", "none"
+    if n > 1:
+        nearest = _distances(scan.positions, index.neighbors(1))[:, 0]
+        spacing = (
+            f"median {np.median(nearest):.4g}, {nearest.min():.4g} .. {nearest.max():.4g} "
+            "pixels to the nearest neighbour"
+        )
+        same = np.count_nonzero(nearest == 0)
+        duplicates = f"{same} of {n} positions coincide with another"
+    if n > TIE_NEIGHBORS + 1:
+        last, next_ = _distances(scan.positions, index.neighbors(TIE_NEIGHBORS + 1)[:, -2:]).T
+        ties = (
+            f"{np.count_nonzero(last == next_) / n:.1%} of positions have neighbours "
+            f"{TIE_NEIGHBORS} and {TIE_NEIGHBORS + 1} at the same distance"
+        )
     for name, value in {
         "positions": str(n),
         "N": f"{scan.N} pixels",
-        "amplitude": amplitude,
+        "stored": _stored(survey, told=arguments.intensity is not None),
+        "amplitude": f"{0 if survey.intensity else survey.lowest:g} .. {survey.brightest:g}",
+        "light": _light(survey),
+        "bad pixels": _bad_pixels(scan.mask, survey),
+        "dark": f"{len(survey.dark)} of {survey.n} patterns hold nothing",
         "extent": f"x {left:.6g} .. {right:.6g}, y {top:.6g} .. {bottom:.6g} pixels",
         "spacing": spacing,
         "duplicates": duplicates,
         "ties": ties,
-        "mask": _bad_pixels(scan.mask),
         "probe": _presence(scan.probe),
         "object": _presence(scan.object),
         "memory": f"{memory / 2**20:.1f} MiB",
@@ -655,16 +662,27 @@ def _inspect(arguments: argparse.Namespace) -> None:
             step.done(str(arguments.plot))
 
 
-def _amplitude_range(patterns: Frames, advance: Callable[[float], object]) -> str:
-    lowest, highest = np.inf, -np.inf
-    for rows, block in patterns.blocks():
-        lowest, highest = min(lowest, block.min()), max(highest, block.max())
-        advance((rows.stop - rows.start) / len(patterns))
-    return f"{lowest:g} .. {highest:g}"
+def _stored(survey: Survey, *, told: bool) -> str:
+    kind = "counts" if survey.intensity else "amplitudes"
+    stored = f"{kind} as {survey.stored}, {survey.lowest:.10g} .. {survey.highest:.10g}"
+    if told or not survey.may_be_counts:
+        return stored
+    return f"{stored}; whole numbers: pass --counts if they are counts, --amplitude if not"
 
 
-def _bad_pixels(mask: NDArray[np.bool_] | None) -> str:
-    return "absent" if mask is None else f"{np.count_nonzero(~mask)} of {mask.size} pixels are bad"
+def _light(survey: Survey) -> str:
+    if survey.centre is None:
+        return "has no centre"
+    (row, column), middle = survey.centre, len(survey.light) // 2
+    return f"about row {row:.1f}, column {column:.1f}; zero frequency belongs at {middle}, {middle}"
+
+
+def _bad_pixels(mask: NDArray[np.bool_] | None, survey: Survey) -> str:
+    always = "0" if mask is None else f"{np.count_nonzero(~mask)} of {mask.size}"
+    if survey.bad is None:
+        return f"{always} in every pattern, no others"
+    some = np.count_nonzero(np.diff(survey.bad.starts))
+    return f"{always} in every pattern, {len(survey.bad.pixels)} more in {some} patterns"
 
 
 def _distances(positions: NDArray[np.float64], neighbors: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -795,15 +813,17 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.epochs,
         validation=arguments.validation,
         output=arguments.output,
+        source=arguments.file,
         resume=arguments.resume,
         refine_probe=arguments.refine_probe,
         picture_every=arguments.picture_every,
         device=arguments.device,
         devices=arguments.devices,
     )
-    seconds = sum(float(row["seconds"]) for row in history)
-    print(f"{'trained':12}{len(history)} epochs in {_duration(seconds)}")
-    print(f"{'loss':12}{float(history[0]['loss']):.4g} -> {float(history[-1]['loss']):.4g}")
+    if history:  # none is left where somebody removed it and all epochs were done
+        seconds = sum(float(row["seconds"]) for row in history)
+        print(f"{'trained':12}{len(history)} epochs in {_duration(seconds)}")
+        print(f"{'loss':12}{float(history[0]['loss']):.4g} -> {float(history[-1]['loss']):.4g}")
     print(f"{'written':12}{arguments.output}")
 
 
@@ -823,6 +843,7 @@ def _infer(arguments: argparse.Namespace) -> None:
             n_groups=count_groups(
                 model.model_config.gridsize, n_images=arguments.n_images, n_groups=arguments.groups
             ),
+            neighbor_count=arguments.neighbors,
             device=arguments.device,
         )
         step.done("done" if made.object is None else f"{made.object.shape} pixels")

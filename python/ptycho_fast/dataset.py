@@ -13,7 +13,7 @@ import numpy as np
 
 from ptycho_fast import _core
 from ptycho_fast.batching import Batches, Buffers, Schedule, rank_and_world
-from ptycho_fast.checks import as_count, as_threads
+from ptycho_fast.checks import as_count, as_stack, as_threads
 from ptycho_fast.frames import Frames
 from ptycho_fast.grouping import (
     Groups,
@@ -25,7 +25,12 @@ from ptycho_fast.grouping import (
     relative_coordinates,
 )
 from ptycho_fast.patches.cpu import extract_patches
-from ptycho_fast.patterns import gather_patterns, normalisation_scale, pattern_energies
+from ptycho_fast.patterns import (
+    brought_energies,
+    gather_patterns,
+    measured_energies,
+    normalisation_scale,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ptycho_fast")
 
-FIELDS = ("Y", "probe", "scan_id")
+FIELDS = ("Y", "probe", "scan_id", "good")
 LAYOUTS = ("channels_last", "channels_first")
 
 AHEAD = 3
@@ -71,7 +76,8 @@ class GroupedDataset:
     Raises
     ------
     ValueError
-        If the groups were drawn from other positions than the scan's.
+        If the groups were drawn from other positions than the scan's, or patterns are no real
+        numbers.
 
     Examples
     --------
@@ -99,6 +105,10 @@ class GroupedDataset:
                 f"scan's {len(scan)}. Draw the groups of this scan."
             )
             raise ValueError(msg)
+        if not isinstance(scan.diffraction, Frames):
+            # Once, and not for each batch, where they lie otherwise than the core takes them.
+            stack = as_stack(scan.diffraction)
+            scan = scan if stack is scan.diffraction else replace(scan, diffraction=stack)
         self.normalize = bool(normalize)
         self._threads = as_threads(num_threads)
         self._parts: tuple[_Part, ...] = (_Part(scan, groups, _Shared()),)
@@ -295,9 +305,10 @@ class GroupedDataset:
             Those of ``torch.distributed`` where that is initialised, else 0 of 1.
         start_batch : int
             Begin at this batch, as if those before had been taken.
-        fields : sequence of {"Y", "probe", "scan_id"}
+        fields : sequence of {"Y", "probe", "scan_id", "good"}
             Further keys: patches of the object at the true positions, the scan's probe, the
-            number of the scan.
+            number of the scan, and of which pixels the patterns were measured (bool, of the shape
+            of ``diffraction``; False where it is 0 because nothing is known there).
         layout : {"channels_last", "channels_first"}
             Of patterns and patches: ``(B, N, N, C)`` or ``(B, C, N, N)``.
         out : mapping of str to ndarray, optional
@@ -411,9 +422,11 @@ class GroupedDataset:
         layout : {"channels_last", "channels_first", "ptychopinn"}
             As of `batches`, or ``(inputs, targets)`` of PtychoPINN's ``model.fit``: with the
             amplitude ``a = intensity_scale * diffraction`` of a data set that normalises, inputs
-            ``(a, coords_relative)`` and targets ``(object, a, a**2)``, all float32. ``object``,
-            (B, N, N, 1), is the modulus of the object around the group's centre; zeros where the
-            scan has no object.
+            ``(a, coords_relative)`` and targets ``(object, a, a**2)``, all float32. The coordinates
+            are those of the planned positions, ``coords_start_relative``, where these differ.
+            ``object``, (B, N, N, 1), is the modulus of the object around the group's centre; zeros
+            where the scan has no object. The number of groups is never static: PtychoPINN's model
+            would take it for that of patterns.
         intensity_scale : float
             Of ``layout="ptychopinn"``.
 
@@ -583,8 +596,8 @@ class _Part:
 
     def energies(self) -> NDArray[np.float64]:
         with self.shared.lock:
-            if self.scan.energies is not None:
-                return self.scan.energies
+            if self.shared.energies is None:
+                self.shared.energies = brought_energies(self.scan)
             if self.shared.energies is None:
                 logger.info(
                     "normalize: one pass over %d patterns (%.0f MB) for their energies; "
@@ -592,7 +605,7 @@ class _Part:
                     len(self.scan),
                     self.scan.diffraction.nbytes / 1e6,
                 )
-                self.shared.energies = pattern_energies(self.scan.diffraction, mask=self.scan.mask)
+                self.shared.energies = measured_energies(self.scan)
             return self.shared.energies
 
     def at_epoch(self, epoch: int, threads: int) -> _Part:
@@ -666,8 +679,9 @@ class Maker:
         shares: list[_Share] = [(0, slice(None))]
         if len(self.parts) > 1:
             shares = [(part, scan_id == part) for part in np.unique(scan_id)]
+        patterns, good = self._patterns(plan.indices[here], scan_id, shares)
         made = {
-            "diffraction": self._patterns(plan.indices[here], scan_id, shares),
+            "diffraction": patterns,
             "coords_relative": self._put("coords_relative", plan.relative[here]),
             "coords_offsets": self._put("coords_offsets", plan.offsets[here]),
             "nn_indices": self._put("nn_indices", plan.indices[here]),
@@ -678,6 +692,8 @@ class Maker:
             made["probe"] = self._put("probe", self._probes[scan_id])
         if "scan_id" in self.fields:
             made["scan_id"] = self._put("scan_id", scan_id)
+        if good is not None:
+            made["good"] = good
         return made
 
     def _planned(self, first: int) -> _Plan:
@@ -725,15 +741,22 @@ class Maker:
 
     def _patterns(
         self, indices: NDArray[np.int32], scan_id: NDArray[np.int32], shares: list[_Share]
-    ) -> NDArray[Any]:
-        """Gather the patterns of a batch, straight from memory or by way of a staging buffer."""
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Gather the patterns of a batch, straight from memory or by way of a staging buffer.
+
+        With them comes, if it was asked for, which of their pixels count.
+        """
         scan = self.parts[shares[0][0]].scan
         scale = self.dataset.scales[scan_id] if self.dataset.normalize else None
         source, columns, mask = scan.diffraction, indices, scan.mask
-        if len(shares) > 1 or isinstance(source, Frames):
-            source, columns = self._stage(indices, shares)
+        measured = None
+        if len(shares) > 1 or isinstance(source, Frames) or scan.may_have_bad_pixels:
+            source, measured, columns = self._stage(indices, shares)
         if len(shares) > 1:
             mask = None  # each scan's own was applied where it was staged
+        good = None
+        if "good" in self.fields:
+            good = self._good(columns, measured, mask)
         out = self._take("diffraction", self._image_shape(len(indices)), self.dataset.dtype)
         target = out
         if self.channels_first:
@@ -744,12 +767,27 @@ class Maker:
         gather_patterns(
             source, columns, scale=scale, mask=mask, out=target, num_threads=self.threads
         )
-        return out
+        return out, good
+
+    def _good(
+        self,
+        columns: NDArray[np.int32],
+        measured: NDArray[np.bool_] | None,
+        mask: NDArray[np.bool_] | None,
+    ) -> NDArray[np.bool_]:
+        """Say which pixels of a batch count: those of each staged pattern, and of the detector."""
+        good = self._take("good", self._image_shape(len(columns)), np.bool_)
+        channels = good if self.channels_first else good.transpose(0, 3, 1, 2)
+        if measured is None:
+            channels[...] = True if mask is None else mask
+        else:
+            channels[...] = measured[columns] if mask is None else measured[columns] & mask
+        return good
 
     def _stage(
         self, indices: NDArray[np.int32], shares: list[_Share]
-    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Bring each pattern that a batch needs into memory once."""
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, NDArray[np.int32]]:
+        """Bring each pattern that a batch needs into memory once, and what is good of it."""
         columns = np.empty_like(indices)
         wanted, count = [], 0
         for part, own in shares:
@@ -760,14 +798,20 @@ class Maker:
         N, dtype = self.dataset.N, self.parts[0].scan.diffraction.dtype
         # As large as it can get, so that every batch fits the same buffer.
         staged = self.buffers.take("staged", (indices.size, N, N), dtype)[:count]
+        measured = None
+        if "good" in self.fields:
+            measured = self.buffers.take("measured", (indices.size, N, N), np.bool_)[:count]
         for scan, where, rows in wanted:
-            if isinstance(scan.diffraction, Frames):
-                scan.diffraction.read(rows, staged[where])
-            else:
-                np.take(scan.diffraction, rows, axis=0, out=staged[where], mode="clip")
-            if len(shares) > 1 and scan.mask is not None:
-                staged[where][:, ~scan.mask] = 0
-        return staged, columns
+            good = scan.fill(rows, staged[where])
+            # That of a single scan is applied where the patterns are gathered.
+            mask = scan.mask if len(shares) > 1 else None
+            if mask is not None:
+                staged[where][:, ~mask] = 0
+            if measured is not None:
+                measured[where] = True if good is None else good
+                if mask is not None:
+                    measured[where] &= mask
+        return staged, measured, columns
 
     def _patches(self, coords: NDArray[np.float64], shares: list[_Share]) -> NDArray[np.complex64]:
         """Cut the patches of the objects at the positions themselves."""

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 2**24
 """Passes over all patterns take this much at a time."""
 
+LOOK_BYTES = 2**26
+"""Where patterns are more than this, a look at them is a look at `LOOKED_AT` of them."""
+
+LOOKED_AT = 64
+
 
 class Frames(ABC):
     """A stack of patterns ``(n, N, N)`` that is read by row, not held.
@@ -28,6 +33,8 @@ class Frames(ABC):
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
+    may_be_bad: bool = False
+    """Whether `read_good` may say of some pixel that it was not measured."""
 
     @abstractmethod
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
@@ -64,6 +71,16 @@ class Frames(ABC):
         self.read(rows, out)
         return None
 
+    def unwritten(self) -> NDArray[np.int64]:
+        """Return the patterns that the file is known to hold no data of.
+
+        Returns
+        -------
+        ndarray, (m,), int64
+            Their numbers, ascending. Known without reading any.
+        """
+        return np.empty(0, np.int64)
+
     @property
     def ndim(self) -> int:
         """3."""
@@ -98,6 +115,23 @@ class Frames(ABC):
             rows = np.arange(first, min(first + each, len(self)))
             self.read(rows, buffer[: len(rows)])
             yield slice(first, first + len(rows)), buffer[: len(rows)]
+
+    def spread(self) -> NDArray[np.int64]:
+        """Return rows that show what the others are like: all, or some spread over the scan."""
+        n = len(self)
+        few = max(1, min(LOOKED_AT, LOOK_BYTES // max(1, self.nbytes // max(1, n))))
+        return np.arange(n) if self.nbytes <= LOOK_BYTES else np.linspace(0, n - 1, few).astype(int)
+
+    def look(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Read the patterns of `spread`, some at a time: (rows, patterns)."""
+        if self.nbytes <= LOOK_BYTES:
+            for where, block in self.blocks():
+                yield np.arange(where.start, where.stop), block
+            return
+        rows = self.spread()
+        each = max(1, BLOCK_BYTES // max(1, self.nbytes // len(self)))
+        for first in range(0, len(rows), each):
+            yield rows[first : first + each], self[rows[first : first + each]]
 
 
 class FileFrames(Frames):

@@ -23,7 +23,7 @@ from ptycho_fast.checks import (
     join_coordinates,
     positions_checksum,
 )
-from ptycho_fast.io.npz import read_array, write_arrays
+from ptycho_fast.io.npz import read_array, read_arrays, write_arrays
 from ptycho_fast.notices import warn
 from ptycho_fast.rules import (
     Bounds,
@@ -296,9 +296,7 @@ class Groups:
             If its content does not fit together, or `positions` are others.
         """
         name = os.fspath(path)
-        arrays = {
-            key: read_array(path, key) for key in ("indices", "centers", "positions", "parameters")
-        }
+        arrays = read_arrays(path, ("indices", "centers", "positions", "parameters"))
         try:
             parameters = json.loads(str(arrays["parameters"]))
             checksum, version = parameters.pop("positions_sha256"), parameters.pop("format")
@@ -309,7 +307,8 @@ class Groups:
                 for name in parameters.pop("arrays", ())
                 if name in OPTIONAL_ARRAYS
             }
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+        # RecursionError: JSON that is nested deeper than Python calls.
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             msg = f"{name}: 'parameters' is not what Groups.save writes ({error!r})."
             raise ValueError(msg) from error
         if version != FORMAT:

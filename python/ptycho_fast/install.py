@@ -46,7 +46,7 @@ def put_in_place(
 ) -> tuple[str, ...]:
     """Replace methods of a module's class, and functions of it in all modules that have them.
 
-    What an earlier call replaced is restored first.
+    What an earlier call replaced is restored first, unless this one is refused.
 
     Parameters
     ----------
@@ -72,14 +72,15 @@ def put_in_place(
     ImportError
         If there is no such module.
     ValueError
-        If a method or function is missing there or takes other arguments, before anything is
-        replaced.
+        If the module is an alias of the one that replaces it, or a method or function is missing
+        there or takes other arguments, before anything is replaced.
     """
     module = _import(module_name)
-    take_out()
     theirs = getattr(module, cls.__name__, None)
+    _refuse_alias(module_name, module, theirs, cls)
     _refuse_other_arguments(module, cls, theirs, methods, functions)
     assert isinstance(theirs, type)
+    take_out()
 
     done = _Installed(theirs)
     _installed.append(done)
@@ -138,6 +139,31 @@ def _import(module_name: str) -> types.ModuleType:
         raise ImportError(msg) from error
 
 
+def _refuse_alias(module_name: str, module: types.ModuleType, theirs: Any, cls: type) -> None:
+    if module is not sys.modules.get(cls.__module__) and theirs is not cls:
+        return
+    msg = (
+        f"sys.modules[{module_name!r}] is {module.__name__}, whose {cls.__name__} is "
+        f"{cls.__module__}'s already: there is nothing to install into, and what imports "
+        f"{module_name} has these functions. Leave install() out, or take the alias away (del "
+        f"sys.modules[{module_name!r}]) before anything imports it."
+    )
+    raise ValueError(msg)
+
+
+def _original(owner: Any, name: str) -> Any:
+    """Return what a name means, or meant before the installing; None if nothing."""
+    found = getattr(owner, name, None)
+    for done in _installed:
+        before, after = done.members.get(name, (None, _MISSING))
+        if owner is done.cls and vars(owner).get(name) is after:
+            return None if before is _MISSING else before.__get__(None, owner)
+        for before, after in done.functions:
+            if found is after:
+                return before
+    return found
+
+
 def _refuse_other_arguments(
     module: types.ModuleType,
     cls: type,
@@ -147,14 +173,14 @@ def _refuse_other_arguments(
 ) -> None:
     pairs: dict[str, tuple[Any, Any]] = {cls.__name__: (theirs, cls)}
     for name in methods:
-        pairs[f"{cls.__name__}.{name}"] = (getattr(theirs, name, None), getattr(cls, name))
+        pairs[f"{cls.__name__}.{name}"] = (_original(theirs, name), getattr(cls, name))
     for name, function in functions.items():
-        pairs[name] = (getattr(module, name, None), function)
+        pairs[name] = (_original(module, name), function)
     # Private names of ours that happen to be theirs too would change what theirs do.
     faults = [
         f"{cls.__name__}.{name} is there already and may mean something else"
         for name in _private(cls, methods)
-        if hasattr(theirs, name)
+        if _original(theirs, name) is not None
     ]
     for name, (found, ours) in pairs.items():
         if found is None:

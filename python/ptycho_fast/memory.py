@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -105,3 +106,22 @@ def _map(length: int) -> mmap.mmap:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         mapping.madvise(mmap.MADV_HUGEPAGE)
     return mapping
+
+
+def available() -> int:
+    """Return how much memory a process can have, in bytes, as far as the system says.
+
+    On Linux what is free or can be freed, and no more than a container's limit; else all that the
+    machine has.
+    """
+    found = []
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            found += [int(line.split()[1]) * 1024 for line in file if line[:12] == "MemAvailable"]
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            found += [int(word) for word in file.read().split() if word.isdigit()]
+    except (OSError, ValueError):
+        pass  # another system, or another version of it: what was found counts
+    if not found and hasattr(os, "sysconf"):
+        found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    return min(found, default=2**33)

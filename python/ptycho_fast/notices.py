@@ -10,7 +10,10 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn, and name the first line outside this package as the place.
+    """Warn, and name the line outside this package that called into it as the place.
+
+    Where another package's frames lie between, as Lightning's do in training, it is the line that
+    called first: theirs tells a user nothing.
 
     Parameters
     ----------
@@ -18,7 +21,10 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         A sentence with the numbers in it and the way out.
     category : type of Warning
     """
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    level = place = 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            place = level + 1
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(message, category, stacklevel=place)

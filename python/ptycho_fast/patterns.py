@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,20 @@ from ptycho_fast.checks import (
     as_stack,
     as_threads,
 )
-from ptycho_fast.frames import Frames
+from ptycho_fast.frames import BLOCK_BYTES, Frames
 from ptycho_fast.memory import empty
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
+
+    from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
+
+LOOKED_AT = 16
+"""Patterns whose energy is compared with what a scan brought."""
 
 
 def gather_patterns(
@@ -36,8 +46,8 @@ def gather_patterns(
 
     Parameters
     ----------
-    diffraction : array_like, (n, N, N), float32, float64 or uint16
-        The patterns of the scan.
+    diffraction : array_like, (n, N, N), real
+        The patterns of the scan, of any real dtype of up to 64 bits.
     indices : array_like, (B, C), integers in 0..n-1
         The groups.
     scale : float or array_like, (B,), optional
@@ -72,6 +82,7 @@ def gather_patterns(
            [9., 1.]], dtype=float32)
     """
     stack = as_stack(diffraction)
+    words, kind = _words(stack)
     indices = as_indices("indices", indices, 2, len(stack))
     B, C = indices.shape
     N = stack.shape[1]
@@ -82,7 +93,9 @@ def gather_patterns(
         scales = np.array(np.broadcast_to(as_real("scale", scale), B), dtype=np.float32)
     good = None if mask is None else as_mask(mask, N)
     if gathered.size:
-        _core.gather_patterns(stack, indices, gathered, scales, good, as_threads(num_threads))
+        filled = gathered if scale is not None else _words(gathered)[0]
+        threads = as_threads(num_threads)
+        _core.gather_patterns(words, kind, indices, filled, scales, good, threads)
     return gathered
 
 
@@ -93,7 +106,7 @@ def gather_normalised(
 
     Parameters
     ----------
-    diffraction : array_like, (n, N, N), float32, float64 or uint16
+    diffraction : array_like, (n, N, N), real
         The patterns of the scan; those in no group are not read.
     indices : array_like, (B, C), integers in 0..n-1
         The groups.
@@ -128,12 +141,14 @@ def gather_normalised(
     used[indices] = True
     rows = np.flatnonzero(used).astype(np.int32)
     energies = np.zeros(len(stack))
-    energies[rows] = _core.pattern_energies(stack, rows, None, None)
+    words, kind = _words(stack)
+    energies[rows] = _core.pattern_energies(words, kind, rows, None, None)
     scale = normalisation_scale(energies, indices, N)
     shape = (len(indices), N, N, indices.shape[1])
     gathered, normalised = empty(shape, stack.dtype), empty(shape, np.float32)
     if gathered.size:
-        _core.gather_twice(stack, indices, gathered, normalised, float(scale), None)
+        copied, _ = _words(gathered)
+        _core.gather_twice(words, kind, indices, copied, normalised, float(scale), None)
     return gathered, normalised
 
 
@@ -147,7 +162,7 @@ def pattern_energies(
 
     Parameters
     ----------
-    diffraction : array_like or Frames, (n, N, N), float32, float64 or uint16
+    diffraction : array_like or Frames, (n, N, N), real
         The patterns of the scan. What is in a file is read once, some at a time.
     mask : array_like, (N, N), bool, optional
         False for pixels that do not count.
@@ -177,7 +192,12 @@ def pattern_energies(
         return energies
     stack = as_stack(diffraction)
     good = None if mask is None else as_mask(mask, stack.shape[1])
-    return _core.pattern_energies(stack, None, good, as_threads(num_threads))
+    return _core.pattern_energies(*_words(stack), None, good, as_threads(num_threads))
+
+
+def _words(stack: NDArray[Any]) -> tuple[NDArray[np.unsignedinteger[Any]], str]:
+    """Return numbers as unsigned words of their size, and what they mean, as "f4"."""
+    return stack.view(f"u{stack.itemsize}"), stack.dtype.str[1:]
 
 
 def normalisation_scale(
@@ -226,3 +246,142 @@ def normalisation_scale(
         msg = f"All {indices.size} grouped patterns are zero, so there is no scale to normalise to."
         raise ValueError(msg)
     return np.float32(np.sqrt((N / 2) ** 2 / mean))
+
+
+def measured_energies(scan: Scan) -> NDArray[np.float64]:
+    """Sum the squares of what was measured of each pattern, in float64.
+
+    Parameters
+    ----------
+    scan : Scan
+        Bad pixels, of single patterns or by its mask, do not count. What is in a file is read
+        once, some at a time.
+
+    Returns
+    -------
+    ndarray, (n,), float64
+
+    Examples
+    --------
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.patterns import measured_energies
+    >>> measured_energies(pf.simulate_scan(n_positions=9, N=16, seed=0)).shape
+    (9,)
+    """
+    if isinstance(scan.diffraction, Frames) or not scan.may_have_bad_pixels:
+        # In a file's patterns bad pixels are 0.
+        return pattern_energies(scan.diffraction, mask=scan.mask)
+    energies = np.empty(len(scan))
+    for rows, block, _ in _blocks(scan):
+        energies[rows] = pattern_energies(block, mask=scan.mask)
+    return energies
+
+
+def mean_pattern(scan: Scan) -> NDArray[np.float64]:
+    """Average the intensity of each pixel over the patterns in which it was measured.
+
+    So its sum over some pixels is what a pattern has there in the mean, however many pixels are
+    bad in single patterns, and two scans can be compared over the pixels that both have.
+
+    Parameters
+    ----------
+    scan : Scan
+        Every pattern is looked at; what is in a file is read once, some at a time.
+
+    Returns
+    -------
+    ndarray, (N, N), float64
+        Counts; NaN where no pattern was measured.
+
+    Raises
+    ------
+    ValueError
+        If a measured pixel is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.patterns import mean_pattern
+    >>> scan = pf.simulate_scan(n_positions=100, N=16, photons=1e4, seed=0)
+    >>> bool(abs(np.nansum(mean_pattern(scan)) - 1e4) < 100)
+    True
+    """
+    total = np.zeros((scan.N, scan.N))
+    times = np.zeros((scan.N, scan.N), np.int64)
+    seen = np.ones((scan.N, scan.N), np.bool_) if scan.mask is None else scan.mask
+    bad: list[int] = []
+    for rows, block, good in _blocks(scan):
+        times += len(block) if good is None else np.count_nonzero(good, axis=0)
+        light = np.square(block, dtype=np.float64).sum(axis=0)
+        if not np.isfinite(light[seen]).all():
+            whole = np.isfinite(np.square(block[:, seen], dtype=np.float64)).all(axis=1)
+            bad += (rows.start + np.flatnonzero(~whole)).tolist()
+        total += light
+    if bad:
+        msg = (
+            f"{len(bad)} of {len(scan)} patterns are not finite, scan index {bad[0]} the "
+            "first. Leave them out of the scan, or mask their pixels."
+        )
+        raise ValueError(msg)
+    counted = seen & (times > 0)
+    return np.where(counted, total, np.nan) / np.maximum(times, 1)
+
+
+def _blocks(
+    scan: Scan,
+) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.bool_] | None]]:
+    """Read all patterns, some at a time, into one buffer: (rows, patterns, which were measured)."""
+    n, N, dtype = len(scan), scan.N, scan.diffraction.dtype
+    each = max(1, BLOCK_BYTES // max(1, N * N * dtype.itemsize))
+    buffer = np.empty((min(each, n), N, N), dtype)
+    for first in range(0, n, each):
+        rows = np.arange(first, min(first + each, n))
+        good = scan.fill(rows, buffer[: len(rows)])
+        yield slice(first, first + len(rows)), buffer[: len(rows)], good
+
+
+def brought_energies(scan: Scan) -> NDArray[np.float64] | None:
+    """Return the energies that a scan brought, if they are those of its patterns.
+
+    A few patterns are looked at: who exchanges the patterns or the mask of a scan
+    (`dataclasses.replace`, a file that was changed in place) may leave the energies as they were.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+
+    Returns
+    -------
+    ndarray, (n,), float64, or None
+        None if it brought none, or others, which the log says.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.patterns import brought_energies, pattern_energies
+    >>> scan = pf.simulate_scan(n_positions=9, N=16, seed=0)
+    >>> scan = dataclasses.replace(scan, energies=pattern_energies(scan.diffraction))
+    >>> bool((brought_energies(scan) == scan.energies).all())
+    True
+    >>> brought_energies(dataclasses.replace(scan, diffraction=3 * scan.diffraction)) is None
+    True
+    """
+    if scan.energies is None or len(scan) == 0:
+        return scan.energies
+    rows = np.unique(np.linspace(0, len(scan) - 1, LOOKED_AT).astype(np.int64))
+    found, brought = pattern_energies(scan.measured(rows)[0]), scan.energies[rows]
+    differ = ~np.isclose(found, brought, rtol=1e-6, atol=0, equal_nan=True)
+    if not differ.any():
+        return scan.energies
+    first = int(np.argmax(differ))
+    logger.info(
+        "The scan's energies are not those of its patterns (pattern %d: %g, and not %g): they are "
+        "computed again.",
+        rows[first],
+        found[first],
+        brought[first],
+    )
+    return None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_fast.frames import Frames
+from ptycho_fast.canvas import span
 from ptycho_fast.io.atomic import replacing
+from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.quality import (
     LEAST_OVERLAP,
     check_groups,
@@ -133,16 +134,10 @@ def _shown(groups: Groups, most: int = len(COLORS)) -> NDArray[np.intp]:
 
 
 def _view(scan: Scan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the first and last pixel, (x, y), that a window reaches, of the object if there is."""
-    lowest, highest = (
-        scan.positions.min(axis=0) - scan.N // 2 - 0.5,
-        scan.positions.max(axis=0) + scan.N // 2 + 0.5,
-    )
-    if scan.object is not None:
-        # What the windows reach beyond the object is 0.
-        lowest = np.maximum(lowest, -0.5)
-        highest = np.minimum(highest, np.array(scan.object.shape[::-1]) - 0.5)
-    return lowest, highest
+    """Return the edges, (x, y), of what the windows reach."""
+    area = span(scan.positions, scan.N)
+    lowest = np.array(area.origin, np.float64) - 0.5
+    return lowest, lowest + area.shape[::-1]
 
 
 def _draw_object(axes: Axes, scan: Scan) -> None:
@@ -338,15 +333,9 @@ def _draw_window(axes: Axes, position: NDArray[np.float64], N: int, color: str, 
 
 
 def _mean_pattern(axes: Axes, scan: Scan) -> None:
-    if isinstance(scan.diffraction, Frames):
-        total = np.zeros((scan.N, scan.N))
-        for _, patterns in scan.diffraction.blocks():
-            total += patterns.sum(axis=0, dtype=np.float64)
-        mean = total / len(scan)
-    else:
-        mean = scan.diffraction.mean(axis=0, dtype=np.float64)
-    image = axes.imshow(np.log10(1 + np.maximum(mean, 0)), cmap="viridis")
-    axes.figure.colorbar(image, ax=axes, shrink=0.75, label="log10(1 + amplitude)")
+    # White where no pattern was measured.
+    image = axes.imshow(np.log10(1 + np.sqrt(mean_pattern(scan))), cmap="viridis")
+    axes.figure.colorbar(image, ax=axes, shrink=0.75, label="log10(1 + root of the mean count)")
     _label(axes, "Mean diffraction pattern (the scan has no object)")
     axes.set(xlabel="detector x (pixels)", ylabel="detector y (pixels)")
 
@@ -369,6 +358,7 @@ def plot_image(
     path: str | os.PathLike[str],
     *,
     title: str = "",
+    origin: tuple[int, int] = (0, 0),
 ) -> None:
     """Draw a reconstructed object to a PNG file: its phase and its modulus.
 
@@ -383,6 +373,8 @@ def plot_image(
         The PNG file. It appears whole or not at all.
     title : str
         Above both.
+    origin : (int, int)
+        The pixel (x, y) of ``image[0, 0]``, on the grid of the positions, which the axes show.
 
     Raises
     ------
@@ -397,16 +389,19 @@ def plot_image(
         seen = coverage >= np.median(coverage[seen]) / 10
     turned = np.where(seen, image * np.exp(-1j * np.angle(image[seen].sum())), np.nan)
     rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    left, top = (pixel - 0.5 for pixel in origin)
+    extent = (left, left + image.shape[1], top + image.shape[0], top)
     figure = figure_class(figsize=(11, 5), dpi=110, layout="compressed")
     for axes, (name, values, colours) in zip(
         figure.subplots(1, 2),
         (("Phase, rad", np.angle(turned), "viridis"), ("Modulus", np.abs(turned), "gray")),
         strict=True,
     ):
-        figure.colorbar(axes.imshow(values, cmap=colours, interpolation="nearest"), ax=axes)
+        drawn = axes.imshow(values, cmap=colours, interpolation="nearest", extent=extent)
+        figure.colorbar(drawn, ax=axes)
         if len(rows):
-            axes.set_xlim(columns[0] - 0.5, columns[-1] + 0.5)
-            axes.set_ylim(rows[-1] + 0.5, rows[0] - 0.5)
+            axes.set_xlim(left + columns[0], left + columns[-1] + 1)
+            axes.set_ylim(top + rows[-1] + 1, top + rows[0])
         axes.set(title=name, xlabel="x, pixels", ylabel="y, pixels")
     figure.suptitle(title)
     with replacing(path) as file:

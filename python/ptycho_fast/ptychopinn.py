@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,7 @@ from ptycho_fast.checks import (
     as_count,
     as_indices,
     as_patch_positions,
+    as_real_dtype,
     as_stack,
     as_valid_positions,
     join_coordinates,
@@ -46,10 +48,11 @@ from ptycho_fast.rules import Rule
 from ptycho_fast.subsampling import draw_subsample
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
+
+    from ptycho_fast.scan import Scan
 
 __all__ = [
     "RawData",
@@ -124,7 +127,7 @@ class RawData:
         Positions in pixels of the object grid: x along columns, y along rows.
     xcoords_start, ycoords_start : array_like, (n,), real, or None
         The positions as they were planned.
-    diff3d : ndarray, (n, N, N), float32, float64 or uint16, or None
+    diff3d : ndarray, (n, N, N), of any real dtype of up to 64 bits, or None
         Measured **amplitude** of each position.
     probeGuess : ndarray, (N, N) or (modes, N, N), complex, or None
         The illumination.
@@ -137,7 +140,8 @@ class RawData:
     norm_Y_I : optional
         Kept.
     metadata : mapping, optional
-        Kept; `to_file` writes its entries as further keys.
+        Kept. `to_file` writes arrays in it as further keys, and all else as JSON under
+        ``_metadata``.
 
     Attributes
     ----------
@@ -170,6 +174,9 @@ class RawData:
 
     _mirror = True
     """Read the patches of groups mirrored; `install` may say otherwise."""
+
+    _installed = False
+    """As there: a file's own ``Y`` is not read, and ``Y`` is a tensor."""
 
     def __init__(
         self,
@@ -242,7 +249,9 @@ class RawData:
         Returns
         -------
         RawData
-            Keys of the file that have no attribute are kept in ``metadata``.
+            ``metadata`` is what the file has under ``_metadata`` (JSON, or a pickle of plain
+            values: no code runs), and its keys that have no attribute. A missing ``scan_index``
+            is zeros. Where this was installed into PtychoPINN, the file's ``Y`` is not read.
 
         Raises
         ------
@@ -252,16 +261,19 @@ class RawData:
         Warns
         -----
         UserWarning
-            If the file has a detector mask, which a record has no place for.
+            If the file has a detector mask, or pixels that are bad in some patterns, which a
+            record has no place for.
         """
         scan = read_scan(train_data_file_path)
-        if scan.mask is not None:
-            warn(
-                f"{train_data_file_path} masks {np.count_nonzero(~scan.mask)} pixels of the "
-                "detector, but RawData has no place for a mask: all pixels are used as they are. "
-                "ptycho_fast.GroupedDataset honours it.",
-            )
+        _warn_of_bad_pixels(train_data_file_path, scan)
         metadata = dict(scan.metadata)
+        told = metadata.pop("_metadata", {})
+        metadata.update(told if isinstance(told, dict) else {"_metadata": told})
+        Y = metadata.pop("Y", None)
+        if scan.scan_index is None:
+            scan_index: NDArray[Any] = np.zeros(len(scan), np.int64)
+        else:
+            scan_index = scan.scan_index
         return cls(
             xcoords=scan.positions[:, 0].copy(),
             ycoords=scan.positions[:, 1].copy(),
@@ -269,9 +281,9 @@ class RawData:
             ycoords_start=scan.positions_start[:, 1].copy(),
             diff3d=scan.diffraction,
             probeGuess=scan.probe,
-            scan_index=scan.scan_index,
+            scan_index=scan_index,
             objectGuess=scan.object,
-            Y=metadata.pop("Y", None),
+            Y=None if cls._installed else Y,
             norm_Y_I=metadata.pop("norm_Y_I", None),
             metadata=metadata or None,
         )
@@ -371,17 +383,26 @@ class RawData:
         Parameters
         ----------
         file_path : path
-            The file.
+            The file; ``.npz`` is added where it is not there.
 
         Raises
         ------
         OSError
             If it can't be written.
         ValueError
-            If a field, or an entry of ``metadata``, is no array of numbers or text.
+            If a field is no array of numbers or text, or ``metadata`` has what JSON has no place
+            for.
         """
         fields = {key: getattr(self, key) for key in FILE_KEYS}
-        write_arrays(file_path, fields, self.metadata)
+        told = dict(self.metadata or {})
+        arrays = {key: told.pop(key) for key in [*told] if _is_array(told[key])}
+        for key in told:
+            if key in fields:
+                msg = f"metadata[{key!r}] can't be written: the name is taken. Rename it."
+                raise ValueError(msg)
+        path = os.fspath(file_path)
+        path = path if path.endswith(".npz") else f"{path}.npz"
+        write_arrays(path, fields, {**arrays, **({"_metadata": told} if told else {})})
 
     def __str__(self) -> str:
         lines = [f"RawData: {np.size(self.xcoords)} positions"]
@@ -436,7 +457,8 @@ class RawData:
             (both None without ``diff3d``), ``Y`` (B, N, N, C) complex64 or None, ``coords_nn``
             and ``coords_relative`` (B, 1, 2, C) float64, ``coords_offsets`` (B, 1, 2, 1) float64,
             ``coords_start_nn``, ``coords_start_relative``, ``coords_start_offsets`` likewise,
-            ``nn_indices`` (B, C) int32, ``objectGuess`` as given, and ``sample_indices`` if set.
+            ``nn_indices`` (B, C) int32, ``objectGuess`` as given, and a copy of ``sample_indices``
+            if set.
             Without start coordinates ``coords_start_nn`` is None, and the start's offsets and
             relative coordinates, which loaders read, are those of the positions.
 
@@ -504,10 +526,11 @@ class RawData:
             coords_nn if coords_start_nn is None else coords_start_nn
         )
         diffraction, X_full = self._gather(indices, N)
+        Y = self._patches(indices, N, offsets, relative)
         data = {
             "diffraction": diffraction,
             "X_full": X_full,
-            "Y": self._patches(indices, N, offsets, relative),
+            "Y": Y if Y is None or not self._installed else _as_tensor(Y),
             "coords_nn": coords_nn,
             "coords_offsets": offsets,
             "coords_relative": relative,
@@ -518,7 +541,7 @@ class RawData:
             "objectGuess": self.objectGuess,
         }
         if self.sample_indices is not None:
-            data["sample_indices"] = self.sample_indices
+            data["sample_indices"] = np.array(self.sample_indices)
         return data
 
     def _generate_groups_efficiently(
@@ -540,9 +563,10 @@ class RawData:
         C : int
             Channels per group, any number from 1.
         seed : int, optional
-            Without it NumPy's global stream is continued.
+            Without it NumPy's global stream is continued, unless `seed_indices` are given.
         seed_indices : array_like, (B,), int, optional
-            The centres to use, as given, instead of a sample of `nsamples`.
+            The centres to use, as given, instead of a sample of `nsamples`; without a seed their
+            groups are those of seed 0.
 
         Returns
         -------
@@ -558,6 +582,7 @@ class RawData:
         if seed_indices is not None:
             centers = as_indices("seed_indices", seed_indices, 1, n)
             as_count("The number of seed_indices", len(centers))
+            seed = 0 if seed is None else seed
         if nsamples > n:
             warn(
                 f"nsamples={nsamples} exceeds the {n} points of the dataset: every point becomes "
@@ -788,13 +813,13 @@ def normalize_data(dset: Mapping[str, Any], N: int) -> NDArray[np.float32]:
     Parameters
     ----------
     dset : mapping
-        ``dset['diffraction']``, (B, N, N, C), real, is read.
+        ``dset['diffraction']``, (B, N, N, C) or (n, N, N), of any real dtype, is read.
     N : int
         Pixels per side of a pattern.
 
     Returns
     -------
-    ndarray, (B, N, N, C), float32
+    ndarray, as ``dset['diffraction']``, float32
         ``X_full``.
 
     Raises
@@ -812,13 +837,12 @@ def normalize_data(dset: Mapping[str, Any], N: int) -> NDArray[np.float32]:
     np.float32(0.5)
     """
     diffraction = np.asarray(dset["diffraction"])
-    if diffraction.ndim != 4 or diffraction.dtype.kind not in "fiu":
-        msg = (
-            "dset['diffraction'] must be (B, N, N, C) real numbers, got shape "
-            f"{diffraction.shape} of {diffraction.dtype}."
-        )
+    as_real_dtype("dset['diffraction']", diffraction.dtype)
+    if diffraction.ndim not in (3, 4):
+        msg = f"dset['diffraction'] must be (B, N, N, C) or (n, N, N), got {diffraction.shape}."
         raise ValueError(msg)
-    energies = np.einsum("bijc,bijc->bc", diffraction, diffraction, dtype=np.float64).ravel()
+    channels = diffraction if diffraction.ndim == 4 else diffraction[..., np.newaxis]
+    energies = np.einsum("bijc,bijc->bc", channels, channels, dtype=np.float64).ravel()
     scale = normalisation_scale(energies, np.arange(energies.size), N)
     X_full = diffraction.astype(np.float32)
     X_full *= scale
@@ -954,8 +978,9 @@ def install(*, mirror: bool = True) -> tuple[str, ...]:
 
     Notes
     -----
-    Installed again, it starts afresh. ``get_image_patches`` returns a tensor there, for callers
-    use its ``.numpy()``; it reads where its arguments say, whatever `mirror` is. What keeps a
+    Installed again, it starts afresh; refused, it leaves things as they were. ``get_image_patches``
+    and ``Y`` are tensors there, for callers use their ``.numpy()``; the former reads where its
+    arguments say, whatever `mirror` is. A file's own ``Y`` is not read. What keeps a
     function elsewhere than under a name of a module (a default argument, an attribute) keeps it.
 
     Examples
@@ -981,7 +1006,7 @@ def install(*, mirror: bool = True) -> tuple[str, ...]:
             "get_neighbor_indices": get_neighbor_indices,
             "normalize_data": normalize_data,
         },
-        {"_mirror": bool(mirror)},
+        {"_mirror": bool(mirror), "_installed": True},
     )
 
 
@@ -1004,9 +1029,37 @@ def uninstall() -> tuple[str, ...]:
 
 @functools.wraps(get_image_patches)
 def _image_patches_as_tensor(*arguments: Any, **keywords: Any) -> Any:
+    return _as_tensor(get_image_patches(*arguments, **keywords))
+
+
+def _as_tensor(patches: NDArray[np.complex64]) -> Any:
     import tensorflow as tf  # noqa: PLC0415  # PtychoPINN has loaded it by now
 
-    return tf.convert_to_tensor(get_image_patches(*arguments, **keywords))
+    return tf.convert_to_tensor(patches)
+
+
+def _is_array(value: Any) -> bool:
+    """Tell whether NumPy has a place for a value, and JSON has none."""
+    if isinstance(value, np.generic):
+        return value.dtype.kind not in "biufU"
+    return isinstance(value, np.ndarray | complex | bytes)
+
+
+def _warn_of_bad_pixels(path: str | os.PathLike[str], scan: Scan) -> None:
+    """Say what a record has no place for."""
+    lost = []
+    if scan.mask is not None and not scan.mask.all():
+        lost.append(f"masks {np.count_nonzero(~scan.mask)} pixels of the detector")
+    bad = scan.bad_pixels
+    if bad is not None and len(bad.pixels):
+        some = np.count_nonzero(np.diff(bad.starts))
+        lost.append(f"has {len(bad.pixels)} more bad pixels in {some} of {len(bad)} patterns")
+    if lost:
+        warn(
+            f"{os.fspath(path)} {' and '.join(lost)}, but RawData has no place for a mask: all "
+            "pixels are used as they are, bad ones as 0 where they were recognised. "
+            "ptycho_fast.GroupedDataset honours it.",
+        )
 
 
 def _setting(name: str, default: Any) -> Any:
@@ -1066,7 +1119,8 @@ def _pool(
     if pool < C:
         msg = (
             f"K choose C oversampling needs neighbor_pool_size >= C, but neighbor_pool_size={pool} "
-            f"(K={K} by default) and C={C}. Pass neighbor_pool_size={C + 3} or more."
+            f"(K={K} by default) and C={C}. Pass neighbor_pool_size={C + 3} or more "
+            "(OVERSAMPLING-001)."
         )
         raise ValueError(msg)
     return pool

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ptycho_fast.canvas import span
 from ptycho_fast.checks import as_indices
 from ptycho_fast.grouping import ScanIndex
 
@@ -299,7 +300,8 @@ class _Grid:
     def __init__(self, scan: Scan) -> None:
         self.N = scan.N
         pixels = np.rint(scan.positions)
-        lowest = pixels.min(axis=0)
+        # The cells begin where the canvas does.
+        lowest = np.array(span(scan.positions, scan.N).origin, np.float64) + scan.N // 2
         # Cells may be so many pixels wide that only a float holds the number.
         self.step = max(1.0, float(np.ceil((pixels.max(axis=0) - lowest).max() / SIDE)))
         self.x, self.y = ((pixels - lowest) // self.step).astype(np.intp).T

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_mask, as_positions
 from ptycho_fast.frames import Frames
 from ptycho_fast.subsampling import draw_subsample
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from ptycho_fast.bad_pixels import BadPixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +28,7 @@ class Scan:
     positions : ndarray, (n, 2), float64
         Centre of each patch, columns x (object columns) and y (object rows), in pixels of the
         object grid.
-    diffraction : ndarray or Frames, (n, N, N), float32, float64 or uint16
+    diffraction : ndarray or Frames, (n, N, N), of any real dtype of up to 64 bits
         Measured **amplitude** (square root of counts) of each position, in memory or in its file.
     positions_start : ndarray, (n, 2), float64, optional
         The positions as they were planned; `positions` if not given.
@@ -138,19 +137,47 @@ class Scan:
         ((2, 16, 16), True)
         """
         rows = np.asarray(rows)
-        if isinstance(self.diffraction, Frames):
-            patterns = np.empty((len(rows), self.N, self.N), self.diffraction.dtype)
-            good = self.diffraction.read_good(rows, patterns)
-        else:
-            patterns, good = self.diffraction[rows], None
-        if self.bad_pixels is not None:
-            listed = self.bad_pixels.good(rows, self.N)
-            good = listed if good is None else good & listed
+        patterns = np.empty((len(rows), self.N, self.N), self.diffraction.dtype)
+        good = self.fill(rows, patterns)
         if self.mask is not None:
             good = self.mask[np.newaxis] if good is None else good & self.mask
         if good is not None:
             patterns[~np.broadcast_to(good, patterns.shape)] = 0
         return patterns, good
+
+    @property
+    def may_have_bad_pixels(self) -> bool:
+        """Whether some patterns may have bad pixels that others do not have."""
+        listed = self.bad_pixels is not None and len(self.bad_pixels.pixels) > 0
+        return listed or (isinstance(self.diffraction, Frames) and self.diffraction.may_be_bad)
+
+    def fill(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Read some patterns into an array, and say which pixels were measured in which.
+
+        Of `measured` it is the part that differs from pattern to pattern: `mask` is left alone.
+
+        Parameters
+        ----------
+        rows : ndarray, (k,), int
+            Which patterns.
+        out : ndarray, (k, N, N), C-contiguous, of the dtype of `diffraction`
+            Filled with amplitudes, 0 where a pattern's own pixel is bad.
+
+        Returns
+        -------
+        ndarray, (k, N, N), bool, or None
+            False where it is. None: none is.
+        """
+        good = None
+        if isinstance(self.diffraction, Frames):
+            good = self.diffraction.read_good(rows, out)
+        else:
+            np.take(self.diffraction, rows, axis=0, out=out, mode="clip")
+        if self.bad_pixels is not None and len(self.bad_pixels.pixels):
+            listed = self.bad_pixels.good(rows, self.N)
+            out[~listed] = 0
+            good = listed if good is None else good & listed
+        return good
 
     def subsample(self, n_subsample: int, seed: int | None = None) -> Scan:
         """Thin the scan before anything is grouped.
@@ -195,14 +222,37 @@ class Scan:
         seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         rows = draw_subsample(self.positions, n_subsample, seed)
         metadata = {**self.metadata, "subsample_seed": seed}
-        before = np.asarray(metadata.get("sample_indices"))
-        metadata["sample_indices"] = before[rows] if before.shape == (n,) else rows
-        if "Y" in metadata and np.shape(metadata["Y"])[:1] == (n,):
-            metadata["Y"] = np.asarray(metadata["Y"])[rows]
+        if np.shape(metadata.get("sample_indices", ())) != (n,):
+            metadata["sample_indices"] = np.arange(n)
+        scan, patterns = replace(self, metadata=metadata), self.diffraction
+        if not isinstance(patterns, Frames):
+            return scan.take(rows, patterns[rows])
+        read = np.empty((len(rows), *patterns.shape[1:]), patterns.dtype)
+        good = patterns.read_good(rows, read)
+        thinned = scan.take(rows, read)
+        if good is None:
+            return thinned
+        bad = ~good if self.mask is None else ~good & self.mask
+        return replace(thinned, bad_pixels=BadPixels.of(bad))
+
+    def take(self, rows: NDArray[np.integer[Any]], diffraction: Any) -> Scan:
+        """Return some positions with all that belongs to them.
+
+        Parameters
+        ----------
+        rows : ndarray, (k,), int
+            Which positions.
+        diffraction : ndarray or Frames, (k, N, N)
+            Their patterns.
+        """
+        metadata, n = dict(self.metadata), len(self)
+        for key in ("Y", "sample_indices"):
+            if key in metadata and np.shape(metadata[key])[:1] == (n,):
+                metadata[key] = np.asarray(metadata[key])[rows]
         return replace(
             self,
             positions=self.positions[rows],
-            diffraction=self.diffraction[rows],
+            diffraction=diffraction,
             positions_start=self.positions_start[rows],
             scan_index=None if self.scan_index is None else self.scan_index[rows],
             energies=None if self.energies is None else self.energies[rows],

@@ -20,6 +20,7 @@ import numpy as np
 
 from ptycho_fast.batching import rank_and_world
 from ptycho_fast.checks import as_count, as_object
+from ptycho_fast.grouping import group_coordinates, relative_coordinates
 from ptycho_fast.patches import cpu
 from ptycho_fast.patches.tensorflow import extract_patches  # says what to install
 
@@ -83,13 +84,18 @@ def to_tensorflow(
     device = "" if image is None else _gpu()
     wanted = ("object",) if pinn else tuple(fields)
     made = tuple(name for name in wanted if not device or name not in ("object", "Y"))
-    epochs = _Epochs(data, made, options, count=count, epoch=epoch, redraw=redraw)
+    planned = pinn and any(
+        not np.array_equal(scan.positions_start, scan.positions) for scan in data.scans
+    )
+    epochs = _Epochs(data, made, options, count=count, epoch=epoch, redraw=redraw, planned=planned)
     # A step of `model.fit` takes 1.03 times as long as with one constant batch (26 ms at N = 64,
     # 92 ms at N = 128, two busy cores). From a Keras PyDataset over the same batches it took 1.03
     # and 1.10 times as long: benches/feed_tensorflow.py.
     dataset = tf.data.Dataset.from_generator(
         epochs,
-        output_signature=_signature(data, batch_size if whole else None, made, layout),
+        # PtychoPINN's model folds channels into the batch axis, and takes the length of that for
+        # the number of groups where it is known.
+        output_signature=_signature(data, batch_size if whole and not pinn else None, made, layout),
     )
     if image is not None and made != wanted:
         name = "object" if pinn else "Y"
@@ -117,9 +123,11 @@ class _Epochs:
         count: int,
         epoch: int,
         redraw: bool,
+        planned: bool,
     ) -> None:
         self.data, self.made, self.options = data, made, options
         self.count, self.epoch, self.redraw = count, epoch, redraw
+        self.planned = planned
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
@@ -131,7 +139,7 @@ class _Epochs:
         self.epoch += 1
         data = self.data.at_epoch(epoch) if self.redraw else self.data
         fields = [name for name in self.made if name != "object"]
-        if "object" in self.made:
+        if "object" in self.made or self.planned:
             fields.append("scan_id")
         left = self.count
         while left:  # once, unless fewer groups were drawn than for the first epoch
@@ -141,7 +149,10 @@ class _Epochs:
                     left -= 1
                     if "object" in self.made:
                         batch["object"] = _cut_at_centers(data, batch)
-                        del batch["scan_id"]
+                    if self.planned:
+                        batch["coords_relative"] = _planned(data, batch)
+                    if "scan_id" not in self.made:
+                        batch.pop("scan_id", None)
                     yield batch
 
 
@@ -166,6 +177,8 @@ def _signature(
         kinds["probe"] = (probes[0].shape, np.result_type(*probes))
     if "scan_id" in made:
         kinds["scan_id"] = ((), np.int32)
+    if "good" in made:
+        kinds["good"] = (image, np.bool_)
     return {
         name: tf.TensorSpec((batch_size, *shape), dtype) for name, (shape, dtype) in kinds.items()
     }
@@ -211,6 +224,15 @@ def _cut_at_centers(data: GroupedDataset, batch: Batch) -> NDArray[np.complex64]
 
 
 # --- layout="ptychopinn" ----------------------------------------------------------------------
+
+
+def _planned(data: GroupedDataset, batch: Batch) -> NDArray[np.float64]:
+    """Return the relative coordinates of the planned positions."""
+    relative = np.empty_like(batch["coords_relative"])
+    for number in np.unique(batch["scan_id"]):
+        start, own = data.scans[number].positions_start, batch["scan_id"] == number
+        relative[own] = relative_coordinates(group_coordinates(start, batch["nn_indices"][own]))[1]
+    return relative
 
 
 def _check_ptychopinn(data: GroupedDataset, fields: Sequence[str], intensity_scale: float) -> None:

@@ -18,6 +18,7 @@ torch.Size([20, 4, 16, 16])
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,15 +26,15 @@ import numpy as np
 from ptycho_fast.batching import Batches, rank_and_world
 from ptycho_fast.checks import as_count
 from ptycho_fast.dataset import AHEAD, Maker
-from ptycho_fast.frames import BLOCK_BYTES, Frames
+from ptycho_fast.frames import BLOCK_BYTES
 from ptycho_fast.patches.torch import extract_patches  # says what to install
 
 # isort: split
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     Batch = dict[str, Tensor]
 
 logger = logging.getLogger("ptycho_fast")
+
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 MOST_WORKERS = 1024
 """Of a DataLoader: each has a place in memory that all share."""
@@ -93,7 +96,9 @@ class TorchFeed(IterableDataset[Any]):
         self._resident: _Resident | None = None
         if resident:
             default = "cuda" if torch.cuda.is_available() else "cpu"
-            self._resident = _Resident(dataset, torch.device(device or default))
+            self._resident = _Resident(
+                dataset, torch.device(device or default), with_good="good" in fields
+            )
         self._epochs = _Epochs()
         self._drawn: tuple[int, GroupedDataset] | None = None
         self.set_epoch(epoch)
@@ -150,6 +155,7 @@ class TorchFeed(IterableDataset[Any]):
         self.set_epoch(state["epoch"], state["start_batch"])
 
     def __iter__(self) -> Iterator[Batch]:
+        _check_loader(sys._getframe(1).f_locals)
         worker = get_worker_info()
         if worker is not None and self._resident is not None:
             msg = "resident=True makes its batches where the patterns are. Use num_workers=0."
@@ -201,6 +207,23 @@ class TorchFeed(IterableDataset[Any]):
             rank = rank_and_world(self._options["rank"], self._options["world_size"])
             state["_options"] = {**self._options, "rank": rank[0], "world_size": rank[1]}
         return state
+
+
+def _check_loader(asking: Mapping[str, Any]) -> None:
+    """Refuse a DataLoader that would make batches of batches; nothing else says what it does.
+
+    Parameters
+    ----------
+    asking : mapping
+        The variables of whoever iterates.
+    """
+    if asking.get("auto_collation") and asking.get("collate_fn") is default_collate:
+        msg = (
+            "The DataLoader would stack whole batches of groups into batches of its own. Make it "
+            "with batch_size=None: DataLoader(feed, batch_size=None). How many groups are in a "
+            "batch is said to to_torch."
+        )
+        raise ValueError(msg)
 
 
 class _Epochs:
@@ -272,21 +295,26 @@ class _Epochs:
 class _Resident:
     """The patterns and objects of a data set on a device, brought there at first use."""
 
-    def __init__(self, dataset: GroupedDataset, device: torch.device) -> None:
-        self.device, self.scans = device, dataset.scans
+    def __init__(self, dataset: GroupedDataset, device: torch.device, *, with_good: bool) -> None:
+        self.device, self.scans, self.with_good = device, dataset.scans, with_good
         self.first_row = np.cumsum([0, *(len(scan) for scan in self.scans)])
         self._patterns: Tensor | None = None
+        self._good: Tensor | None = None
         self._objects: dict[int, Tensor] = {}
 
     def patterns(self, rows: NDArray[np.integer[Any]]) -> Tensor:
         """Return patterns of all scans, counted through: (rows, N, N)."""
-        if self._patterns is None:
-            self._patterns = self._bring()
-        held = self._patterns
-        # What PyTorch can do with uint16 is little, and to copy it takes no arithmetic.
-        words = held.view(torch.int16) if held.dtype == torch.uint16 else held
+        held = self._bring()
+        # What PyTorch can do with these is little, and to copy them takes no arithmetic.
+        words = held.view(SIGNED[held.dtype]) if held.dtype in SIGNED else held
         taken = words.index_select(0, torch.from_numpy(rows).to(self.device))
         return taken.view(held.dtype)
+
+    def good(self, rows: NDArray[np.integer[Any]]) -> Tensor:
+        """Return which of their pixels were measured: (rows, N, N), bool."""
+        self._bring()
+        assert self._good is not None  # it was asked for when this was made
+        return self._good.index_select(0, torch.from_numpy(rows).to(self.device))
 
     def object(self, part: int) -> Tensor:
         """Return the object of a scan."""
@@ -296,6 +324,9 @@ class _Resident:
         return self._objects[part]
 
     def _bring(self) -> Tensor:
+        """Bring the patterns, once, and what is good of them if that is wanted."""
+        if self._patterns is not None:
+            return self._patterns
         N, dtype = self.scans[0].N, self.scans[0].diffraction.dtype.newbyteorder("=")
         shape = (int(self.first_row[-1]), N, N)
         logger.info(
@@ -306,29 +337,22 @@ class _Resident:
         )
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
         held = torch.empty(shape, dtype=kind, device=self.device)
+        if self.with_good:
+            self._good = torch.ones(shape, dtype=torch.bool, device=self.device)
+        each = max(1, BLOCK_BYTES // max(1, N * N * dtype.itemsize))
         for scan, first in zip(self.scans, self.first_row, strict=False):
-            for start, block in _blocks(scan.diffraction):
-                if scan.mask is not None:
-                    block[:, ~scan.mask] = 0
-                held[first + start : first + start + len(block)] = torch.from_numpy(block)
+            for start in range(0, len(scan), each):
+                rows = np.arange(start, min(start + each, len(scan)))
+                block, good = scan.measured(rows)
+                there = slice(first + start, first + start + len(rows))
+                held[there] = torch.from_numpy(block.astype(dtype, copy=False))
+                if self._good is not None and good is not None:
+                    self._good[there] = torch.from_numpy(good).to(self.device)
+        self._patterns = held
         return held
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_patterns": None, "_objects": {}}
-
-
-def _blocks(diffraction: Any) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Go through patterns, some at a time: the first row, and a copy."""
-    if isinstance(diffraction, Frames):
-        for rows, block in diffraction.blocks():
-            yield rows.start, block
-        return
-    each = max(1, BLOCK_BYTES // max(1, diffraction[:1].nbytes))
-    for start in range(0, len(diffraction), each):
-        yield (
-            start,
-            np.array(diffraction[start : start + each], diffraction.dtype.newbyteorder("=")),
-        )
+        return {**self.__dict__, "_patterns": None, "_good": None, "_objects": {}}
 
 
 class ResidentMaker(Maker):
@@ -341,12 +365,15 @@ class ResidentMaker(Maker):
 
     def _patterns(self, indices: NDArray[np.int32], scan_id: NDArray[np.int32], shares: Any) -> Any:
         N, (B, C) = self.dataset.N, indices.shape
-        rows = indices + self.resident.first_row[scan_id][:, np.newaxis]
-        patterns = self.resident.patterns(rows.ravel()).reshape(B, C, N, N)
+        rows = (indices + self.resident.first_row[scan_id][:, np.newaxis]).ravel()
+        good = None
+        if "good" in self.fields:
+            good = self._layout(self.resident.good(rows).reshape(B, C, N, N))
+        patterns = self.resident.patterns(rows).reshape(B, C, N, N)
         if self.dataset.normalize:
             scales = torch.from_numpy(self.dataset.scales[scan_id]).to(patterns.device)
             patterns = patterns.to(torch.float32) * scales[:, None, None, None]
-        return self._layout(patterns)
+        return self._layout(patterns), good
 
     def _patches(self, coords: NDArray[np.float64], shares: Any) -> Any:
         N, (B, _, _, C) = self.dataset.N, coords.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,12 @@ import numpy as np
 
 from ptycho_fast.frames import Frames
 from ptycho_fast.io import cxi, hdf5, named, npz, ptychodus
-from ptycho_fast.io.prepare import PreparedFrames, Recipe
-from ptycho_fast.patterns import pattern_energies
+from ptycho_fast.io.amplitudes import PreparedFrames
+from ptycho_fast.io.masks import names_a_mask
+from ptycho_fast.io.prepare import Recipe, window
+from ptycho_fast.io.survey import Survey
+from ptycho_fast.notices import warn
+from ptycho_fast.patterns import brought_energies, pattern_energies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
+
+ASKED_LATER = {"intensity", "drop_dark", "frames_axis", "reshape", "first"}
+"""What the caller may say of an NPZ scan that is read as it is stored."""
 
 __all__ = ["convert", "read_scan", "write_scan"]
 
@@ -55,7 +65,7 @@ def read_scan(
     frames_axis: int | None = None,
     reshape: bool = False,
     first: int | None = None,
-    index_base: int = 0,
+    index_base: int | None = None,
     average_positions: bool = False,
 ) -> Scan:
     """Read a scan file: NPZ, CXI, a ptychodus product, or any HDF5 file whose data sets you name.
@@ -82,7 +92,8 @@ def read_scan(
         Read the patterns into memory. False leaves them in the file (`ptycho_fast.frames.Frames`)
         until they are wanted, some at a time.
     allow_pickle : bool
-        Unpickle what needs it. A pickle runs code: only for files you trust.
+        Unpickle what needs it. A pickle runs code: only for files you trust. ``_metadata`` of plain
+        values is read without.
     intensity, counts : bool, optional
         True: the patterns are counts, whose square roots are taken. False: they are amplitudes.
         Two names for the same. It is never guessed.
@@ -90,8 +101,8 @@ def read_scan(
         Names of data sets. ``FILE:KEY`` is one in another file, ``KEY[:,0]`` one column and
         ``KEY[0]`` one row of it.
     mask
-        (H, W) of the whole detector. Of bools: True is good; of numbers: 0 is good (NeXus, CXI).
-        Bad pixels become 0 and False in ``Scan.mask``.
+        (H, W) of the whole detector, or (n, H, W), one for each frame. Which way it counts:
+        `ptycho_fast.io.masks`.
     index
         Whole numbers from 0: for each position its frame or, if there are as many as frames and
         not as positions, for each frame its position. Frames and positions without partner are
@@ -124,20 +135,24 @@ def read_scan(
         Patterns (ny, nx, rows, columns) and positions (ny, nx) are taken row by row.
     first : int, optional
         Use the first so many frames and positions only.
-    index_base : {0, 1}
-        The number of the first one in `index`.
+    index_base : {0, 1}, optional
+        The number of the first one in `index`: 0, unless the numbers look as if it were 1; then
+        it must be said.
     average_positions : bool
         Where several positions belong to one frame, take their mean.
 
     Returns
     -------
     Scan
-        Where anything but an amplitude NPZ was read, patterns are float32. Pixels have weight 0,
-        which is amplitude 0, if they are masked, of the largest value of their integer dtype
-        (saturated, or gaps), negative integers (flags), or no finite float; with `bin`, the whole
-        bin has. What does not fit the result (a probe of another size, an object on which the
-        positions no longer lie) is left out with a warning. Where positions were metres,
-        ``metadata["object_pixel_m"]`` is the width and height of an object pixel.
+        Where anything but an amplitude NPZ was read, patterns are float32; those of one keep their
+        dtype. A pixel was not
+        measured if it is masked, holds the largest value of its integer dtype (saturated, or a
+        gap), a negative integer (a flag), no finite float, or `bad_value`; with `bin`, its whole
+        bin was not. Its amplitude is 0, and it is False in ``Scan.mask`` if that is so in every
+        pattern; of the others `Scan.measured` tells. What does not fit the result (a probe of
+        another size, an object on which the positions no longer lie) is left out with a warning.
+        Where positions were metres, ``metadata["object_pixel_m"]`` is the width and height of an
+        object pixel.
 
     Raises
     ------
@@ -146,10 +161,15 @@ def read_scan(
     KeyError
         If a key is missing.
     ValueError
-        If shapes do not fit one another, something that can't be guessed is not given, or a key
-        needs unpickling.
+        If shapes do not fit one another, something that can't be guessed is not given, a key
+        needs unpickling, or no pixel is measured in any pattern.
     ImportError
         If an HDF5 file is read without h5py.
+
+    Warns
+    -----
+    UserWarning
+        Of what is odd about the patterns, with numbers (``docs/formats.md`` lists it).
 
     Examples
     --------
@@ -191,11 +211,18 @@ def read_scan(
         index_base=index_base,
         average_positions=average_positions,
     )
-    scan = _read(path, recipe, load=load, allow_pickle=allow_pickle)
-    source = scan.diffraction
-    source = source.source if isinstance(source, PreparedFrames) else source
-    if isinstance(source, hdf5.HDF5Frames) and not load:
-        source.warn_of_amplification()
+    scan = _open(path, recipe, allow_pickle=allow_pickle, in_order=load)
+    if load:
+        scan, survey = _load(scan)
+    else:
+        survey = _survey(scan) if drop_dark else _look(scan)
+        scan = _known(scan, survey)
+    _say(path, scan, recipe, survey)
+    if drop_dark:
+        scan = _without(scan, survey, path)
+    frames = scan.diffraction
+    if isinstance(frames, PreparedFrames) and isinstance(frames.source, hdf5.HDF5Frames):
+        frames.source.warn_of_amplification()
     return scan
 
 
@@ -206,24 +233,137 @@ def _recipe(*, intensity: bool | None = None, counts: bool | None = None, **opti
     return Recipe(intensity=counts if intensity is None else intensity, **options)
 
 
-def _read(
-    path: str | os.PathLike[str], recipe: Recipe, *, load: bool, allow_pickle: bool = False
+def _open(
+    path: str | os.PathLike[str], recipe: Recipe, *, allow_pickle: bool, in_order: bool
 ) -> Scan:
-    """Let the module of the file's format read it."""
-    scan = None
+    """Let the module of the file's format open it; the patterns are `PreparedFrames`."""
     if None not in (recipe.diffraction, recipe.x, recipe.y):
-        scan = named.read(path, recipe)
-    elif not hdf5.is_hdf5(path):
-        if not recipe.intensity and not recipe.given(*(set(vars(recipe)) - {"intensity"})):
-            return npz.read(path, allow_pickle=allow_pickle, load=load)
-        scan = named.read_npz(path, recipe, allow_pickle=allow_pickle)
-    else:
-        with hdf5.open_file(path) as file:
-            known = next((form for form in (cxi, ptychodus) if form.recognises(file)), named)
-        scan = known.read(path, recipe)
-    if not load:
+        return named.read(path, recipe)
+    if not hdf5.is_hdf5(path):
+        if not recipe.intensity and not recipe.given(*(set(vars(recipe)) - ASKED_LATER)):
+            stored = npz.read(path, recipe, allow_pickle=allow_pickle, in_order=in_order)
+            source, listed = stored.diffraction, stored.bad_pixels
+            part = window(source.shape, recipe)
+            frames = PreparedFrames(
+                source, part, intensity=False, listed=listed, dtype=source.dtype
+            )
+            return replace(stored, diffraction=frames, bad_pixels=None)
+        return named.read_npz(path, recipe, allow_pickle=allow_pickle)
+    with hdf5.open_file(path) as file:
+        known = next((form for form in (cxi, ptychodus) if form.recognises(file)), named)
+    scan: Scan = known.read(path, recipe)
+    return scan
+
+
+def _load(scan: Scan) -> tuple[Scan, Survey]:
+    """Read all patterns into memory, and look at them on the way."""
+    frames = scan.diffraction
+    patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
+    for piece in frames.pieces():
+        patterns[piece.rows] = piece.amplitudes
+        survey.add(piece)
+    return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
+
+
+def _survey(scan: Scan, progress: Callable[[float], object] | None = None) -> Survey:
+    """Look at all patterns; they stay in their file."""
+    survey = Survey(scan.diffraction, scan.mask)
+    for piece in scan.diffraction.pieces():
+        survey.add(piece)
+        if progress is not None:
+            progress(len(piece.rows) / survey.n)
+    return survey
+
+
+def _look(scan: Scan) -> Survey:
+    """Look at patterns that show what the others are like; they stay in their file."""
+    survey = Survey(scan.diffraction, scan.mask)
+    try:
+        for piece in scan.diffraction.pieces(everything=False):
+            survey.add(piece)
+    except (OSError, ValueError) as error:
+        # Who reads such a pattern gets this error; others may be whole.
+        logger.info("The look at the patterns ended at one that can't be read: %s", error)
+    return survey
+
+
+def _known(scan: Scan, survey: Survey) -> Scan:
+    """Return a scan whose patterns stay in their file with what was found about them."""
+    frames, scan = scan.diffraction, replace(scan, mask=survey.mask)
+    if survey.complete and not survey.found:
+        plain = frames.unchanged()
+        if plain is not None and not survey.never_measured:
+            return replace(scan, diffraction=plain, bad_pixels=frames.listed)
+        frames.may_be_bad = survey.bad is not None
+    return scan
+
+
+def _say(
+    path: str | os.PathLike[str], scan: Scan, recipe: Recipe, survey: Survey, *, told: bool = False
+) -> None:
+    """Warn of what is odd about the patterns; refuse them if nothing can be known from them."""
+    if survey.mask is not None and not survey.mask.any():
+        msg = (
+            f"{os.fspath(path)}: no pixel holds a measurement in any of {survey.looked_at} "
+            "patterns: all are masked, flagged or not finite. Check the mask and the dtype."
+        )
+        raise ValueError(msg)
+    told = told or recipe.intensity is not None
+    for sentence in survey.oddities(told=told, dropped=recipe.drop_dark):
+        warn(f"{os.fspath(path)}: {sentence}")
+    for key, value in scan.metadata.items():
+        fits = recipe.mask is None and np.shape(value)[-2:] == scan.diffraction.shape[1:]
+        if fits and names_a_mask(key):
+            warn(
+                f"{os.fspath(path)}: {key!r} {np.shape(value)} looks like a mask of the detector "
+                f"and is not used. To use it, pass mask={key!r} (--mask {key})."
+            )
+
+
+def _without(scan: Scan, survey: Survey, path: str | os.PathLike[str]) -> Scan:
+    """Leave out the patterns that hold nothing."""
+    if not len(survey.dark):
         return scan
-    return replace(scan, diffraction=np.asarray(scan.diffraction))
+    rows = np.setdiff1d(np.arange(len(scan)), survey.dark)
+    if not len(rows):
+        msg = f"{os.fspath(path)}: all {len(scan)} patterns hold nothing. There is nothing to keep."
+        raise ValueError(msg)
+    logger.info("%s: %d patterns that hold nothing were left out", path, len(survey.dark))
+    patterns = scan.diffraction
+    if isinstance(patterns, PreparedFrames):
+        return scan.take(rows, patterns.take(rows))
+    return scan.take(rows, patterns[rows])
+
+
+def examine(
+    path: str | os.PathLike[str],
+    *,
+    allow_pickle: bool = False,
+    progress: Callable[[float], object] | None = None,
+    **options: Any,
+) -> tuple[Scan, Survey]:
+    """Look at every pattern of a scan file; they stay there.
+
+    Parameters
+    ----------
+    path, allow_pickle, **options
+        As of `read_scan`.
+    progress : callable, optional
+        Called with the share of the work that was done since the last call.
+
+    Returns
+    -------
+    scan : Scan
+        As of ``read_scan(path, load=False)``.
+    survey : Survey
+        What its patterns look like.
+    """
+    recipe = _recipe(**options)
+    scan = _open(path, recipe, allow_pickle=allow_pickle, in_order=False)
+    survey = _survey(scan, progress)
+    scan = _known(scan, survey)
+    _say(path, scan, recipe, survey, told=True)  # `Survey.may_be_counts` is the caller's to say
+    return (_without(scan, survey, path) if recipe.drop_dark else scan), survey
 
 
 def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
@@ -243,7 +383,17 @@ def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
     ValueError
         If an entry of ``metadata`` is no array of numbers or text.
     """
-    npz.write(scan, path)
+    scan = replace(scan, energies=brought_energies(scan))
+    if not isinstance(scan.diffraction, PreparedFrames):
+        npz.write(scan, path)
+        return
+    # What was not measured is found as the patterns are read.
+    passing = Passing(scan.diffraction, scan.mask)
+    npz.write(
+        replace(scan, diffraction=passing),
+        path,
+        found=lambda: replace(scan, mask=passing.survey.mask, bad_pixels=passing.survey.bad),
+    )
 
 
 def convert(
@@ -299,7 +449,10 @@ def convert(
     if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
         msg = f"{os.fspath(out)} is the scan itself. Write to another file."
         raise ValueError(msg)
-    scan = _read(path, _recipe(**options), load=False, allow_pickle=allow_pickle)
+    recipe = _recipe(**options)
+    scan = _open(path, recipe, allow_pickle=allow_pickle, in_order=False)
+    if recipe.drop_dark:
+        scan = _without(scan, _survey(scan), path)
     folder = os.path.dirname(os.path.abspath(out))
     free = shutil.disk_usage(folder).free
     if free < scan.diffraction.nbytes:
@@ -309,17 +462,25 @@ def convert(
         )
         raise OSError(msg)
     passing = Passing(scan.diffraction, scan.mask, progress)
-    # The array of energies is full by the time it is written: the patterns come before it.
-    npz.write(replace(scan, diffraction=passing, energies=passing.energies), out)
-    return replace(scan, energies=passing.energies)
+
+    def found() -> Scan:
+        _say(path, scan, recipe, passing.survey)
+        return replace(scan, mask=passing.survey.mask, energies=passing.energies)
+
+    npz.write(
+        replace(scan, diffraction=passing),
+        out,
+        found=lambda: replace(found(), bad_pixels=passing.survey.bad),
+    )
+    return found()
 
 
 class Passing(Frames):
-    """Patterns on their way into a file: how far they are, and their energies.
+    """Patterns on their way into a file: how far they are, and what is found about them.
 
     Parameters
     ----------
-    source : Frames
+    source : PreparedFrames
         The patterns.
     mask : ndarray, (N, N), bool, optional
         False for pixels that do not count.
@@ -329,13 +490,14 @@ class Passing(Frames):
 
     def __init__(
         self,
-        source: Frames,
+        source: PreparedFrames,
         mask: NDArray[np.bool_] | None,
-        progress: Callable[[float], object] | None,
+        progress: Callable[[float], object] | None = None,
     ) -> None:
         self.source, self.mask, self.progress = source, mask, progress
         self.shape, self.dtype = source.shape, source.dtype
         self.energies = np.full(len(source), np.nan)
+        self.survey = Survey(source, mask)
 
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
         """Fill ``out[i]`` with pattern ``rows[i]``."""
@@ -343,19 +505,22 @@ class Passing(Frames):
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read all patterns, some at a time, and the next ones while these are written."""
-        source = self.source.blocks()
+        source = self.source.pieces()
 
-        def read_next() -> tuple[slice, NDArray[Any]] | None:
-            rows, block = next(source, (slice(0), None))
-            if block is None:
+        def read_next() -> NDArray[Any] | None:
+            piece = next(source, None)
+            if piece is None:
                 return None
-            self.energies[rows] = pattern_energies(block, mask=self.mask)
-            return rows, block.copy()  # for the source reads the next into the same memory
+            self.energies[piece.rows] = pattern_energies(piece.amplitudes, mask=self.mask)
+            self.survey.add(piece)
+            return piece.amplitudes
 
+        first = 0
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(read_next)
-            while (item := coming.result()) is not None:
+            while (patterns := coming.result()) is not None:
                 coming = reader.submit(read_next)
-                yield item
+                yield slice(first, first + len(patterns)), patterns
+                first += len(patterns)
                 if self.progress is not None:
-                    self.progress(len(item[1]) / len(self))
+                    self.progress(len(patterns) / len(self))

@@ -138,6 +138,7 @@ def unpacked(
     dtype: np.dtype[Any],
     blocks: Callable[[], Iterable[NDArray[Any]]],
     *,
+    checksum: tuple[int, int] | None = None,
     scratch: int = 0,
 ) -> FileFrames:
     """Return patterns that were unpacked from a file, now or by an earlier call.
@@ -156,6 +157,8 @@ def unpacked(
         As which numbers.
     blocks : callable
         Returns all patterns in order, some at a time. Only called if there is work to do.
+    checksum : tuple of int, optional
+        What else tells a file from another of the same time and size.
     scratch : int
         Bytes that `blocks` needs in the same folder meanwhile.
 
@@ -168,7 +171,7 @@ def unpacked(
     OSError
         If there is no room for them, or what `blocks` raises. Nothing unfinished is left.
     """
-    entry = cache_folder() / _name(path, key)
+    entry = cache_folder() / _name(path, key, checksum)
     frames = _cached(entry, shape, dtype)
     if frames is not None:
         return frames
@@ -197,11 +200,11 @@ def unpacked(
     return frames
 
 
-def _name(path: str | os.PathLike[str], key: str) -> str:
+def _name(path: str | os.PathLike[str], key: str, checksum: tuple[int, int] | None) -> str:
     """Return a name that tells people where it is from, and changes when the file does."""
     path = os.path.realpath(path)
     status = os.stat(path)
-    source = repr((path, status.st_mtime_ns, status.st_size, key))
+    source = repr((path, status.st_mtime_ns, status.st_size, key, checksum))
     digest = hashlib.sha256(source.encode(errors="surrogatepass")).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", f"{Path(path).stem[:64]}-{key}")
     return f"{readable}-{digest}.unpacked.npy"

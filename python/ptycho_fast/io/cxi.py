@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.io import hdf5, named
+from ptycho_fast.io.masks import good_pixels
 from ptycho_fast.io.prepare import EV_METRE, assemble, window
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +74,7 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         msg = f"{os.fspath(path)} has no positions: no {TRANSLATION[0]}."
         raise KeyError(msg)
 
-    source = named.frames(path, data)
+    source = named.frames(path, data, recipe)
     part = window(source.shape, recipe)
     known = {name: hdf5.array(path, f"{DETECTOR}/{name}") for name in names}
     metres = _wavelength(path, wavelength, energy, recipe)
@@ -84,6 +86,7 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         or _positive(path, name, None)
         for name, length in zip(("y_pixel_size", "x_pixel_size"), lengths, strict=True)
     )
+    _warn_of_near_field(path, metres, distance, (height, width))
     # The sample moves by the translation, so the beam moves on it by minus that.
     moved = -_translation(path, translation)
     if len(slow) not in (1, len(moved)):
@@ -98,13 +101,27 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=(metres * distance / (side * width), metres * distance / (side * height)),
         part=part,
-        mask=(
-            named.mask(path, recipe.mask, source.shape)
-            if recipe.mask
-            else _mask(path, mask, source.shape)
-        ),
+        mask=_mask(path, mask, recipe, source.shape),
         probe=None if probe is None else named.array(path, probe),
     )
+
+
+def _warn_of_near_field(
+    path: str | os.PathLike[str], metres: float, distance: float, pixels: tuple[float, float]
+) -> None:
+    """Say so where the far field, which all that follows computes with, may be no model.
+
+    The window of a far-field object is ``wavelength * distance / pixel`` wide, so its Fresnel
+    number, width**2 / (wavelength * distance), is ``wavelength * distance / pixel**2``.
+    """
+    fresnel = metres * distance / (pixels[0] * pixels[1])
+    if fresnel > 1:
+        warn(
+            f"{os.fspath(path)}: a wavelength of {metres:.4g} m, a distance of {distance:.4g} m "
+            f"and detector pixels of {pixels[1]:.4g} x {pixels[0]:.4g} m make a Fresnel number of "
+            f"{fresnel:.3g} over the window. Above 1 these are near-field patterns, but they are "
+            "treated as far-field ones. Check distance_m and detector_pixel_m."
+        )
 
 
 def _positive(path: str | os.PathLike[str], name: str, value: NDArray[Any] | None) -> float:
@@ -176,17 +193,12 @@ def _translation(path: str | os.PathLike[str], key: str) -> NDArray[np.float64]:
 
 
 def _mask(
-    path: str | os.PathLike[str], key: str | None, shape: tuple[int, ...]
+    path: str | os.PathLike[str], key: str | None, recipe: Recipe, shape: tuple[int, ...]
 ) -> NDArray[np.bool_] | None:
-    """Return True for pixels that no bit but `HAS_SIGNAL` is set for, in any frame's mask."""
-    if key is None:
-        return None
+    """Read the mask, in which any bit but `HAS_SIGNAL` is a fault."""
+    if recipe.mask is not None or key is None:
+        return named.mask(path, recipe, shape)
     bits = hdf5.array(path, key)
-    if bits.shape[-2:] != shape[1:] or bits.ndim not in (2, 3) or bits.dtype.kind not in "iub":
-        msg = (
-            f"{os.fspath(path)}: {key} must be integers of shape {shape[1:]}, got {bits.shape} of "
-            f"{bits.dtype}. Pass mask=, another data set."
-        )
-        raise ValueError(msg)
-    good = np.asarray((bits.astype(np.int64) & ~HAS_SIGNAL) == 0)
-    return np.asarray(good.all(axis=0)) if good.ndim == 3 else good
+    if bits.dtype.kind in "iu":
+        bits = bits.astype(np.int64) & ~HAS_SIGNAL
+    return good_pixels(key, bits, shape, invert=recipe.invert_mask)

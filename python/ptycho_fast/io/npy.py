@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ptycho_fast.frames import FileFrames
+from ptycho_fast.io.regular import open_regular
 
 if TYPE_CHECKING:
     import os
@@ -31,13 +32,23 @@ def read_header(file: IO[bytes]) -> Header:
     ValueError
         If there is none.
     """
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    return Header(*read(file))
+    try:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        header = Header(*read(file))
+    # What Python's parser raises on a header that somebody made up.
+    except (ArithmeticError, MemoryError, RecursionError, SyntaxError, TypeError) as error:
+        msg = f"its header is none: {error}"
+        raise ValueError(msg) from error
+    shape, _, dtype = header
+    if min(shape, default=0) < 0 or (dtype.itemsize == 0 and not dtype.hasobject):
+        msg = f"its header says shape {shape} of {dtype}, which has no size"
+        raise ValueError(msg)
+    return header
 
 
 def write_stack(
@@ -87,7 +98,7 @@ def open_npy(path: str | os.PathLike[str]) -> FileFrames:
     array([[1., 1.],
            [1., 1.]], dtype=float32)
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         try:
             shape, fortran_order, dtype = read_header(file)
         except ValueError as error:

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
+import pickle
 import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
-from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptycho_fast.checks import STACK_DTYPES, as_mask, as_real, join_coordinates
-from ptycho_fast.frames import BLOCK_BYTES, FileFrames, Frames
-from ptycho_fast.io import cache
+from ptycho_fast.bad_pixels import BadPixels
+from ptycho_fast.checks import as_real, join_coordinates
+from ptycho_fast.frames import FileFrames, Frames
+from ptycho_fast.io import about, cache
 from ptycho_fast.io.atomic import replacing
-from ptycho_fast.io.npy import read_header, write_stack
-from ptycho_fast.notices import warn
+from ptycho_fast.io.foreign import what_it_is
+from ptycho_fast.io.layouts import as_layer, as_line, as_probe, grid_of, stack_layout
+from ptycho_fast.io.leading import leading
+from ptycho_fast.io.listing import listed
+from ptycho_fast.io.masks import good_pixels
+from ptycho_fast.io.npy import Header, read_header, write_stack
+from ptycho_fast.io.prepare import Recipe, as_first
+from ptycho_fast.io.regular import open_regular
+from ptycho_fast.io.unpacked import Unpacked
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger("ptycho_fast")
 
 COPY_BYTES = 2**20
 """What is unpacked at a time: it stays in the processor's cache."""
@@ -34,12 +45,34 @@ COPY_BYTES = 2**20
 GATHERED_BYTES = 2**25
 """Patterns of (N, N, n) are gathered this many at a time: the more, the longer the pieces read."""
 
+MOST_DEFLATED = 1100
+"""No compression of NumPy's makes so many bytes of one; a header that says so is wrong."""
+
+LARGE, MOST_RATIO = 2**30, 20
+"""Arrays of more bytes than `LARGE`, patterns aside, are refused if they are so many times those of
+the file."""
+
+MOST_NAMES, MOST_REASON = 24, 200
+"""How much of what a file says is said again."""
+
 PATTERN_KEYS = ("diff3d", "diffraction")
 """The first wins where a file has both."""
+
+POSITION_KEYS = ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "scan_index")
+
+BAD_PIXEL_KEYS = ("bad_pixel_starts", "bad_pixel_numbers")
+"""As of `BadPixels`."""
+ENERGIES_OF = "pattern_energies_of"
+"""Checksums of what the energies were computed from, and of themselves, beside them in a file."""
 
 SCAN_KEYS = (
     "xcoords", "ycoords", *PATTERN_KEYS, "probeGuess", "objectGuess",
     "xcoords_start", "ycoords_start", "scan_index", "detector_mask", "pattern_energies",
+    *BAD_PIXEL_KEYS, ENERGIES_OF,
+)  # fmt: skip
+
+ENERGY_SOURCES = (
+    *PATTERN_KEYS, "detector_mask", *BAD_PIXEL_KEYS, "pattern_energies",
 )  # fmt: skip
 
 
@@ -56,17 +89,19 @@ class Member(NamedTuple):
 
 
 @contextlib.contextmanager
-def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what zip, zlib and NumPy raise on damaged files into OSError."""
-    try:
-        yield
-    # RuntimeError: encrypted, or (NotImplementedError) compressed in an unknown way.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        msg = (
-            f"{os.fspath(path)} is no NPZ file, or it is damaged or cut short ({error}). "
-            "Copy or write it again."
-        )
-        raise OSError(msg) from error
+def _archive(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
+    """Open a file; what zip, zlib and NumPy raise on damaged ones becomes OSError."""
+    with open_regular(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+        # RuntimeError: encrypted, or (NotImplementedError) compressed in an unknown way.
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            msg = what_it_is(path) or (
+                f"{os.fspath(path)} is no NPZ file, or it is damaged or cut short ({error}). "
+                "Copy or write it again."
+            )
+            raise OSError(msg) from error
 
 
 def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
@@ -76,7 +111,9 @@ def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
 
 
 def _damaged(path: str | os.PathLike[str], key: str, error: Exception) -> OSError:
-    return OSError(f"{os.fspath(path)}: {key!r} can't be read ({error}). Write the file again.")
+    reason = str(error)
+    reason = reason if len(reason) <= MOST_REASON else f"{reason[:MOST_REASON]}..."
+    return OSError(f"{os.fspath(path)}: {key!r} can't be read ({reason}). Write the file again.")
 
 
 def members(path: str | os.PathLike[str]) -> dict[str, Member]:
@@ -88,24 +125,38 @@ def members(path: str | os.PathLike[str]) -> dict[str, Member]:
         If the file is missing, truncated, or no NPZ file.
     """
     found = {}
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    with _archive(path) as archive:
         for key, name in _members(archive):
-            with archive.open(name) as file:
-                try:
-                    shape, fortran_order, dtype = read_header(file)
-                except ValueError as error:
-                    raise _damaged(path, key, error) from error
-                header = file.tell()
+            (shape, fortran_order, dtype), header = _header(path, key, archive, name)
             entry = archive.getinfo(name)
-            needed = header + math.prod(shape) * dtype.itemsize
-            if entry.file_size < needed and not dtype.hasobject:
-                what = f"{entry.file_size} of its {needed} bytes are there"
-                raise _damaged(path, key, ValueError(what))
             stored = entry.compress_type == zipfile.ZIP_STORED
             offset = _start(archive, entry) + header if stored else None
             checksum = entry.CRC, entry.file_size
             found[key] = Member(shape, dtype, fortran_order, offset, checksum)
     return found
+
+
+def _header(
+    path: str | os.PathLike[str], key: str, archive: zipfile.ZipFile, name: str
+) -> tuple[Header, int]:
+    """Return what the header of a member tells, and how long it is, if that can be true."""
+    with archive.open(name) as file:
+        try:
+            header = read_header(file)
+        except ValueError as error:
+            raise _damaged(path, key, error) from error
+        length = file.tell()
+    entry = archive.getinfo(name)
+    if header.dtype.hasobject:
+        return header, length
+    needed = length + math.prod(header.shape) * header.dtype.itemsize
+    if entry.file_size < needed:
+        what = f"{entry.file_size} of its {needed} bytes are there"
+        raise _damaged(path, key, ValueError(what))
+    if entry.file_size > MOST_DEFLATED * (entry.compress_size + 64):
+        what = f"{entry.compress_size} bytes can't hold {entry.file_size}"
+        raise _damaged(path, key, ValueError(what))
+    return header, length
 
 
 def _start(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
@@ -129,80 +180,272 @@ def read_array(
         If the file is missing, truncated, or no NPZ file.
     KeyError
         If the file has no such key.
+    ValueError
+        If it is far more than the file holds.
     """
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    return read_arrays(path, [key], allow_pickle=allow_pickle)[key]
+
+
+def read_arrays(
+    path: str | os.PathLike[str], keys: Collection[str], *, allow_pickle: bool = False
+) -> dict[str, NDArray[Any]]:
+    """Read some arrays of an NPZ file, which is opened once.
+
+    Raises
+    ------
+    Exception
+        As `read_array`.
+    """
+    arrays = {}
+    with _archive(path) as archive:
         names = dict(_members(archive))
-        if key not in names:
-            msg = f"{os.fspath(path)} has no {key!r}; it has {sorted(names)}."
-            raise KeyError(msg)
-        with archive.open(names[key]) as file:
-            try:
-                array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=allow_pickle)
-            except ValueError as error:  # a header or a payload cut short
-                raise _damaged(path, key, error) from error
-            # The end of the member must be reached for its checksum to be compared.
-            file.read()
-            return array
+        for key in keys:
+            if key not in names:
+                some = sorted(names)
+                rest = f" and {len(some) - MOST_NAMES} more" if len(some) > MOST_NAMES else ""
+                msg = f"{os.fspath(path)} has no {key!r}; it has {some[:MOST_NAMES]}{rest}."
+                raise KeyError(msg)
+        entries = [archive.getinfo(names[key]) for key in keys]
+        total = sum(entry.file_size for entry in entries)
+        if total > LARGE and total > MOST_RATIO * sum(entry.compress_size for entry in entries):
+            largest = max(entries, key=lambda entry: entry.file_size)
+            msg = (
+                f"{os.fspath(path)}: {', '.join(list(keys)[:MOST_NAMES])} would unpack to "
+                f"{total / 2**30:.3g} GiB ({largest.filename!r} from {largest.compress_size} bytes "
+                f"to {largest.file_size}), and was not read. Write the file without what is not "
+                "needed."
+            )
+            raise ValueError(msg)
+        for key in keys:
+            _header(path, key, archive, names[key])
+            with archive.open(names[key]) as file:
+                try:
+                    arrays[key] = np.lib.format.read_array(file, allow_pickle=allow_pickle)
+                # A header or a payload cut short, or a pickle that is none.
+                except (ValueError, pickle.UnpicklingError) as error:
+                    raise _damaged(path, key, error) from error
+                # The end of the member must be reached for its checksum to be compared.
+                file.read()
+    return arrays
+
+
+def member(path: str | os.PathLike[str], key: str) -> Member:
+    """Return what is known of an array.
+
+    Raises
+    ------
+    KeyError
+        If the file has none of that name.
+    """
+    found = members(path)
+    if key not in found:
+        msg = f"{os.fspath(path)} has no {key!r}. It has: {listed(found)}."
+        raise KeyError(msg)
+    return found[key]
+
+
+def frames(
+    path: str | os.PathLike[str],
+    key: str,
+    recipe: Recipe | None = None,
+    n: int | None = None,
+    grid: tuple[int, ...] = (),
+) -> Frames:
+    """Open patterns in a layout of `stack_layout`; they stay in the file.
+
+    Raises
+    ------
+    KeyError
+        If the file has no such array.
+    ValueError
+        If it is no stack of real numbers.
+    """
+    found = member(path, key)
+    if found.dtype.kind not in "fiu":
+        msg = (
+            f"{os.fspath(path)}: {key!r} must be frames (n, rows, columns) of real numbers, got "
+            f"{found.dtype} of shape {found.shape}."
+        )
+        raise ValueError(msg)
+    return _Stack(path, key, found, n=n, recipe=recipe or Recipe(), grid=grid).open()
 
 
 def read(
     path: str | os.PathLike[str],
+    recipe: Recipe | None = None,
     *,
-    intensity: bool = False,
     allow_pickle: bool = False,
-    load: bool = True,
+    in_order: bool = False,
 ) -> Scan:
-    """Read an NPZ scan; `ptycho_fast.read_scan` says how."""
+    """Read an NPZ scan as it is stored; its patterns stay in the file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    recipe : Recipe, optional
+        Of which `frames_axis`, `reshape` and `first` count here.
+    allow_pickle : bool
+        As of `ptycho_fast.read_scan`.
+    in_order : bool
+        The patterns will all be read, in order: they pass the file's checksum on the way, and
+        nothing has to be unpacked to the disk.
+    """
+    recipe = recipe or Recipe()
     found = members(path)
     _require(path, found)
     pattern_keys = [key for key in PATTERN_KEYS if key in found]
     if len({found[key].checksum for key in pattern_keys}) == 1:
         del pattern_keys[1:]  # the same twice
-    arrays = {}
+    wanted = []
     for key, member in found.items():
-        if member.dtype.hasobject and not allow_pickle:
-            if key != "_metadata":
-                msg = (
-                    f"{os.fspath(path)}: {key!r} is a pickled object, and unpickling runs code. "
-                    "If you trust the file, pass allow_pickle=True."
-                )
-                raise ValueError(msg)
-            warn(
-                f"{os.fspath(path)}: '_metadata' is a pickled object and was skipped. "
-                "If you trust the file, pass allow_pickle=True.",
-            )
+        if key == about.KEY:
             continue
+        if member.dtype.hasobject and not allow_pickle:
+            msg = (
+                f"{os.fspath(path)}: {key!r} is a pickled object, and unpickling runs code. "
+                "If you trust the file, pass allow_pickle=True."
+            )
+            raise ValueError(msg)
         if key not in PATTERN_KEYS:
-            arrays[key] = read_array(path, key, allow_pickle=allow_pickle)
-
+            wanted.append(key)
+    arrays = read_arrays(path, wanted, allow_pickle=allow_pickle)
+    grid = _flatten_positions(path, arrays, found[pattern_keys[0]].shape, recipe)
     positions = join_coordinates(arrays["xcoords"], arrays["ycoords"])
     start = join_coordinates(
         arrays.get("xcoords_start", arrays["xcoords"]),
         arrays.get("ycoords_start", arrays["ycoords"]),
     )
-    stacks = [_Stack(path, key, found[key], len(positions)) for key in pattern_keys]
-    patterns = stacks[0].load() if load else stacks[0].open()
+    stacks = [
+        _Stack(path, key, found[key], n=len(positions), recipe=recipe, grid=grid)
+        for key in pattern_keys
+    ]
+    n = _used(path, stacks[0], len(positions), recipe)
+    patterns = Unpacked(stacks[0]) if in_order else stacks[0].open()
     for other in stacks[1:]:
-        if not (np.array_equal(other.load(), patterns) if load else other.equals(patterns)):
+        if not other.equals(patterns):
             msg = (
                 f"{os.fspath(path)} has both 'diff3d' and 'diffraction', and they differ. "
                 "Remove the one that is not meant."
             )
             raise ValueError(msg)
+    bad = None
+    if all(key in arrays for key in BAD_PIXEL_KEYS):
+        bad = BadPixels(*(arrays[key] for key in BAD_PIXEL_KEYS))
+    patterns = leading(patterns, n)
+    if recipe.first is not None:
+        positions, start = positions[:n], start[:n]
+        for key in ("scan_index", "Y"):
+            if key in arrays and arrays[key].ndim:
+                arrays[key] = arrays[key][:n]
+        arrays.pop("pattern_energies", None)
+        bad = None if bad is None else bad.take(np.arange(n))
+    name, shape = os.fspath(path), stacks[0].shape
+    probe, object_ = _optional(arrays, "probeGuess"), _optional(arrays, "objectGuess")
     mask = _optional(arrays, "detector_mask")
-    # They are those of the patterns as they are stored.
-    energies = None if intensity else _optional(arrays, "pattern_energies")
+    if probe is not None:
+        probe = as_probe(f"{name}: 'probeGuess'", probe, shape[1:])
+    if object_ is not None:
+        object_ = as_layer(f"{name}: 'objectGuess'", object_)
     return Scan(
         positions=positions,
         positions_start=start,
-        diffraction=_amplitudes(patterns, intensity=intensity),
-        probe=_optional(arrays, "probeGuess"),
-        object=_optional(arrays, "objectGuess"),
+        diffraction=patterns,
+        probe=probe,
+        object=object_,
         scan_index=_optional(arrays, "scan_index"),
-        mask=None if mask is None else as_mask(mask, stacks[0].N),
-        energies=None if energies is None else as_real("pattern_energies", energies),
-        metadata={key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+        mask=None if mask is None else good_pixels("detector_mask", mask, shape),
+        energies=_energies(path, arrays, found),
+        metadata={
+            **{key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS},
+            **({about.KEY: _metadata(path, allow_pickle)} if about.KEY in found else {}),
+        },
+        bad_pixels=bad,
     )
+
+
+def _flatten_positions(
+    path: str | os.PathLike[str],
+    arrays: dict[str, NDArray[Any]],
+    stack: tuple[int, ...],
+    recipe: Recipe,
+) -> tuple[int, ...]:
+    """Make what belongs to positions (n,), in place; return the grid (ny, nx) it was, if any."""
+    shape = arrays["xcoords"].shape
+    grid = grid_of(shape, stack) if shape == arrays["ycoords"].shape else ()
+    if grid and not (recipe.reshape or (len(stack) == 4 and stack[:2] == grid)):
+        msg = (
+            f"{os.fspath(path)}: xcoords and ycoords are grids of shape {grid}, but the patterns "
+            f"have shape {stack}. If they belong together row by row: reshape=True (--reshape)."
+        )
+        raise ValueError(msg)
+    for key in POSITION_KEYS:
+        if key in arrays:
+            line = as_line(arrays[key])
+            arrays[key] = line.reshape(-1) if grid and line.shape == grid else line
+    return grid
+
+
+def _used(path: str | os.PathLike[str], stack: _Stack, n: int, recipe: Recipe) -> int:
+    """Return how many frames and positions are used, if they fit one another."""
+    frames, height, width = stack.shape
+    name, shape = f"{os.fspath(path)}: {stack.key!r}", stack.member.shape
+    if recipe.first is None and frames != n:
+        msg = (
+            f"{name} has shape {shape}, which holds no {n} square patterns, though there are {n} "
+            f"positions: ({n}, N, N), (N, N, {n}) or ({n}, N, N, 1) is needed. If frame i belongs "
+            f"to position i, first={min(frames, n)} (--first {min(frames, n)}) leaves out the "
+            "others."
+        )
+        raise ValueError(msg)
+    if height != width:
+        msg = (
+            f"{name} has shape {shape}, which holds no {n} square patterns: they are {height} rows "
+            f"x {width} columns. Pass crop={min(height, width)} (--crop {min(height, width)}), and "
+            "centre=(row, column) of the beam."
+        )
+        raise ValueError(msg)
+    return as_first(recipe.first, frames, n) if recipe.first is not None else n
+
+
+def _metadata(path: str | os.PathLike[str], allow_pickle: bool) -> Any:
+    """Read what the file tells about itself."""
+    try:
+        with _archive(path) as archive, archive.open(f"{about.KEY}.npy") as file:
+            return about.read(file)
+    except ValueError as error:
+        if allow_pickle:
+            return read_array(path, about.KEY, allow_pickle=True)[()]
+        msg = (
+            f"{os.fspath(path)}: '_metadata' can't be read: {error}. JSON and pickles of numbers, "
+            "text, lists, dicts and NumPy arrays are read. If you trust the file, "
+            "read_scan(path, allow_pickle=True) runs the pickle."
+        )
+        raise ValueError(msg) from error
+
+
+def _energies(
+    path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]], found: Mapping[str, Member]
+) -> NDArray[np.float64] | None:
+    """Return the stored energies, if what they were computed from is what is in the file."""
+    energies, then = (_optional(arrays, key) for key in ("pattern_energies", ENERGIES_OF))
+    if energies is None:
+        return None
+    now = _energies_of({key: member.checksum for key, member in found.items()})
+    if then is None or not np.array_equal(now, then):
+        logger.info(
+            "%s: pattern_energies are not used: they were computed from other patterns, or it is "
+            "not known from which. They are computed again when they are needed; "
+            "`ptycho-fast convert` stores them.",
+            os.fspath(path),
+        )
+        return None
+    return as_real("pattern_energies", energies)
+
+
+def _energies_of(checksums: Mapping[str, tuple[int, int]]) -> NDArray[np.uint64]:
+    """Return CRC and size of all that energies depend on; the file's directory has them anyway."""
+    return np.array([checksums.get(key, (0, 0)) for key in ENERGY_SOURCES], np.uint64)
 
 
 def _require(path: str | os.PathLike[str], found: dict[str, Member]) -> None:
@@ -210,8 +453,10 @@ def _require(path: str | os.PathLike[str], found: dict[str, Member]) -> None:
     if not any(key in found for key in PATTERN_KEYS):
         missing.append("diff3d (or diffraction)")
     if missing:
-        keys = ", ".join(f"{key} {member.shape}" for key, member in found.items()) or "none"
-        msg = f"{os.fspath(path)} is no scan: it lacks {', '.join(missing)}. Its keys: {keys}."
+        msg = (
+            f"{os.fspath(path)} is no scan: it lacks {', '.join(missing)}. Its keys: "
+            f"{listed(found)}."
+        )
         raise KeyError(msg)
 
 
@@ -224,40 +469,38 @@ def _optional(arrays: dict[str, NDArray[Any]], key: str) -> NDArray[Any] | None:
 class _Stack:
     """The patterns in an NPZ file, in whichever layout they came."""
 
-    def __init__(self, path: str | os.PathLike[str], key: str, member: Member, n: int) -> None:
-        self.path, self.key, self.member, self.n = path, key, member, n
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        key: str,
+        member: Member,
+        *,
+        n: int | None,
+        recipe: Recipe,
+        grid: tuple[int, ...] = (),
+    ) -> None:
+        self.path, self.key, self.member = path, key, member
         if member.dtype.kind not in "fiub":
-            msg = f"Patterns must be real numbers, got {member.dtype}."
-            raise ValueError(msg)
-        shape = member.shape
-        if len(shape) == 4 and shape[3] == 1:
-            shape = shape[:3]
-        if len(shape) == 3 and shape[0] == n and shape[1] == shape[2]:
-            frames_first = True
-        elif len(shape) == 3 and shape[2] == n and shape[0] == shape[1]:
-            frames_first = False
-        else:
             msg = (
-                f"{key!r} has shape {member.shape}, which holds no {n} square patterns, though "
-                f"there are {n} positions: ({n}, N, N), (N, N, {n}) or ({n}, N, N, 1) is needed."
+                f"{os.fspath(path)}: {key!r} must be frames (n, rows, columns) of real numbers, "
+                f"got {member.dtype} of shape {member.shape}."
             )
             raise ValueError(msg)
-        self.N = shape[1]
-        self.shape = n, self.N, self.N
+        layout = stack_layout(f"{os.fspath(path)}: {key!r}", member.shape, recipe, n, grid)
+        if member.fortran_order and len(member.shape) == 4 and 1 not in member.shape:
+            msg = (
+                f"{os.fspath(path)}: {key!r} is a grid of frames in Fortran order. Write it again "
+                "as numpy.ascontiguousarray makes it."
+            )
+            raise ValueError(msg)
+        self.layout = layout
+        self.shape = layout.shape
+        self.dtype = member.dtype.newbyteorder("=")
         # In the file; Fortran order turns the axes round, and so the two of each pattern.
-        self.frames_first = frames_first != member.fortran_order
+        self.frames_first = layout.frames_last == member.fortran_order
         self.transposed = member.fortran_order
-
-    def load(self) -> NDArray[Any]:
-        """Return all patterns."""
-        stack = read_array(self.path, self.key)
-        if stack.shape != self.member.shape:
-            raise _damaged(self.path, self.key, ValueError("it has changed meanwhile"))
-        if stack.ndim == 4:
-            stack = stack[..., 0]
-        # Where both layouts fit, the first axis is the frames.
-        stack = stack if stack.shape == self.shape else stack.transpose(2, 0, 1)
-        return np.ascontiguousarray(stack)
+        n, height, width = self.shape
+        self.n, self.stored = n, (width, height) if self.transposed else (height, width)
 
     def open(self) -> Frames:
         """Return the patterns where they lie or, if they don't lie one by one, to be unpacked."""
@@ -267,15 +510,16 @@ class _Stack:
 
     def unpack(self) -> FileFrames:
         """Return the patterns in the cache."""
-        dtype = self.member.dtype.newbyteorder("=")
         both = not self.frames_first and self.member.offset is None
         return cache.unpacked(
             self.path,
-            self.key,
+            # What the same numbers are when they are read another way is something else.
+            f"{self.key}[:,:,i]" if self.layout.frames_last else self.key,
             self.shape,
-            dtype,
+            self.dtype,
             self.blocks,
-            scratch=math.prod(self.shape) * dtype.itemsize if both else 0,
+            checksum=self.member.checksum,
+            scratch=math.prod(self.shape) * self.dtype.itemsize if both else 0,
         )
 
     def equals(self, patterns: NDArray[Any] | Frames) -> bool:
@@ -289,9 +533,9 @@ class _Stack:
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Read all patterns in order, some at a time, into one buffer."""
-        with _reading(self.path), zipfile.ZipFile(self.path) as archive:
+        with _archive(self.path) as archive:
             if not self.frames_first and self.member.offset is not None:
-                with open(self.path, "rb", buffering=0) as file:
+                with open_regular(self.path) as file:
                     yield from self._gathered(file, self.member.offset)
                 return
             with archive.open(f"{self.key}.npy") as member:
@@ -309,7 +553,7 @@ class _Stack:
 
     def _consecutive(self, file: IO[bytes]) -> Iterator[NDArray[Any]]:
         each = self._each()
-        buffer = np.empty((each, *self.shape[1:]), self.member.dtype)
+        buffer = np.empty((each, *self.stored), self.member.dtype)
         for first in range(0, self.n, each):
             block = buffer[: self.n - first]
             _fill(file, block)
@@ -317,48 +561,17 @@ class _Stack:
 
     def _gathered(self, file: IO[bytes], offset: int) -> Iterator[NDArray[Any]]:
         """Read patterns of which the file holds pixel after pixel, (N, N, n)."""
-        each, pixels, dtype = self._each(), self.N**2, self.member.dtype
+        each, pixels, dtype = self._each(), math.prod(self.stored), self.member.dtype
         for first in range(0, self.n, each):
             gathered = np.empty((pixels, min(each, self.n - first)), dtype)
             for pixel, values in enumerate(gathered):
                 file.seek(offset + (pixel * self.n + first) * dtype.itemsize)
                 _fill(file, values)
-            block = gathered.T.reshape(-1, *self.shape[1:])
+            block = gathered.T.reshape(-1, *self.stored)
             yield block.transpose(0, 2, 1) if self.transposed else block
 
     def _each(self) -> int:
-        return max(1, GATHERED_BYTES // max(1, self.N**2 * self.member.dtype.itemsize))
-
-
-class Unpacked(Frames):
-    """Patterns that can't be read where they lie: unpacked when the first of them is wanted.
-
-    What wants all of them in order, as `convert`, gets them straight from the file.
-
-    Parameters
-    ----------
-    stack : _Stack
-        Where they are.
-    """
-
-    def __init__(self, stack: _Stack) -> None:
-        self.stack = stack
-        self.shape, self.dtype = stack.shape, stack.member.dtype.newbyteorder("=")
-
-    @cached_property
-    def _unpacked(self) -> FileFrames:
-        return self.stack.unpack()
-
-    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
-        """Fill ``out[i]`` with pattern ``rows[i]``."""
-        self._unpacked.read(rows, out)
-
-    def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Read all patterns in order, some at a time."""
-        first = 0
-        for block in self.stack.blocks():
-            yield slice(first, first + len(block)), np.ascontiguousarray(block, self.dtype)
-            first += len(block)
+        return max(1, GATHERED_BYTES // max(1, math.prod(self.stored) * self.dtype.itemsize))
 
 
 def _fill(file: IO[bytes], array: NDArray[Any]) -> None:
@@ -372,57 +585,32 @@ def _fill(file: IO[bytes], array: NDArray[Any]) -> None:
         rest = rest[count:]
 
 
-def _amplitudes(patterns: Any, *, intensity: bool) -> Any:
-    """Return patterns, in memory or in their file, as amplitudes that the engine takes."""
-    if not isinstance(patterns, Frames):
-        return _amplitude(patterns, intensity=intensity)
-    if not intensity and patterns.dtype in STACK_DTYPES:
-        return patterns
-    return Amplitudes(patterns, intensity=intensity)
-
-
-class Amplitudes(Frames):
-    """Patterns that become amplitudes of a dtype that the engine takes as they are read.
+def write(
+    scan: Scan, path: str | os.PathLike[str], *, found: Callable[[], Scan] | None = None
+) -> None:
+    """Write an NPZ scan; `ptycho_fast.write_scan` says how.
 
     Parameters
     ----------
-    frames : Frames
-        Patterns.
-    intensity : bool
-        They are intensities: take their square roots.
+    scan : Scan
+        What to write.
+    path : path
+        The file.
+    found : callable, optional
+        Called once the patterns are written; returns the scan with the mask, the energies and the
+        bad pixels that were found on the way.
     """
 
-    def __init__(self, frames: Frames, *, intensity: bool) -> None:
-        self.frames, self.intensity = frames, intensity
-        self.shape, self.dtype = frames.shape, np.dtype(np.float32)
+    def later() -> dict[str, Any]:
+        told = scan if found is None else found()
+        bad = told.bad_pixels
+        lists = (None, None) if bad is None else (bad.starts, bad.pixels)
+        return {
+            "detector_mask": told.mask,
+            "pattern_energies": told.energies,
+            **dict(zip(BAD_PIXEL_KEYS, lists, strict=True)),
+        }
 
-    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
-        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
-        stored = self.frames.dtype
-        each = max(1, BLOCK_BYTES // max(1, self.shape[1] ** 2 * stored.itemsize))
-        buffer = np.empty((min(each, len(rows)), *self.shape[1:]), stored)
-        for first in range(0, len(rows), each):
-            some = rows[first : first + each]
-            self.frames.read(some, buffer[: len(some)])
-            out[first : first + each] = _amplitude(buffer[: len(some)], intensity=self.intensity)
-
-
-def _amplitude(stack: NDArray[Any], *, intensity: bool) -> NDArray[Any]:
-    """Return amplitudes of a dtype that the engine takes."""
-    if intensity:
-        lowest = stack.min(initial=0)
-        if lowest < 0:
-            msg = f"Intensities can't be negative; the lowest is {lowest}. Subtract no background."
-            raise ValueError(msg)
-        amplitude: NDArray[np.float32] = np.sqrt(stack, dtype=np.float32)
-        return amplitude
-    if stack.dtype.newbyteorder("=") in STACK_DTYPES:
-        return np.ascontiguousarray(stack, dtype=stack.dtype.newbyteorder("="))
-    return stack.astype(np.float32)
-
-
-def write(scan: Scan, path: str | os.PathLike[str]) -> None:
-    """Write an NPZ scan; `ptycho_fast.write_scan` says how."""
     fields = {
         "xcoords": scan.positions[:, 0],
         "ycoords": scan.positions[:, 1],
@@ -432,16 +620,27 @@ def write(scan: Scan, path: str | os.PathLike[str]) -> None:
         "probeGuess": scan.probe,
         "objectGuess": scan.object,
         "scan_index": scan.scan_index,
-        "detector_mask": scan.mask,
-        "pattern_energies": scan.energies,
     }
-    write_arrays(path, fields, scan.metadata)
+    write_arrays(path, fields, scan.metadata, later=later)
+
+
+def _as_json(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else about.as_json(value)
+    except ValueError as error:
+        msg = (
+            f"'_metadata' can't be written as JSON: {error}. Use numbers, text, lists and dicts of "
+            "them."
+        )
+        raise ValueError(msg) from error
 
 
 def write_arrays(
     path: str | os.PathLike[str],
     fields: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
+    *,
+    later: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Write named arrays to an uncompressed NPZ file, which appears whole or not at all.
 
@@ -452,7 +651,9 @@ def write_arrays(
     fields : mapping of str to array_like or Frames
         What the format has; what is None is left out. Frames are copied some at a time.
     metadata : mapping of str to array_like, optional
-        Further keys.
+        Further keys. What is under ``_metadata`` is written as JSON.
+    later : callable, optional
+        Called when all others are written; returns more of `fields`, which were not known before.
 
     Raises
     ------
@@ -472,20 +673,34 @@ def write_arrays(
         if key in taken:
             msg = f"metadata[{key!r}] can't be written: the name is taken. Rename it."
             raise ValueError(msg)
-        arrays[key] = np.asarray(value)
+        arrays[key] = np.asarray(_as_json(value) if key == about.KEY else value)
     for key, array in arrays.items():
         if array.dtype.hasobject:
             msg = (
-                f"{key!r} can't be written: it would need pickling. Use an array of numbers, or "
-                "text (json.dumps makes one)."
+                f"{key!r} can't be written: it would need pickling. Use an array of numbers, text, "
+                "or a dict of such under '_metadata'."
             )
             raise ValueError(msg)
     # Not np.savez: it would hold all of the patterns.
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for key, array in arrays.items():
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                if isinstance(array, Frames):
-                    blocks = (block for _, block in array.blocks())
-                    write_stack(member, array.shape, array.dtype, blocks)
-                else:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+            _write_member(archive, key, array)
+        for key, value in (later() if later is not None else {}).items():
+            if value is not None:
+                _write_member(archive, key, np.asarray(value))
+        names = archive.NameToInfo
+        if "pattern_energies.npy" in names:
+            checksums = {
+                name.removesuffix(".npy"): (entry.CRC, entry.file_size)
+                for name, entry in names.items()
+            }
+            _write_member(archive, ENERGIES_OF, _energies_of(checksums))
+
+
+def _write_member(archive: zipfile.ZipFile, key: str, array: NDArray[Any] | Frames) -> None:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+        if isinstance(array, Frames):
+            blocks = (block for _, block in array.blocks())
+            write_stack(member, array.shape, array.dtype, blocks)
+        else:
+            np.lib.format.write_array(member, array, allow_pickle=False)

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_count
-from ptycho_fast.frames import Frames
+from ptycho_fast.io.amplitudes import PreparedFrames, Shifted
 from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
+
+    from ptycho_fast.frames import Frames
 
 EV_METRE = 1.2398419843320026e-06
 """h c / e: a photon of 1 eV has this wavelength in metres."""
-
-PIECE_BYTES = 2**20
-"""Raw frames become amplitudes this much at a time, which stays in a processor's cache."""
 
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 """Units of positions; the other one is ``px``."""
@@ -56,7 +54,7 @@ class Recipe:
     frames_axis: int | None = None
     reshape: bool = False
     first: int | None = None
-    index_base: int = 0
+    index_base: int | None = None
     average_positions: bool = False
 
     def __post_init__(self) -> None:
@@ -145,111 +143,6 @@ def window(shape: tuple[int, ...], recipe: Recipe) -> Window:
     return Window(rows, columns, b)
 
 
-class PreparedFrames(Frames):
-    """Frames of a detector as amplitudes, float32, made as they are read.
-
-    A pixel has weight 0, which is amplitude 0, where `mask` is False, where an integer is its
-    dtype's largest (saturated, or a gap between modules) or negative (a flag), and where a float
-    is not finite. With `bin`, the counts of a bin are summed, and one pixel without weight takes
-    the weight of its bin.
-
-    Parameters
-    ----------
-    source : Frames, (m, H, W), integers or floats
-        What was recorded.
-    window : Window
-        What is kept of it.
-    intensity : bool
-        Counts, whose root is taken, and not amplitudes.
-    rows : ndarray, (n,), int, optional
-        Which frames, in which order; all if not given.
-    mask : ndarray, (H, W), bool, optional
-        False for pixels of weight 0.
-    """
-
-    def __init__(
-        self,
-        source: Frames,
-        window: Window,
-        *,
-        intensity: bool,
-        rows: NDArray[np.integer[Any]] | None = None,
-        mask: NDArray[np.bool_] | None = None,
-    ) -> None:
-        self.source = source
-        self.window = window
-        self.intensity = intensity
-        self.rows = rows
-        self.mask = mask
-        self.shape = (len(source) if rows is None else len(rows), window.N, window.N)
-        self.dtype = np.dtype(np.float32)
-        self._bad = None if mask is None else ~mask[window.rows, window.columns]
-
-    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
-        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
-        if self.rows is not None:
-            rows = self.rows[rows]
-        size = max(1, self.source.nbytes // max(1, len(self.source)))
-        each = max(1, min(PIECE_BYTES // size, len(rows)))
-        buffer = np.empty((each, *self.source.shape[1:]), self.source.dtype)
-        for first in range(0, len(rows), each):
-            some = rows[first : first + each]
-            raw = buffer[: len(some)]
-            self.source.read(some, raw)
-            kept = raw[:, self.window.rows, self.window.columns]
-            self._amplitudes(kept, some, out[first : first + len(some)])
-
-    def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Read all patterns, some at a time, in the way that suits the source."""
-        if self.rows is not None:
-            yield from super().blocks()
-            return
-        each = max(1, PIECE_BYTES // max(1, self.nbytes // max(1, len(self))))
-        for where, raw in self.source.blocks():
-            kept = raw[:, self.window.rows, self.window.columns]
-            for first in range(where.start, where.stop, each):
-                rows = np.arange(first, min(first + each, where.stop))
-                out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-                self._amplitudes(kept[rows - where.start], rows, out)
-                yield slice(first, first + len(rows)), out
-
-    def _amplitudes(
-        self, kept: NDArray[Any], rows: NDArray[np.integer[Any]], out: NDArray[Any]
-    ) -> None:
-        """Turn raw pixels, which are overwritten, into amplitudes."""
-        if kept.dtype.kind in "iu":
-            bad = kept == np.iinfo(kept.dtype).max
-            if kept.dtype.kind == "i":
-                bad |= kept < 0
-        else:
-            bad = ~np.isfinite(kept)
-        if self._bad is not None:
-            bad |= self._bad
-        np.copyto(kept, 0, where=bad)
-        if self.intensity and kept.dtype.kind == "f":
-            lowest = kept.min(axis=(1, 2), initial=0)
-            if (lowest < 0).any():
-                first = int(np.argmax(lowest < 0))
-                msg = (
-                    f"Intensities can't be negative; the lowest is {lowest[first]:g} (pattern "
-                    f"{rows[first]}). Subtract no background, or mask such pixels."
-                )
-                raise ValueError(msg)
-        if self.window.bin == 1:
-            if self.intensity:
-                np.sqrt(kept, out=out, dtype=np.float32, casting="unsafe")
-            else:
-                out[...] = kept
-            return
-        N, b = self.window.N, self.window.bin
-        counts = kept.astype(np.float64)
-        if not self.intensity:
-            np.square(counts, out=counts)
-        summed = counts.reshape(-1, N, b, N, b).sum(axis=(2, 4))
-        summed[bad.reshape(-1, N, b, N, b).any(axis=(2, 4))] = 0
-        out[...] = np.sqrt(summed)
-
-
 def scaled(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
@@ -295,6 +188,15 @@ def scaled(
     return x * metres, y * metres, (pixel, pixel)
 
 
+def as_first(first: object, n_frames: int, n_positions: int) -> int:
+    """Return how many frames and positions are used of those that are there."""
+    count = as_count("first", first)
+    if count > min(n_frames, n_positions):
+        msg = f"first={count}, but there are {n_frames} frames and {n_positions} positions."
+        raise ValueError(msg)
+    return count
+
+
 def join(
     n_frames: int,
     n_positions: int,
@@ -318,15 +220,19 @@ def join(
     Raises
     ------
     ValueError
-        If the numbers of frames and positions differ and no ids say what belongs together, if two
-        positions have one number, or if nothing belongs together.
+        If the numbers of frames and positions differ and no ids say what belongs together, or if
+        two positions have one number.
     """
-    if frame_ids is None and position_ids is None and n_frames != n_positions:
-        msg = (
-            f"There are {n_frames} frames, but {n_positions} positions. Name the data set that "
-            "says which belong together: index=KEY."
-        )
-        raise ValueError(msg)
+    if frame_ids is None and position_ids is None:
+        if n_frames != n_positions:
+            fewer = min(n_frames, n_positions)
+            msg = (
+                f"There are {n_frames} frames, but {n_positions} positions. If frame i belongs to "
+                f"position i, first={fewer} (--first {fewer}) leaves out the others. If a data set "
+                "says which belong together, name it: index=KEY (--index KEY)."
+            )
+            raise ValueError(msg)
+        return np.arange(n_frames), np.arange(n_positions)
     frame_ids = np.arange(n_frames) if frame_ids is None else frame_ids
     position_ids = np.arange(n_positions) if position_ids is None else position_ids
     known = np.flatnonzero(position_ids >= 0)
@@ -338,7 +244,8 @@ def join(
         times = np.count_nonzero(ordered == number)
         msg = (
             f"{times} positions belong to frame {number} ({len(repeated)} positions too many in "
-            "all). Average the positions of each frame first."
+            "all). To take the mean position of each frame: average_positions=True "
+            "(--average-positions)."
         )
         raise ValueError(msg)
     place = np.searchsorted(ordered, frame_ids)
@@ -348,16 +255,71 @@ def join(
     return frames, order[place[frames]]
 
 
-def as_ids(values: NDArray[Any], key: str) -> NDArray[np.int64]:
-    """Return whole numbers, which detectors also write as floats, as int64."""
+def averaged(
+    x: NDArray[np.float64], y: NDArray[np.float64], ids: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return one position for each frame: the mean of those that are finite.
+
+    Parameters
+    ----------
+    x, y : ndarray, (n,), float64
+        Positions.
+    ids : ndarray, (n,), int64
+        The frame of each; negative ones have none, and are left out.
+    """
+    kept = (ids >= 0) & np.isfinite(x) & np.isfinite(y)
+    frames, which, counts = np.unique(ids[kept], return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    means = [np.bincount(which, values[kept], len(frames)) / counts for values in (x, y)]
+    return means[0], means[1], frames
+
+
+def as_ids(
+    values: NDArray[Any], key: str, recipe: Recipe | None = None, n: int | None = None
+) -> NDArray[np.int64]:
+    """Return whole numbers, which detectors also write as floats, as int64, counted from 0.
+
+    Parameters
+    ----------
+    values : ndarray, (n,), (n, 1), (1, n), or (ny, nx) with `reshape`
+        What was read.
+    key : str
+        Its name.
+    recipe : Recipe, optional
+        Of which `index_base` and `reshape` count here.
+    n : int, optional
+        How many things they number, if it can be told from them that they count from 1.
+
+    Raises
+    ------
+    ValueError
+        If they are no whole numbers, or may count from 1.
+    """
+    recipe = recipe or Recipe()
     ids = np.asarray(values)
+    if ids.ndim == 2 and (recipe.reshape or 1 in ids.shape):
+        ids = ids.reshape(-1)
     if ids.ndim == 1 and ids.dtype.kind == "f":
         finite = np.where(np.isfinite(ids), ids, -1)
         ids = finite.astype(np.int64) if (finite == np.floor(finite)).all() else ids
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         msg = f"index={key!r} must be whole numbers (n,), got shape {ids.shape} of {ids.dtype}."
         raise ValueError(msg)
-    return ids.astype(np.int64)
+    ids = ids.astype(np.int64)
+    if recipe.index_base not in (None, 0, 1):
+        msg = f"index_base must be 0 or 1, got {recipe.index_base!r}."
+        raise ValueError(msg)
+    numbered = ids[ids >= 0]
+    if recipe.index_base is None and n is not None and len(numbered):
+        low, high = int(numbered.min()), int(numbered.max())
+        if low > 0 and high == n:
+            msg = (
+                f"index={key!r} holds {low} .. {high}, and there are {n}, of which the last is "
+                f"number {n - 1} if the first is 0. Do the numbers count from 1? Then pass "
+                "index_base=1 (--index-base 1), else index_base=0."
+            )
+            raise ValueError(msg)
+    return ids - 1 if recipe.index_base == 1 else ids
 
 
 def assemble(
@@ -372,6 +334,7 @@ def assemble(
     frame_ids: NDArray[np.int64] | None = None,
     position_ids: NDArray[np.int64] | None = None,
     mask: NDArray[np.bool_] | None = None,
+    listed: BadPixels | None = None,
     probe: NDArray[Any] | None = None,
     object: NDArray[Any] | None = None,
 ) -> Scan:
@@ -394,24 +357,38 @@ def assemble(
         What is kept of a frame.
     frame_ids, position_ids : ndarray, optional
         As of `join`.
-    mask : ndarray, (H, W), bool, optional
+    mask : ndarray, (H, W) or (n_frames, H, W), bool, optional
         True for good pixels.
+    listed : BadPixels, optional
+        Further pixels that are bad in some of the frames.
     probe, object : ndarray, optional
         What is known of them.
     """
-    frames, rows = join(len(source), len(x), frame_ids, position_ids)
+    n_frames, n_positions = len(source), len(x)
+    if recipe.first is not None:
+        n_frames = n_positions = as_first(recipe.first, n_frames, n_positions)
+        x, y = x[:n_positions], y[:n_positions]
+        frame_ids = None if frame_ids is None else frame_ids[:n_frames]
+        position_ids = None if position_ids is None else position_ids[:n_positions]
+    if recipe.average_positions:
+        if position_ids is None:
+            msg = "average_positions needs index=KEY, which says the frame of each position."
+            raise ValueError(msg)
+        x, y, position_ids = averaged(x, y, position_ids)
+        n_positions = len(x)
+    frames, rows = join(n_frames, n_positions, frame_ids, position_ids)
     finite = np.isfinite(x[rows]) & np.isfinite(y[rows])
     frames, rows = frames[finite], rows[finite]
-    lost = {"frames": len(source) - len(frames), "positions": len(x) - len(np.unique(rows))}
+    lost = {"frames": n_frames - len(frames), "positions": n_positions - len(np.unique(rows))}
     if not len(frames):
         msg = (
-            f"None of {len(source)} frames belongs to one of {len(x)} positions. Check index= "
-            "(frames are numbered from 0) and whether x and y are finite."
+            f"None of {n_frames} frames belongs to one of {len(x)} positions. Check index= "
+            "(it counts from 0, unless index_base=1) and whether x and y are finite."
         )
         raise ValueError(msg)
     if any(lost.values()):
         warn(
-            f"{lost['frames']} of {len(source)} frames have no position, and {lost['positions']} "
+            f"{lost['frames']} of {n_frames} frames have no position, and {lost['positions']} "
             f"of {len(x)} positions no frame; they were left out.",
         )
     x, y = x[rows], y[rows]
@@ -432,6 +409,13 @@ def assemble(
             f"{part.N}; it was left out.",
         )
         probe = None
+    if recipe.fftshift:
+        source = Shifted(source)
+        mask = None if mask is None else np.fft.fftshift(mask, axes=(-2, -1))
+        listed = None if listed is None else listed.shifted(*source.shape[1:])
+    if mask is not None and mask.ndim == 3:
+        listed = BadPixels.of(~mask & mask.any(axis=0))
+        mask = np.asarray(mask.any(axis=0))
     return Scan(
         positions=np.stack([x, y], axis=1),
         diffraction=PreparedFrames(
@@ -440,6 +424,8 @@ def assemble(
             intensity=intensity,
             rows=None if len(frames) == len(source) else frames,
             mask=mask,
+            listed=listed,
+            bad_value=recipe.bad_value,
         ),
         probe=probe,
         object=object,

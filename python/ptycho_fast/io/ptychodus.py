@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ptycho_fast.io import hdf5, named
+from ptycho_fast.io.masks import good_pixels
 from ptycho_fast.io.prepare import as_ids, assemble, window
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
+    from ptycho_fast.frames import Frames
     from ptycho_fast.io.prepare import Recipe
     from ptycho_fast.scan import Scan
 
@@ -48,6 +49,12 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
         inside = next((key for key in PATTERNS if key in file), None)
         numbered = "probe_position_indexes" in file
         has_probe = "probe" in file
+        far_field = file.attrs.get("far_field", True)
+    if not far_field:
+        warn(
+            f"{os.fspath(path)} says that its patterns are near-field ones (far_field is False), "
+            "but they are treated as far-field ones: neither object nor probe will be right."
+        )
     if absent := [name for name, value in grid.items() if value is None]:
         msg = (
             f"{os.fspath(path)}: the object lacks {', '.join(absent)}. To read the file as any "
@@ -61,16 +68,16 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
             "made of: diffraction='diffraction.h5:/patterns'."
         )
         raise KeyError(msg)
-    source = named.frames(path, key)
+    source = named.frames(path, key, recipe)
     part = window(source.shape, recipe)
-    frame_ids, mask = _beside(path, key, source.shape)
+    frame_ids, mask = _beside(path, key, source, recipe)
     if recipe.index is not None:
-        frame_ids = as_ids(named.array(path, recipe.index), recipe.index)
+        frame_ids = as_ids(named.array(path, recipe.index), recipe.index, recipe)
         if len(frame_ids) != len(source):
             msg = f"index={recipe.index!r} has {len(frame_ids)} numbers for {len(source)} frames."
             raise ValueError(msg)
-    if recipe.mask is not None:
-        mask = named.mask(path, recipe.mask, source.shape)
+    if recipe.mask is not None or mask is None:
+        mask = named.mask(path, recipe, source.shape)
     position_ids = None
     if numbered:
         name = "probe_position_indexes"
@@ -107,7 +114,7 @@ def read(path: str | os.PathLike[str], recipe: Recipe) -> Scan:
 
 
 def _beside(
-    path: str | os.PathLike[str], key: str, shape: tuple[int, ...]
+    path: str | os.PathLike[str], key: str, source: Frames, recipe: Recipe
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.bool_] | None]:
     """Return the frames' numbers and the good pixels, which ptychodus writes by the patterns."""
     path, key = named.locate(path, key)
@@ -119,11 +126,8 @@ def _beside(
     ids = as_ids(named.array(path, names["indexes"]), "indexes") if there["indexes"] else None
     good = None
     if there["bad_pixels"]:
-        bad = named.array(path, names["bad_pixels"])
-        if bad.shape != shape[1:]:
-            msg = f"{os.fspath(path)}: bad_pixels has shape {bad.shape}, not {shape[1:]}."
-            raise ValueError(msg)
-        good = ~bad.astype(np.bool_)
+        name = names["bad_pixels"]
+        good = good_pixels(name, named.array(path, name), source.shape, invert=recipe.invert_mask)
     return ids, good
 
 

@@ -1,4 +1,4 @@
-"""A first guess at which array of a file is what, for somebody to check."""
+"""A first guess at which array of a file is what, tried, for somebody to check."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ import math
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io import hdf5, named, ptychodus
-from ptycho_fast.io.prepare import EV_METRE, METRES
+from ptycho_fast.io import hdf5, named, ptychodus, read_scan
+from ptycho_fast.io.layouts import is_complex
+from ptycho_fast.io.listing import listed
+from ptycho_fast.io.masks import names_a_mask
+from ptycho_fast.io.prepare import EV_METRE
+from ptycho_fast.io.prepare import METRES as POSITION_UNITS
+from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
 
 if TYPE_CHECKING:
     from ptycho_fast.io.hdf5 import DataSet
 
-ELECTRONVOLTS = {"ev": 1.0, "kev": 1e3, "j": 1 / 1.602176634e-19}
+LEAST_SIDE = 4
+"""Detectors have more pixels a side than positions have coordinates."""
 
-UNITS = {"µm": "um", "μm": "um", "micron": "um", "pixel": "px", "pixels": "px"}
-"""Other names of units."""
+NO_FRAMES = re.compile(r"mask|dark|flat|background|bkg|white|sigma|error|std|variance|weight")
+"""Stacks of such names are not what was measured."""
+
+MOST_SCALARS = 12
+"""Of more numbers of like names none is told from the others."""
+
+FLAGS = ("reshape", "invert_mask")
+
+PLAUSIBLE = {"energy_eV": (10, 1e7), "distance_m": (1e-3, 500), "detector_pixel_m": (1e-7, 5e-3)}
 
 
 def suggest(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -38,86 +52,383 @@ def suggest(path: str | os.PathLike[str]) -> dict[str, str]:
     OSError
         If the file can't be read.
     """
-    if hdf5.is_hdf5(path):
-        with hdf5.open_file(path) as file:
-            if ptychodus.recognises(file):  # which lacks nothing but its patterns
-                beside = os.path.join(os.path.dirname(path), "diffraction.h5")
-                return {"diffraction": f"{beside}:/patterns" if os.path.exists(beside) else "?"}
-    found = named.members(path)
-    guess = dict.fromkeys(("diffraction", "counts", "x", "y", "unit"), "?")
-    stacks = {key: data for key, data in found.items() if len(data.shape) == 3 and _is_real(data)}
-    if stacks:
-        key = max(stacks, key=lambda key: math.prod(stacks[key].shape))
-        guess["diffraction"] = key
-        n, *detector = stacks[key].shape
-        # Counts are whole; whole numbers are hardly ever amplitudes.
-        guess["counts"] = "True" if stacks[key].dtype.kind in "iu" else "?"
-        for option, words in (("mask", ("mask", "bad")), ("probe", ("probe", "illumination"))):
-            for name, data in found.items():
-                fits = list(data.shape[-2:]) == detector and name != key
-                fits &= (data.dtype.kind == "c") == (option == "probe")
-                fits &= len(data.shape) == 2 or (option == "probe" and len(data.shape) == 3)
-                if fits and any(word in name.lower() for word in words):
-                    guess.setdefault(option, name)
-        if detector[0] != detector[1]:
-            guess["crop"] = str(min(detector))
+    return _Guess(path).options
+
+
+def proposal(path: str | os.PathLike[str], found: dict[str, DataSet] | None = None) -> str:
+    """Return a `ptycho-fast convert` line that was tried, and what is to be known about it.
+
+    Parameters
+    ----------
+    path : path
+        A file.
+    found : dict of str to DataSet, optional
+        What `ptycho_fast.io.named.members` says of it.
+
+    Returns
+    -------
+    str
+        Some lines of text.
+
+    Raises
+    ------
+    OSError
+        If the file can't be read.
+    """
+    guess = _Guess(path, found)
+    line, reasons = command_line(path, guess.options), list(guess.reasons)
+    failed = _try(path, guess.options, reasons)
+    if failed is not None:
+        text = f"No line is known that reads it. This one, which seemed likely,\n  {line}\n"
+        reasons.insert(0, f"ends in: {failed}")
     else:
-        n = None
-    guess.update(_positions(found, n))
-    if guess["x"] in found:
-        unit = (found[guess["x"]].unit or "?").strip()
-        unit = UNITS.get(unit, unit)
-        guess["unit"] = unit if unit in (*METRES, "px") else "?"
-    if guess["unit"] != "px":
-        guess.update(_geometry(path, found))
-    return guess
+        text = f"If these are the right ones (fill in ?, and check the rest):\n  {line}\n"
+    return text + "".join(f"- {reason}\n" for reason in dict.fromkeys(reasons))
 
 
-def _is_real(data: DataSet) -> bool:
-    return data.dtype.kind in "fiu"
+def _try(path: str | os.PathLike[str], guess: dict[str, str], reasons: list[str]) -> str | None:
+    """Read the scan of a guess; note its warnings, and return what it ends in, if in an error."""
+    options = _arguments(guess)
+    if "diffraction" not in options or ("x" in guess and not {"x", "y"} <= set(options)):
+        return None
+    # With these the layouts can be tried where what is not known is something else.
+    options.setdefault("counts", True)
+    if "unit" in guess and not {"unit", *(PLAUSIBLE if guess["unit"] != "px" else ())} <= set(
+        options
+    ):
+        options["unit"] = "px"
+    if guess.get("index") == "?":
+        return None
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            read_scan(path, load=False, **options)
+        except (OSError, KeyError, ValueError, ArithmeticError, MemoryError) as error:
+            return str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    # That it is to be converted is what the line says.
+    said = [str(warning.message) for warning in told]
+    reasons += [text for text in said if "convert the file once" not in text]
+    return None
 
 
-def _positions(found: dict[str, DataSet], n: int | None) -> dict[str, str]:
-    """Find two arrays whose names differ by x and y, preferably with one value a frame."""
-    lines = [key for key, data in found.items() if len(data.shape) == 1 and _is_real(data)]
-    lines.sort(key=lambda key: found[key].shape != (n,))
-    for key in lines:
-        for place, letter in enumerate(key):
-            if letter in "xX":
-                other = key[:place] + ("y" if letter == "x" else "Y") + key[place + 1 :]
-                if other in lines and found[other].shape == found[key].shape:
-                    pair = {"x": key, "y": other}
-                    return pair if found[key].shape == (n,) else {**pair, "index": "?"}
-    for key, data in found.items():
-        if len(data.shape) == 2 and _is_real(data) and n in data.shape:
-            if data.shape[0] == n and data.shape[1] in (2, 3):
-                return {"x": f"{key}[:,0]", "y": f"{key}[:,1]"}
-            if data.shape[1] == n and data.shape[0] in (2, 3):
-                return {"x": f"{key}[0]", "y": f"{key}[1]"}
-    return {}
-
-
-def _geometry(path: str | os.PathLike[str], found: dict[str, DataSet]) -> dict[str, str]:
-    """Find photon energy, distance and detector pixel among the single numbers."""
-    guess = dict.fromkeys(("energy_eV", "distance_m", "detector_pixel_m"), "?")
-    for key, data in found.items():
-        if math.prod(data.shape) != 1 or not _is_real(data):
+def _arguments(guess: dict[str, str]) -> dict[str, Any]:
+    """Return what is known of a guess as the arguments that it stands for."""
+    known: dict[str, Any] = {}
+    for key, value in guess.items():
+        if value == "?":
             continue
-        name = key.rpartition("/")[2].lower()
-        value = float(named.array(path, key).reshape(-1)[0])
-        length = value * METRES.get(UNITS.get(data.unit or "m", data.unit or "m"), 1.0)
-        # What a name ends in may be its unit.
-        unit = (data.unit or re.split(r"[_\s]", name)[-1]).lower()
-        if "wavelength" in name and value > 0:
-            metres = length * (1e-10 if unit in ("angstrom", "a", "å") else 1)
-            guess["energy_eV"] = f"{EV_METRE / metres:.7g}"
-        elif "energy" in name and unit in ELECTRONVOLTS:
-            guess["energy_eV"] = f"{value * ELECTRONVOLTS[unit]:.7g}"
-        elif "distance" in name:
-            guess["distance_m"] = f"{length:.7g}"
-        elif "pixel" in name and "size" in name:
-            guess["detector_pixel_m"] = f"{length:.7g}"
-    return guess
+        known[key] = value
+        if key in PLAUSIBLE:
+            known[key] = float(value)
+        elif key == "crop":
+            known[key] = int(value)
+        elif key in FLAGS or key == "counts":
+            known[key] = value == "True"
+    return known
+
+
+class _Guess:
+    """A guess, and why some of it is none."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], found: dict[str, DataSet] | None = None
+    ) -> None:
+        self.path = path
+        self.reasons: list[str] = []
+        self.options: dict[str, str] = {}
+        self.found: dict[str, DataSet] = {}
+        if hdf5.is_hdf5(path):
+            with hdf5.open_file(path) as file:
+                if ptychodus.recognises(file):  # which lacks nothing but its patterns
+                    beside = os.path.join(os.path.dirname(path), "diffraction.h5")
+                    there = os.path.exists(beside)
+                    self.options["diffraction"] = f"{beside}:/patterns" if there else "?"
+                    return
+        self.found = named.members(path) if found is None else found
+        self.options = dict.fromkeys(("diffraction", "counts", "x", "y", "unit"), "?")
+        stack = self._stack()
+        if stack is not None:
+            frames_last = self._positions(stack)
+            self._detector(stack, frames_last=frames_last)
+            if "index" in self.options:  # last of what must be filled in
+                self.options["index"] = self.options.pop("index")
+            self._unit()
+        if self.options["unit"] != "px":
+            self._geometry()
+
+    def _stack(self) -> str | None:
+        """Name the patterns."""
+        stacks = {
+            key: data
+            for key, data in self.found.items()
+            if data.dtype.kind in "fiu"
+            and not NO_FRAMES.search(_last(key))
+            and (detector := _detector_of(data.shape)) is not None
+            and min(detector) >= LEAST_SIDE
+        }
+        if not stacks:
+            self.reasons.append(
+                f"No array is a stack of frames (n, rows, columns). The file holds: "
+                f"{listed(self.found)}."
+            )
+            return None
+        key = max(stacks, key=lambda key: math.prod(stacks[key].shape))
+        equal = {
+            name: data
+            for name, data in stacks.items()
+            if _detector_of(data.shape) == _detector_of(stacks[key].shape)
+        }
+        if len(equal) > 1:
+            self.reasons.append(
+                f"diffraction: {len(equal)} stacks have frames of the same size: {listed(equal)}. "
+                "If they are parts of one scan, join them and their positions (in HDF5 by virtual "
+                "data sets); if not, name the one that is meant."
+            )
+            return None
+        if others := {name: data for name, data in stacks.items() if name != key}:
+            self.reasons.append(f"diffraction: {key} is the largest stack; also {listed(others)}.")
+        self.options["diffraction"] = key
+        return key
+
+    def _detector(self, key: str, *, frames_last: bool) -> None:
+        """Guess what there is of the size of a frame."""
+        data = self.found[key]
+        detector = data.shape[:2] if frames_last else _detector_of(data.shape)
+        assert detector is not None
+        # Counts are whole; whole numbers are hardly ever amplitudes.
+        if data.dtype.kind in "iu":
+            self.options["counts"] = "True"
+        else:
+            self.reasons.append(
+                f"counts: {key} is of {data.dtype}, which may be counts or their roots."
+            )
+        for name, other in self.found.items():
+            frame = other.shape[-2:]
+            if name == key or (frame != detector and other.shape[:2] != detector):
+                continue
+            if len(other.shape) == 2 and names_a_mask(name) and other.dtype.kind in "biuf":
+                self.options.setdefault("mask", name)
+            elif is_complex(other.dtype) and re.search("probe|illumination", name.lower()):
+                self.options.setdefault("probe", name)
+        if detector[0] != detector[1]:
+            self.options["crop"] = str(min(detector))
+        if "mask" in self.options:
+            self._mask(self.options["mask"], (1, *detector))
+
+    def _mask(self, key: str, shape: tuple[int, ...]) -> None:
+        """Turn a mask over that would leave little of the detector."""
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                named.masked(self.path, key, shape)
+            except ValueError as error:
+                told.append(error)  # type: ignore[arg-type]
+        if told:
+            said = told[-1]
+            self.reasons.append(str(getattr(said, "message", said)))
+            self.options["invert_mask"] = "True"
+
+    def _positions(self, stack: str) -> bool:
+        """Find two arrays whose names differ by x and y, or one of both, of a number a frame.
+
+        Returns whether they are as many as the last axis of the stack, and not as its first.
+        """
+        shape = tuple(side for side in self.found[stack].shape[:-2] if side != 1) or (1,)
+        n = math.prod(shape)
+        last = self.found[stack].shape
+        turned = last[2] if len(last) == 3 and last[0] == last[1] else None
+        for count, grid in ((n, shape), (turned, ())):
+            if count is not None and (found := self._pairs(count)):
+                self.options.update(found[0])
+                if len(found) > 1:
+                    others = "; ".join(f"{pair['x']}, {pair['y']}" for pair in found[1:4])
+                    self.reasons.append(f"x and y: there are others, {others}.")
+                is_grid = self._is_grid(found[0]["x"])
+                if is_grid != (len(grid) == 2):
+                    self.options["reshape"] = "True"
+                    which = "frames" if len(grid) == 2 else "positions"
+                    self.reasons.append(
+                        f"reshape: the {which} are a grid, which is taken to be row by row."
+                    )
+                return count != n
+        if found := self._pairs(None):
+            x = found[0]["x"]
+            count = math.prod(self.found[_base(x)].shape)
+            self.options.update(found[0], index="?")
+            self.reasons.append(
+                f"index: there are {n} frames but {count} in {x}. Name the array that says which "
+                f"belong together, or pass --first {min(n, count)} instead if they do in order."
+            )
+        else:
+            self.reasons.append(
+                f"x and y: no pair of arrays has one position for each of {n} frames."
+            )
+        return False
+
+    def _is_grid(self, key: str) -> bool:
+        """Tell whether positions of that name are a grid (ny, nx)."""
+        shape = self.found[_base(key)].shape
+        return key.count(":") == 2 or (key in self.found and len(shape) == 2 and 1 not in shape)
+
+    def _pairs(self, n: int | None) -> list[dict[str, str]]:
+        """Return pairs of arrays, or parts of one, with n numbers; of any length for None."""
+        real = {key: data for key, data in self.found.items() if data.dtype.kind in "fiu"}
+        lines = {key: data.shape for key, data in real.items() if _is_line(data.shape, n)}
+        pairs = []
+        for key, shape in lines.items():
+            for place, letter in enumerate(key):
+                if letter in "xX":
+                    other = key[:place] + ("y" if letter == "x" else "Y") + key[place + 1 :]
+                    if lines.get(other) == shape:
+                        pairs.append({"x": key, "y": other})
+                        break
+        if n is None:
+            return pairs
+        for key, data in real.items():
+            if key == self.options["diffraction"]:
+                continue
+            picks = _columns(data.shape, n)
+            if picks is None:
+                continue
+            rows_first = re.search(r"yx|row_?col|(?<![a-z])rc(?![a-z])", _last(key)) is not None
+            first, second = reversed(picks) if rows_first else picks
+            pairs.append({"x": f"{key}{first}", "y": f"{key}{second}"})
+            if not rows_first:
+                self.reasons.append(
+                    f"x and y: which of {key} is x is a guess. If rows come first, as in many "
+                    "programs, add --swap-xy."
+                )
+        return pairs
+
+    def _unit(self) -> None:
+        """Guess the unit of the positions."""
+        said = {}
+        for axis in ("x", "y"):
+            key = _base(self.options[axis])
+            if key in self.found:
+                ending = re.split(r"[_\s]", _last(key))[-1]
+                by_name = ending if unit_of([ending]) != "?" and ending != _last(key) else None
+                said[axis] = unit_of([self.found[key].unit, by_name])
+        units = set(said.values())
+        unit = units.pop() if len(units) == 1 else None
+        if unit in (*POSITION_UNITS, "px"):
+            self.options["unit"] = str(unit)
+        elif said:
+            written = self.found[_base(self.options["x"])].unit
+            self.reasons.append(
+                f"unit: {self.options['x']} says {written!r}, which is none of "
+                f"{', '.join(POSITION_UNITS)} or px."
+                if written
+                else f"unit: nothing says it of {self.options['x']}: "
+                f"{', '.join(POSITION_UNITS)} or px."
+            )
+
+    def _geometry(self) -> None:
+        """Find photon energy, distance and detector pixel among the single numbers."""
+        self.options.update(dict.fromkeys(PLAUSIBLE, "?"))
+        words = {
+            key: option
+            for key, data in self.found.items()
+            if math.prod(data.shape) == 1
+            and data.dtype.kind in "fiu"
+            and (option := _quantity(_last(key))) is not None
+        }
+        for option, (least, most) in PLAUSIBLE.items():
+            keys = [key for key, meant in words.items() if meant == option]
+            if len(keys) > MOST_SCALARS:
+                self.reasons.append(f"{option}: {len(keys)} numbers may be it.")
+                continue
+            known: dict[str, float] = {}
+            refused = []
+            for key, value in named.scalars(self.path, keys).items():
+                number = self._in_si(option, key, value)
+                if number is None or not least <= number <= most:
+                    refused.append(f"{key}, {value:g} ({self.found[key].unit or 'no unit'})")
+                else:
+                    known[key] = number
+            if refused:
+                self.reasons.append(f"{option}: it can't be {'; '.join(refused)}.")
+            of_detector = {key: value for key, value in known.items() if "det" in key.lower()}
+            chosen = of_detector if len(of_detector) == 1 else known
+            numbers = list(chosen.values())
+            if numbers and max(numbers) - min(numbers) <= 1e-6 * max(numbers):
+                self.options[option] = f"{numbers[0]:.7g}"
+            elif numbers:
+                several = "; ".join(f"{key}, {value:g}" for key, value in chosen.items())
+                self.reasons.append(f"{option}: there are several: {several}.")
+
+    def _in_si(self, option: str, key: str, value: float) -> float | None:
+        """Return electronvolts or metres; None if the unit is not known."""
+        ending = re.split(r"[_\s]", _last(key))[-1]
+        by_name = ending if unit_of([ending]) != "?" and ending != _last(key) else None
+        unit = unit_of([self.found[key].unit, by_name])
+        if option == "energy_eV" and "wavelength" not in _last(key):
+            return value * ELECTRONVOLTS[unit] if unit in ELECTRONVOLTS else None
+        # Without a unit it can only be metres; whether it can be is looked at.
+        metres = 1.0 if unit is None else METRES.get(unit)
+        if metres is None or not value > 0:
+            return None
+        return EV_METRE / (value * metres) if option == "energy_eV" else value * metres
+
+
+def _last(key: str) -> str:
+    return key.rpartition("/")[2].lower()
+
+
+def _base(key: str) -> str:
+    """Return the name of an array of which a part is named."""
+    return key.partition("[")[0]
+
+
+def _detector_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return rows and columns of the frames of a stack; None if it is none."""
+    if len(shape) == 4 and shape[3] == 1:
+        return shape[1], shape[2]
+    if len(shape) in (3, 4) and 0 not in shape:
+        return shape[-2], shape[-1]
+    return None
+
+
+def _is_line(shape: tuple[int, ...], n: int | None) -> bool:
+    """Tell whether an array may be one coordinate of n positions, in a line or on a grid."""
+    if n is None:
+        return len(shape) == 1 and shape[0] > 1
+    return len(shape) in (1, 2) and math.prod(shape) == n
+
+
+def _columns(shape: tuple[int, ...], n: int) -> tuple[str, str] | None:
+    """Return how to name two coordinates that lie in one array of n positions."""
+    if len(shape) < 2:
+        return None
+    grid = len(shape) == 3 and 1 not in shape and math.prod(shape[:2]) == n
+    if grid and shape[2] in (2, 3):
+        return "[:,:,0]", "[:,:,1]"
+    long = [axis for axis, side in enumerate(shape) if side != 1]
+    if len(long) != 2:
+        return None
+    for frames, pair in (long, reversed(long)):
+        if shape[frames] == n and shape[pair] in (2, 3):
+            picks = [
+                [":" if axis == frames else str(number if axis == pair else 0)
+                 for axis in range(len(shape))]
+                for number in (0, 1)
+            ]  # fmt: skip
+            # KEY[0] is a row.
+            texts = [",".join(pick) for pick in picks]
+            texts = [text.removesuffix(",:") if len(shape) == 2 else text for text in texts]
+            return f"[{texts[0]}]", f"[{texts[1]}]"
+    return None
+
+
+def _quantity(name: str) -> str | None:
+    """Tell which option a number may be for, by its name."""
+    if "wavelength" in name or "energy" in name:
+        return "energy_eV"
+    if "distance" in name:
+        return "distance_m"
+    if "pixel" in name and re.search("size|pitch|width|height|_m$|_um$", name):
+        return None if re.search("obj|sample|recon", name) else "detector_pixel_m"
+    return None
 
 
 def command_line(path: str | os.PathLike[str], guess: dict[str, str]) -> str:
@@ -126,7 +437,10 @@ def command_line(path: str | os.PathLike[str], guess: dict[str, str]) -> str:
     words.append(_quoted(os.path.splitext(os.path.basename(path))[0] + "_converted.npz"))
     for option, value in guess.items():
         if option == "counts":
-            words.append("--counts" if value == "True" else "(--counts or --amplitude)")
+            known = {"True": "--counts", "False": "--amplitude"}
+            words.append(known.get(value, "(--counts or --amplitude)"))
+        elif option in FLAGS:
+            words.append(f"--{option.replace('_', '-')}")
         else:
             words += [f"--{option.replace('_', '-')}", _quoted(value)]
     return " ".join(words)

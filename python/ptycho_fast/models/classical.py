@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ptycho_fast.canvas import overhang
 from ptycho_fast.checks import as_complex, as_count, as_object, as_valid_positions
+from ptycho_fast.notices import warn
 from ptycho_fast.patches import cpu
 from ptycho_fast.patches.torch import add_patches, extract_patches
 
@@ -57,12 +60,16 @@ class Refined:
         The probe; as it was given, if it was not to be refined.
     residuals : ndarray, (passes,), float64
         Of each pass, what its patterns differed in before they were used: the root of
-        ``sum((modelled - measured amplitude)**2) / sum(measured amplitude**2)``.
+        ``sum((modelled - measured amplitude)**2) / sum(measured amplitude**2)``, over the pixels
+        that were measured.
+    origin : (int, int)
+        The pixel (x, y) of ``object[0, 0]``, on the grid of the positions.
     """
 
     object: NDArray[np.complex64]
     probe: NDArray[np.complex64]
     residuals: NDArray[np.float64]
+    origin: tuple[int, int] = (0, 0)
 
 
 def refine(
@@ -72,6 +79,7 @@ def refine(
     *,
     passes: int,
     refine_probe: bool = False,
+    origin: tuple[int, int] = (0, 0),
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Refined:
@@ -85,10 +93,12 @@ def refine(
     Parameters
     ----------
     scan : Scan
-        Positions, measured amplitudes, and a mask where the detector has dead pixels: there the
-        modelled amplitude is kept. Patterns that stay in their file are read batch by batch.
+        Positions, measured amplitudes, a mask where the detector has dead pixels, and what is bad
+        in single patterns: there the modelled amplitude is kept. Patterns that stay in their file
+        are read batch by batch.
     object : array_like, (H, W), complex
-        The image to start from, on the grid of the positions; constant 1 if nothing is known.
+        The image to start from; constant 1 if nothing is known, of the shape of
+        `ptycho_fast.canvas.canvas`. What windows reach beyond it is 0 and stays so.
     probe : array_like, (N, N) or (modes, N, N), complex
         The illumination, one or several incoherent modes, of the energy of the patterns: an
         object of modulus 1 then has their brightness.
@@ -96,6 +106,8 @@ def refine(
         How often each pattern is used. 0 returns what was given.
     refine_probe : bool
         Improve the probe with the object. Its energy stays what it was.
+    origin : (int, int)
+        The pixel (x, y) of ``object[0, 0]``, on the grid of the positions.
     seed : int
         Of the order of the positions. On a CPU the same seed gives the same bits.
     device : str or torch.device
@@ -112,6 +124,11 @@ def refine(
         If there is no probe, a shape does not fit, `passes` is negative, the patterns are all
         zero, or patterns, positions, object or probe hold NaN or infinity.
 
+    Warns
+    -----
+    UserWarning
+        If windows reach beyond the object.
+
     References
     ----------
     .. [1] Maiden, Johnson and Li, "Further improvements to the ptychographical iterative
@@ -123,9 +140,12 @@ def refine(
     --------
     >>> import numpy as np
     >>> import ptycho_fast as pf
+    >>> from ptycho_fast.canvas import canvas
     >>> from ptycho_fast.models.classical import refine
     >>> scan = pf.simulate_scan(n_positions=100, N=32, photons=None, seed=0)
-    >>> found = refine(scan, np.ones(scan.object.shape), scan.probe, passes=10)
+    >>> area = canvas(scan.positions, scan.N)
+    >>> start = np.ones(area.shape)
+    >>> found = refine(scan, start, scan.probe, passes=10, origin=area.origin)
     >>> bool(found.residuals[-1] < 0.2 * found.residuals[0])
     True
     """
@@ -133,8 +153,18 @@ def refine(
     seed = as_count("seed", seed, least=0, most=2**63 - 1)
     image, modes = _as_start(scan, object, probe)
     positions = as_valid_positions(scan.positions)
+    x0, y0 = (operator.index(pixel) for pixel in origin)
+    shape = (image.shape[0], image.shape[1])
+    if beyond := overhang(positions, scan.N, shape, (x0, y0)):
+        warn(
+            f"The windows of the scan reach beyond the object of {shape[0]} x {shape[1]} pixels, "
+            f"{beyond}: there it is taken for 0, and the image ends. Start from one on "
+            "ptycho_fast.canvas.canvas(scan.positions, scan.N), and pass its origin."
+        )
+    # In float64, before anything is narrowed: an origin may be far from 0.
+    positions = positions - np.array([x0, y0], np.float64)
     if passes == 0:
-        return Refined(image.copy(), modes.copy(), np.empty(0))
+        return Refined(image.copy(), modes.copy(), np.empty(0), (x0, y0))
     with torch.no_grad():
         engine = _Engine(
             scan,
@@ -151,7 +181,9 @@ def refine(
             )
             for number in range(passes)
         ]
-    return Refined(engine.image.cpu().numpy(), engine.probe.cpu().numpy(), np.array(residuals))
+    return Refined(
+        engine.image.cpu().numpy(), engine.probe.cpu().numpy(), np.array(residuals), (x0, y0)
+    )
 
 
 def _as_start(
@@ -202,10 +234,6 @@ class _Engine:
         self.probe = torch.tensor(modes, device=device)
         self.energy = _squared(self.probe).sum()
         self.velocity = torch.zeros_like(self.image)
-        # Amplitudes are compared where the FFT puts them, its zero frequency at [0, 0].
-        self.good = (
-            None if scan.mask is None else torch.from_numpy(np.fft.ifftshift(scan.mask)).to(device)
-        )
         pixels = CHUNK_PIXELS["cpu" if device.type == "cpu" else "cuda"]
         self.chunk = max(1, pixels // self.probe[0].numel())
         light = torch.zeros_like(self.image)
@@ -245,7 +273,7 @@ class _Engine:
         density = torch.zeros_like(self.probe[0].real)
         error, energy = 0.0, 0.0
         for rows in self._chunks(batch):
-            measured = self._measured(rows)
+            measured, good = self._measured(rows)
             patches = extract_patches(self.image, self.positions[rows, :, None], self.scan.N)
             patches = patches[:, None, :, :, 0]
             far = torch.fft.fft2(patches * self.probe, norm="ortho")
@@ -254,9 +282,9 @@ class _Engine:
             floor = ROUNDING * intensity.amax() + 1e-37
             lack = measured * torch.rsqrt(torch.maximum(intensity, floor)) - 1
             miss = measured - intensity.sqrt()
-            if self.good is not None:
-                lack *= self.good
-                miss *= self.good
+            if good is not None:
+                lack *= good
+                miss *= good
             error += float(miss.square().sum())
             energy += float(measured.square().sum())
             # Of the modelled wave, what the likelihood of the counts adds to it or takes away.
@@ -282,19 +310,23 @@ class _Engine:
     def _chunks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         return (rows[first : first + self.chunk] for first in range(0, len(rows), self.chunk))
 
-    def _measured(self, rows: NDArray[np.int64]) -> Tensor:
-        """Read amplitudes, zero frequency at [0, 0]; 0 where the detector is dead."""
-        patterns: NDArray[Any] = np.asarray(self.scan.diffraction[rows], dtype=np.float32)
-        if self.scan.mask is not None:
-            patterns[:, ~self.scan.mask] = 0
+    def _measured(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Read amplitudes and which of them were measured, zero frequency at [0, 0]."""
+        found, good = self.scan.measured(rows)
+        patterns: NDArray[Any] = np.asarray(found, dtype=np.float32)
         if not np.isfinite(patterns.sum()):
             bad = rows[~np.isfinite(patterns).all(axis=(1, 2))]
             msg = f"Patterns must be finite: pattern {bad[0]} holds NaN or infinity."
             raise ValueError(msg)
         # Only moduli count at the detector: nothing is shifted in front of it, so this is.
-        amplitudes = torch.from_numpy(patterns).to(self.device)
-        shifted: Tensor = torch.fft.ifftshift(amplitudes, dim=(1, 2))
-        return shifted
+        amplitudes, counted = (
+            None
+            if array is None
+            else torch.fft.ifftshift(torch.from_numpy(array).to(self.device), dim=(1, 2))
+            for array in (patterns, good)
+        )
+        assert amplitudes is not None
+        return amplitudes, counted
 
     def _add_light(self, rows: NDArray[np.int64], image: Tensor) -> None:
         """Add the probe's intensity at each position."""

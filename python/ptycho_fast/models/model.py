@@ -12,23 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.canvas import canvas, overhang, place
 from ptycho_fast.checks import as_count
 from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.io import read_scan
 from ptycho_fast.io.atomic import replacing
-from ptycho_fast.patterns import pattern_energies
+from ptycho_fast.notices import warn
+from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.plot import plot_image
 from ptycho_fast.scan import Scan
 
 # isort: split
 import torch
 
+from ptycho_fast.models.checkpoint import count_epochs, find_checkpoint
 from ptycho_fast.models.classical import refine as refine_classically
 from ptycho_fast.models.network import PatchNetwork
 from ptycho_fast.models.physics import LOSSES, diffract, scale_probe
 from ptycho_fast.models.raw import check_neighbors
+from ptycho_fast.models.record import RunRecord
 from ptycho_fast.models.stitching import Stitcher
+from ptycho_fast.models.storage import (
+    CONFIG,
+    PROBE_WEIGHTS,
+    read_model,
+    read_weights,
+    save_model,
+)
 
 if TYPE_CHECKING:
     import os
@@ -92,17 +103,21 @@ class Reconstruction:
     Parameters
     ----------
     object : ndarray, (H, W), complex64, optional
-        ``object[row=y, column=x]`` on the grid of the positions; 0 where no patch lies. None if it
-        was not stitched.
+        ``object[row=y, column=x]``, as large as the windows of the scan reach
+        (`ptycho_fast.canvas.canvas`); 0 where no patch lies. None if it was not stitched.
     coverage : ndarray, (H, W), float32, optional
         How much probe intensity saw each pixel; 1 is one position at its brightest.
     metrics : dict
         ``pattern_correlation``: Pearson's, of measured and modelled amplitudes. With
-        ``scan.object`` also `ptycho_fast.metrics.Scores` of the image against it.
+        ``scan.object`` also `ptycho_fast.metrics.Scores` of the image against it, where both lie.
     patches : ndarray, (k, N, N), complex64, optional
         Of ``stitching=False``.
     positions : ndarray, (k, 2), float64, optional
         Of the patches.
+    origin : (int, int)
+        The pixel (x, y) of ``object[0, 0]``, on the grid of the positions and of ``scan.object``:
+        ``ptycho_fast.canvas.place(made.object, made.origin, scan.object.shape)`` is the image on
+        the object's own grid.
     """
 
     object: NDArray[np.complex64] | None
@@ -110,9 +125,12 @@ class Reconstruction:
     metrics: dict[str, Any]
     patches: NDArray[np.complex64] | None = None
     positions: NDArray[np.float64] | None = None
+    origin: tuple[int, int] = (0, 0)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``object.npy``, ``coverage.npy``, ``metrics.json`` and ``image.png``.
+
+        ``metrics.json`` says under ``origin`` where ``object[0, 0]`` lies.
 
         Parameters
         ----------
@@ -133,8 +151,9 @@ class Reconstruction:
             with replacing(folder / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
         with replacing(folder / "metrics.json") as file:
-            file.write((json.dumps(self.metrics, indent=2) + "\n").encode())
-        plot_image(self.object, self.coverage, folder / "image.png")
+            text = json.dumps({**self.metrics, "origin": list(self.origin)}, indent=2)
+            file.write((text + "\n").encode())
+        plot_image(self.object, self.coverage, folder / "image.png", origin=self.origin)
 
 
 class PtychoModel:
@@ -145,7 +164,7 @@ class PtychoModel:
     architecture : str
         "cnn", "fno", "hybrid", "hybrid_resnet", or one that was registered.
     N : int
-        Pixels per side of a pattern, even.
+        Pixels per side of a pattern, even, from 4.
     gridsize : int
         Patterns are seen in groups of C = gridsize². In groups of several, overlap constrains them.
     seed : int
@@ -182,8 +201,9 @@ class PtychoModel:
     >>> scan = pf.simulate_scan(n_positions=64, N=16, seed=0)
     >>> model = PtychoModel(architecture="cnn", N=16, width=8)
     >>> history = model.train(scan, max_epochs=1)
-    >>> model.infer(scan).object.shape == scan.object.shape
-    True
+    >>> made = model.infer(scan)
+    >>> made.object.shape, made.origin
+    ((32, 32), (-1, -1))
     """
 
     def __init__(
@@ -202,7 +222,7 @@ class PtychoModel:
         least_exposure: float = 1.0,
         **options: Any,
     ) -> None:
-        N = as_count("N", N, least=8)
+        N = as_count("N", N, least=4)
         if N % 2:
             msg = f"N must be even, got {N}."
             raise ValueError(msg)
@@ -213,7 +233,7 @@ class PtychoModel:
         if not isinstance(learning_rate, float | int) or not 0 < learning_rate < 1:
             msg = f"learning_rate must be between 0 and 1, got {learning_rate!r}."
             raise ValueError(msg)
-        if not 0 < least_exposure <= 1:
+        if not isinstance(least_exposure, float | int) or not 0 < least_exposure <= 1:
             msg = f"least_exposure must be more than 0 and at most 1, got {least_exposure!r}."
             raise ValueError(msg)
         self.model_config = ModelConfig(
@@ -232,8 +252,9 @@ class PtychoModel:
         )
         self.network: PatchNetwork | None = None
         self.mean_energy = math.nan
+        self.mean_pattern: NDArray[np.float64] | None = None
         # What is wrong with the architecture's options is said now.
-        self._build(np.ones((1, N, N), np.complex64))
+        self._sketch()
 
     def __repr__(self) -> str:
         config = self.model_config
@@ -259,9 +280,7 @@ class PtychoModel:
     @property
     def n_parameters(self) -> int:
         """How many numbers are learned."""
-        network = self.network or self._build(
-            np.ones((1, self.model_config.N, self.model_config.N), np.complex64)
-        )
+        network = self.network or self._sketch()
         return sum(p.numel() for p in network.stages.parameters())
 
     # --- training ------------------------------------------------------------------------------
@@ -276,6 +295,7 @@ class PtychoModel:
         *,
         validation: float | None = None,
         output: str | os.PathLike[str] | None = None,
+        source: str | os.PathLike[str] | None = None,
         resume: bool = False,
         refine_probe: int = 0,
         picture_every: int = 5,
@@ -296,17 +316,21 @@ class PtychoModel:
         n_groups : int, optional
             Groups of an epoch, drawn anew for each; one for every position by default.
         batch_size : int, optional
-            Groups per step (and device); by default as many as hold 8 patterns.
+            Groups per step (and device); by default as many as hold 8 patterns, or all there are.
         max_epochs : int
             Epochs in all, also of a run that goes on.
         validation : float, optional
             Share of the scan, a block at its end, that is held out and only scored.
         output : path-like, optional
-            A folder for the model, the checkpoint, ``history.csv`` and pictures, written after
-            each epoch; nothing is written without.
+            A folder for the model, the checkpoint, ``history.csv``, pictures and ``run.json``,
+            which records the scan (file name, checksums of positions, patterns, probe and mask)
+            and the options; written after each epoch. Nothing is written without.
+        source : path-like, optional
+            The file that `scan` was read from, for the record, where `scan` is no path.
         resume : bool
             Go on from the checkpoint in `output`: the losses are those of a run that was never
-            stopped.
+            stopped. It goes on only as itself: scan, options and model must be those of the run,
+            but for `max_epochs`, pictures and the device.
         refine_probe : int
             Classical passes (`ptycho_fast.models.classical.refine`) that refine the probe before
             the first epoch. On measured data it is the probe that decides; 20 do.
@@ -331,8 +355,11 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the scan has no probe, another N, patterns that are not finite or fewer positions
-            than a batch, if there is no GPU, or `output` holds another run.
+            If the scan has no probe, another N, patterns that are not finite, fewer groups than a
+            batch or a position so far away that no memory holds the image, if there is no GPU, or
+            `output` holds another run, one of more epochs, or damaged files.
+        OSError
+            If a file of the run is no regular file or cannot be read.
         FloatingPointError
             If the loss is not finite: it says in which batch. What was written stays.
         MemoryError
@@ -341,7 +368,8 @@ class PtychoModel:
         Warns
         -----
         UserWarning
-            If all patches become the same image.
+            If all patches become the same image, or a run goes on that has no record or was
+            trained on another device.
         """
         # Lightning takes a second to import, which imaging need not wait for.
         from ptycho_fast.feeds.lightning import GroupedDataModule  # noqa: PLC0415
@@ -353,7 +381,10 @@ class PtychoModel:
         refine_probe = as_count("refine_probe", refine_probe, least=0)
         picture_every = as_count("picture_every", picture_every, least=0)
         accelerator = _accelerator(device)
+        if not isinstance(scan, Scan):
+            source = scan if source is None else source
         scan = self._as_scan(scan)
+        canvas(scan.positions, scan.N)  # what can't be imaged is said before hours of training
         channels = config.gridsize**2
         check_neighbors(neighbor_count, channels)
         members = channels if channels > 1 else config.overlap
@@ -369,38 +400,69 @@ class PtychoModel:
             # What is held out is in no group that trains.
             scan_ids=None if validation is None else held_out_block(scan.positions, validation),
         )
-        batch_size = (
-            max(1, PATTERNS_A_STEP // members)
-            if batch_size is None
-            else as_count("batch_size", batch_size)
-        )
+        data, held_out = GroupedDataset(scan, groups), None
+        if batch_size is None:
+            batch_size = max(1, min(PATTERNS_A_STEP // members, len(groups) // devices))
+        batch_size = as_count("batch_size", batch_size)
         if len(groups) < batch_size * devices:
             msg = (
                 f"{len(groups)} groups of a scan of {len(scan)} positions are fewer than a batch "
-                f"of {batch_size * devices}. Lower batch_size."
+                f"of {batch_size * devices}. Lower batch_size, or use fewer devices."
             )
             raise ValueError(msg)
-        data = GroupedDataset(scan, groups)
-        held_out = None
         if validation is not None:
             data, held_out = data.split(validation)
         folder = None if output is None else Path(output)
-        checkpoint = _checkpoint(folder, resume=resume)
+        checkpoint = find_checkpoint(folder, resume=resume)
+        pattern = _lit(scan)
+        record, rows = None, []
+        if folder is not None:
+            record = RunRecord.of(
+                scan,
+                file=source,
+                options={
+                    "neighbor_count": neighbor_count,
+                    "n_groups": len(scan) if n_groups is None else n_groups,
+                    "batch_size": batch_size,
+                    "validation": validation,
+                    "refine_probe": refine_probe,
+                    "devices": devices,
+                },
+                device=accelerator,
+            )
         if checkpoint is not None:
-            self._take(type(self).load(checkpoint.parent), checkpoint.parent)
-            _look_at(checkpoint)
-        energy = self._mean_energy(scan)
+            assert folder is not None
+            assert record is not None
+            before = type(self).load(folder)
+            self._check_same(before, folder)
+            record.check(folder)
+            done = count_epochs(checkpoint, before._trained())
+            if max_epochs < done:
+                msg = (
+                    f"{folder} holds a run of {done} epochs, and {max_epochs} were asked for, "
+                    f"which counts all of a run. Ask for more than {done} to go on."
+                )
+                raise ValueError(msg)
+            rows = training.read_history(folder, done)
+            self.network, self.mean_energy = before.network, before.mean_energy
+            self.mean_pattern = before.mean_pattern
         if self.network is None:
-            probe = scale_probe(_probe_of(scan), energy, scan.mask)
+            energy = float(np.nansum(pattern))
+            probe = scale_probe(_probe_of(scan), energy, np.isfinite(pattern))
             if refine_probe:
                 probe = self._refined_probe(scan, probe, refine_probe)
             self.network = self._build(probe)
-            self.mean_energy = energy
+            self.mean_energy, self.mean_pattern = energy, pattern
         network = self.network
         network.set_mask(scan.mask)
 
         feed = GroupedDataModule(
-            data, held_out, batch_size=batch_size, seed=config.seed, redraw=True
+            data,
+            held_out,
+            batch_size=batch_size,
+            seed=config.seed,
+            redraw=True,
+            fields=("good",) if scan.may_have_bad_pixels else (),
         )
         previous: list[NDArray[np.complex64]] = []
 
@@ -412,16 +474,20 @@ class PtychoModel:
             assert made.coverage is not None
             if folder is not None:
                 path = folder / f"epoch_{epochs:04d}.png"
-                plot_image(image, made.coverage, path, title=f"epoch {epochs}")
+                title = f"epoch {epochs}"
+                plot_image(image, made.coverage, path, title=title, origin=made.origin)
             correlation = made.metrics.get("amplitude_correlation")
             if correlation is None:
                 correlation = _correlation(image, previous[-1]) if previous else math.nan
             previous[:] = [image]
             return float(correlation)
 
-        watch = training.Watch(
-            folder, lambda: None if folder is None else self.save(folder), picture, picture_every
-        )
+        def keep() -> None:
+            if folder is not None and record is not None:
+                record.write(folder)
+                self.save(folder)
+
+        watch = training.Watch(folder, keep, picture, picture_every, rows)
         module = training.Reconstructor(
             network,
             loss=config.loss,
@@ -462,6 +528,7 @@ class PtychoModel:
         refine: int = 0,
         *,
         n_groups: int | None = None,
+        neighbor_count: int | None = None,
         device: str = "auto",
     ) -> Reconstruction:
         """Image a scan.
@@ -469,13 +536,17 @@ class PtychoModel:
         Parameters
         ----------
         scan : Scan or path-like
-            Of the same N. Its photons may be other than those of training.
+            Of the same N. Its photons may be other than those of training, and so may its bad
+            pixels: exposures are compared over what both have.
         stitching : bool
             False for the patches as they come from the network.
         refine : int
             Classical passes from the network's image (`ptycho_fast.models.classical.refine`).
         n_groups : int, optional
             Groups around so many positions, drawn at random; around every position by default.
+        neighbor_count : int, optional
+            Neighbours considered per centre, at least gridsize²; by default the nearest gridsize².
+            At gridsize 1 each group is its centre.
         device : {"auto", "cpu", "gpu"}
 
         Returns
@@ -485,14 +556,17 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the model was not trained, N differs, patterns are not finite, or there is no GPU.
+            If the model was not trained, N differs, patterns are not finite, neighbours are fewer
+            than a group, there is no GPU, or the image would not fit in memory.
         MemoryError
             If a GPU's memory does not suffice.
+
+        Warns
+        -----
+        UserWarning
+            If ``scan.object`` does not reach as far as the scan's windows: the image does.
         """
-        network = self.network
-        if network is None:
-            msg = "This model was not trained. Call train first, or load a run."
-            raise ValueError(msg)
+        network = self._trained()
         config = self.model_config
         scan = self._as_scan(scan)
         where = torch.device("cuda" if _accelerator(device) == "gpu" else "cpu")
@@ -501,12 +575,13 @@ class PtychoModel:
             raise ValueError(msg)
         refine = as_count("refine", refine, least=0)
         channels = config.gridsize**2
+        check_neighbors(channels if neighbor_count is None else neighbor_count, channels)
         groups = (
             group_positions(
                 scan.positions,
                 n_groups,
                 gridsize=config.gridsize,
-                n_neighbors=channels,
+                n_neighbors=channels if channels == 1 else neighbor_count or channels,
                 seed=config.seed,
                 include_center=channels > 1,
                 centers="sequential" if n_groups is None else "random",
@@ -515,28 +590,34 @@ class PtychoModel:
             else None
         )
         rows = np.arange(len(scan))[:, np.newaxis] if groups is None else groups.indices
-        # What differs between the scans is taken to be the exposure.
-        exposure = math.sqrt(self._mean_energy(scan) / self.mean_energy)
+        area = canvas(scan.positions, scan.N)
+        on_canvas = area.local(scan.positions)
+        exposure = self._exposure(scan)
         before = next(network.parameters()).device
         trained = network.training
         network.to(where).eval().set_mask(scan.mask)
         probe = network.probe.detach() * exposure
         weight = network.weight.cpu().numpy()
-        stitcher = Stitcher(_shape(scan), scan.positions, weight) if stitching else None
+        stitcher = Stitcher(area.shape, on_canvas, weight) if stitching else None
         kept: list[NDArray[np.complex64]] = []
         fit = _Pearson()
         try:
             with torch.inference_mode():
                 for first in range(0, len(rows), AT_ONCE):
                     some = rows[first : first + AT_ONCE]
-                    patterns = np.asarray(scan.diffraction[some.reshape(-1)], np.float32)
+                    patterns, counted = scan.measured(some.reshape(-1))
+                    shape = (*some.shape, *patterns.shape[1:])
                     amplitude = torch.from_numpy(
-                        patterns.reshape(*some.shape, *patterns.shape[1:])
+                        np.asarray(patterns, np.float32).reshape(shape)
                     ).to(where)
-                    positions = scan.positions[some].transpose(0, 2, 1)
-                    made = network(amplitude / exposure, positions)[-1]
+                    good = None
+                    if counted is not None and scan.may_have_bad_pixels:
+                        good = torch.from_numpy(np.broadcast_to(counted, patterns.shape).copy())
+                        good = good.reshape(shape).to(where)
+                    positions = on_canvas[some].transpose(0, 2, 1)
+                    made = network(amplitude / exposure, positions, good)[-1]
                     modelled = diffract(made, probe).sqrt()
-                    fit.add(amplitude, modelled, network.mask)
+                    fit.add(amplitude, modelled, network.mask if good is None else good)
                     patches = made.flatten(0, 1).cpu().numpy()
                     if stitcher is None:
                         kept.append(patches)
@@ -557,11 +638,16 @@ class PtychoModel:
         if refine:
             start = np.where(coverage > 0, image, 1).astype(np.complex64)
             refined = refine_classically(
-                scan, start, probe.cpu().numpy(), passes=refine, device=where
+                scan,
+                start,
+                probe.cpu().numpy(),
+                passes=refine,
+                origin=area.origin,
+                device=where,
             )
             image = np.where(coverage > 0, refined.object, 0).astype(np.complex64)
-        metrics.update(_scores(image, scan))
-        return Reconstruction(image, coverage, metrics)
+        metrics.update(_scores(image, area.origin, scan))
+        return Reconstruction(image, coverage, metrics, origin=area.origin)
 
     # --- files ---------------------------------------------------------------------------------
 
@@ -578,12 +664,12 @@ class PtychoModel:
         ValueError
             If the model was not trained.
         """
-        from ptycho_fast.models.storage import save_model  # noqa: PLC0415
-
         if self.network is None:
             msg = "There is nothing to save: this model was not trained."
             raise ValueError(msg)
-        save_model(Path(folder), self.model_config, self.network, self.mean_energy)
+        save_model(
+            Path(folder), self.model_config, self.network, self.mean_energy, self.mean_pattern
+        )
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> PtychoModel:
@@ -600,19 +686,25 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If a file is missing, damaged, or of another model.
+            If a file is missing, damaged, or of another model, or holds numbers that are not
+            finite.
+        OSError
+            If a file is no regular file or cannot be read.
         """
-        from ptycho_fast.models.storage import put_weights, read_model  # noqa: PLC0415
-
-        saved = read_model(Path(folder))
+        folder = Path(folder)
+        saved = read_model(folder)
         try:
-            model = cls(**saved.arguments)
-        except (TypeError, ValueError) as error:
-            msg = f"{Path(folder) / 'config.json'} is of no model that can be made here: {error}"
+            model = cls(**saved.arguments, **saved.options)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            msg = f"{folder / CONFIG} is of no model that can be made here: {error!s:.300}"
             raise ValueError(msg) from error
+        # Before anything is made of the size that a configuration names.
+        weights, pattern = read_weights(folder, model._sketch().state_dict(), model.model_config.N)
         network = model._build(saved.probe)
-        put_weights(network, saved.weights, Path(folder))
+        probe = network.probe_parts.detach()
+        network.load_state_dict({**weights, PROBE_WEIGHTS: probe})
         model.network, model.mean_energy = network.eval(), saved.mean_energy
+        model.mean_pattern = pattern
         return model
 
     # --- what they share -----------------------------------------------------------------------
@@ -631,6 +723,21 @@ class PtychoModel:
                 **config.options,
             )
 
+    def _sketch(self) -> PatchNetwork:
+        """Make the network for its shapes: without memory for its numbers, if it can be so."""
+        dot = np.ones((1, 1, 1), np.complex64)
+        try:
+            with torch.device("meta"):
+                return self._build(dot)
+        except Exception:  # a user's network may need real numbers, and else it is said again
+            return self._build(dot)
+
+    def _trained(self) -> PatchNetwork:
+        if self.network is None:
+            msg = "This model was not trained. Call train first, or load a run."
+            raise ValueError(msg)
+        return self.network
+
     def _as_scan(self, source: Source) -> Scan:
         scan = source if isinstance(source, Scan) else read_scan(source)
         if scan.N != self.model_config.N:
@@ -641,29 +748,33 @@ class PtychoModel:
             raise ValueError(msg)
         return scan
 
-    def _mean_energy(self, scan: Scan) -> float:
-        """Return the counts of a pattern, in the mean; every pattern is looked at."""
-        energies = scan.energies
-        if energies is None:
-            energies = pattern_energies(scan.diffraction, mask=scan.mask)
-        bad = np.flatnonzero(~np.isfinite(energies))
-        if len(bad):
+    def _exposure(self, scan: Scan) -> float:
+        """Return by what the amplitudes of a scan are larger than those of the training.
+
+        What differs between the scans is taken to be the exposure, of the pixels that both have.
+        """
+        its, mine = _lit(scan), self.mean_pattern
+        if mine is None:  # a model of an older version says no more than the sum
+            return math.sqrt(float(np.nansum(its)) / self.mean_energy)
+        both = np.isfinite(its) & np.isfinite(mine)
+        light = float(its[both].sum()), float(mine[both].sum())
+        if min(light) <= 0:
             msg = (
-                f"{len(bad)} of {len(scan)} patterns are not finite, scan index {bad[0]} the "
-                "first. Leave them out of the scan, or mask their pixels."
+                f"The scan and the one that the model was trained on have {np.count_nonzero(both)} "
+                f"good pixels in common, and no light on them ({light[0]:.3g} and {light[1]:.3g} "
+                "counts a pattern), so their exposures can't be compared. Is the mask right?"
             )
             raise ValueError(msg)
-        mean = float(energies.mean())
-        if mean == 0:
-            msg = f"All {len(scan)} patterns are dark: there is nothing to learn from."
-            raise ValueError(msg)
-        return mean
+        return math.sqrt(light[0] / light[1])
 
     def _refined_probe(
         self, scan: Scan, probe: NDArray[np.complex64], passes: int
     ) -> NDArray[np.complex64]:
-        start = np.ones(_shape(scan), np.complex64)
-        found = refine_classically(scan, start, probe, passes=passes, refine_probe=True)
+        area = canvas(scan.positions, scan.N)
+        start = np.ones(area.shape, np.complex64)
+        found = refine_classically(
+            scan, start, probe, passes=passes, refine_probe=True, origin=area.origin
+        )
         logger.info(
             "probe: %d classical passes, residual %.3f -> %.3f",
             passes,
@@ -672,8 +783,8 @@ class PtychoModel:
         )
         return found.probe
 
-    def _take(self, other: PtychoModel, folder: Path) -> None:
-        """Go on as another model of the same configuration."""
+    def _check_same(self, other: PtychoModel, folder: Path) -> None:
+        """Refuse to go on as a model of another configuration."""
         if other.model_config != self.model_config:
             mine, its = dataclasses.asdict(self.model_config), other.model_config
             differing = {
@@ -686,7 +797,6 @@ class PtychoModel:
             )
             msg = f"{folder} holds a run of another model: {listed}. Use another folder."
             raise ValueError(msg)
-        self.network, self.mean_energy = other.network, other.mean_energy
 
 
 class _Pearson:
@@ -696,6 +806,7 @@ class _Pearson:
         self._sums = np.zeros(6)
 
     def add(self, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Add numbers where a mask of their last axes is True."""
         if mask is not None:
             a, b = a[..., mask], b[..., mask]
         parts = (a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum())
@@ -705,6 +816,15 @@ class _Pearson:
         n, a, b, aa, bb, ab = self._sums
         spread = (aa - a * a / n) * (bb - b * b / n)
         return float((ab - a * b / n) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _lit(scan: Scan) -> NDArray[np.float64]:
+    """Return the mean pattern of a scan; every pattern is looked at."""
+    pattern = mean_pattern(scan)
+    if not np.nansum(pattern) > 0:
+        msg = f"All {len(scan)} patterns are dark: there is nothing to learn from."
+        raise ValueError(msg)
+    return pattern
 
 
 def _probe_of(scan: Scan) -> NDArray[np.complexfloating]:
@@ -735,50 +855,20 @@ def _accelerator(device: str) -> str:
     return "gpu" if there and device != "cpu" else "cpu"
 
 
-def _shape(scan: Scan) -> tuple[int, int]:
-    """Return the rows and columns of a scan's object."""
-    if scan.object is not None:
-        return scan.object.shape[0], scan.object.shape[1]
-    width, height = (math.ceil(most + scan.N / 2) + 1 for most in scan.positions.max(axis=0))
-    return height, width
-
-
-def _checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
-    """Return where to go on from, if anywhere; refuse to write over a run."""
-    if folder is None:
-        if resume:
-            msg = "resume=True goes on from a folder: pass output=."
-            raise ValueError(msg)
-        return None
-    found = folder / "last.ckpt"
-    if resume and not found.exists():
-        msg = f"There is nothing to go on from: {found} is missing. Leave resume out."
-        raise ValueError(msg)
-    if not resume and (found.exists() or (folder / "config.json").exists()):
-        msg = f"{folder} holds a run already. Go on with it (resume), or name another folder."
-        raise ValueError(msg)
-    return found if resume else None
-
-
-def _look_at(checkpoint: Path) -> None:
-    """Refuse a checkpoint that is damaged. No code in it is run."""
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # there are many ways, each with its own
-        msg = (
-            f"{checkpoint} is damaged: {error!r:.200}. The model beside it may be whole: "
-            "PtychoModel.load reads it, and train goes on from there with another output."
-        )
-        raise ValueError(msg) from error
-
-
-def _scores(image: NDArray[np.complex64], scan: Scan) -> dict[str, Any]:
+def _scores(image: NDArray[np.complex64], origin: tuple[int, int], scan: Scan) -> dict[str, Any]:
+    """Score an image against the scan's object, where the object lies."""
     if scan.object is None:
         return {}
+    shape = (scan.object.shape[0], scan.object.shape[1])
+    if beyond := overhang(scan.positions, scan.N, shape):
+        warn(
+            f"The scan's object of {shape[0]} x {shape[1]} pixels is too small: the windows reach "
+            f"beyond it, {beyond}. The image holds all of them; it is scored where both lie."
+        )
     from ptycho_fast.metrics import score  # noqa: PLC0415
 
     try:
-        return score(image, scan.object, scan.positions, scan.N).as_dict()
+        return score(place(image, origin, shape), scan.object, scan.positions, scan.N).as_dict()
     except ValueError as error:  # an image too small to be scored is an image all the same
         logger.warning("The image was not scored: %s", error)
         return {}

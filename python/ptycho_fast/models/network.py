@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ptycho_fast.models.architectures import build_architecture
 from ptycho_fast.models.inputs import FLOOR, count_features, make_features
-from ptycho_fast.models.physics import Canvas, diffract, far_field, near_field
+from ptycho_fast.models.physics import GroupCanvas, diffract, far_field, near_field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,10 @@ class PatchNetwork(nn.Module):
         return intensity / intensity.max()
 
     def forward(
-        self, amplitude: Tensor, positions: NDArray[np.float64] | None = None
+        self,
+        amplitude: Tensor,
+        positions: NDArray[np.float64] | None = None,
+        good: Tensor | None = None,
     ) -> list[Tensor]:
         """Return the patches after each stage.
 
@@ -101,18 +104,27 @@ class PatchNetwork(nn.Module):
         amplitude : tensor, (B, C, N, N), float32
         positions : ndarray, (B, 2, C), float64, optional
             Of the patches of each group, which for C > 1 are then one on their common canvas.
+        good : tensor, (B, C, N, N), bool, optional
+            False for pixels that do not count in single patterns.
 
         Returns
         -------
         list of tensor, (B, C, N, N), complex64
         """
-        if self.mask is not None:
-            amplitude = torch.where(self.mask, amplitude, 0)  # also where it is no number
         probe = self.probe.detach()
+        counted = self.mask if good is None else good
+        if good is not None and self.mask is not None:
+            counted = good & self.mask
+        if counted is not None:
+            # What is unknown is taken to be what the probe alone would give, also where a pixel
+            # is no number. Zeros would be read as light that the object took away: phase RMSE
+            # 0.116 instead of 0.102 (0.100 without bad pixels) with 0.9 % of them, N = 16.
+            empty = far_field(probe).abs().square().sum(dim=0).sqrt()
+            amplitude = torch.where(counted, amplitude, empty)
         features = make_features(amplitude, probe)
         canvas = None
         if positions is not None and self.channels > 1:
-            canvas = Canvas(positions, self.weight)
+            canvas = GroupCanvas(positions, self.weight)
         made: list[Tensor] = []
         for stage in self.stages:
             if not made:
@@ -121,19 +133,21 @@ class PatchNetwork(nn.Module):
                 # Where the way back leads through the stages before, it is not followed: each
                 # stage has a loss of its own.
                 before = made[-1].detach()
-                unexplained = self._unexplained(before, amplitude, probe)
+                unexplained = self._unexplained(before, amplitude, probe, counted)
                 seen = [features, unexplained.real, unexplained.imag]
                 seen += [before.abs().clamp(min=1e-3).log(), before.angle()]
                 patches = before * stage(torch.cat(seen, dim=1))
             made.append(patches if canvas is None else canvas.merge(patches))
         return made
 
-    def _unexplained(self, patches: Tensor, amplitude: Tensor, probe: Tensor) -> Tensor:
+    def _unexplained(
+        self, patches: Tensor, amplitude: Tensor, probe: Tensor, counted: Tensor | None
+    ) -> Tensor:
         """Return the step of ePIE relative to the patches, ``(B, C, N, N)``."""
         intensity = probe.abs().square().sum(dim=0)
         modelled = diffract(patches, probe).sqrt()
-        if self.mask is not None:
-            amplitude = torch.where(self.mask, amplitude, modelled)
+        if counted is not None:
+            amplitude = torch.where(counted, amplitude, modelled)
         excess = amplitude / (modelled + 1e-3) - 1
         step = torch.zeros_like(patches)
         for mode in probe:

@@ -99,7 +99,11 @@ def diffract(patches: Tensor, probe: Tensor) -> Tensor:
 
 
 def diffraction_loss(
-    intensity: Tensor, amplitude: Tensor, kind: str = "poisson", mask: Tensor | None = None
+    intensity: Tensor,
+    amplitude: Tensor,
+    kind: str = "poisson",
+    mask: Tensor | None = None,
+    good: Tensor | None = None,
 ) -> Tensor:
     """Return the mean cost of a pixel.
 
@@ -117,17 +121,25 @@ def diffraction_loss(
     kind : {"poisson", "amplitude"}
     mask : tensor, (N, N), bool, optional
         False for pixels of the detector that do not count.
+    good : tensor, (..., N, N), bool, optional
+        False for pixels that do not count in single patterns.
 
     Returns
     -------
     tensor, ()
     """
-    if mask is not None:
+    counted = good if mask is None or good is None else good & mask
+    counted = mask if counted is None else counted
+    if counted is not None:
         # A pixel of no number would leave none in the slope, though its cost is left out.
-        amplitude = torch.where(mask, amplitude, 0)
+        amplitude = torch.where(counted, amplitude, 0)
     modelled = (intensity + DARK).sqrt()
     difference = modelled - (amplitude.square() + DARK).sqrt()
     cost = 4 * difference.square() if kind == "poisson" else difference.abs()
+    if good is not None:
+        assert counted is not None
+        cost = torch.where(counted, cost, 0)
+        return cost.sum() / counted.expand_as(cost).sum().clamp(min=1)
     return cost.mean() if mask is None else cost[..., mask].mean()
 
 
@@ -165,7 +177,7 @@ def scale_probe(
     return (modes * math.sqrt(mean_energy / energy)).astype(np.complex64)
 
 
-class Canvas:
+class GroupCanvas:
     """A common canvas for the patches of each group, so that overlap constrains them.
 
     The patches are laid down at their positions, weighted by the intensity of the probe, and

@@ -6,14 +6,17 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ptycho_fast.checks import as_count
 from ptycho_fast.io import read_scan
+from ptycho_fast.notices import warn
+from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.ptychopinn import RawData
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -82,6 +85,8 @@ def group_raw_npz(
 ) -> dict[str, Any]:
     """Draw groups and gather all that belongs to them.
 
+    Nothing that another package has set is read, and TensorFlow is not imported.
+
     Parameters
     ----------
     raw : RawScan
@@ -92,19 +97,24 @@ def group_raw_npz(
     neighbor_count : int
         Neighbours considered per centre.
     n_groups : int
-        How many groups (B).
+        How many groups (B), at most one around each position.
     seed : int, optional
         0..2**32-1. Fresh entropy by default; NumPy's global stream is neither read nor changed.
 
     Returns
     -------
     dict
-        As `ptycho_fast.ptychopinn.RawData.generate_grouped_data`.
+        As `ptycho_fast.ptychopinn.RawData.generate_grouped_data`, with ``Y`` by the Rust kernel.
 
     Raises
     ------
     ValueError
         If ``neighbor_count < gridsize**2``, or as there.
+
+    Warns
+    -----
+    UserWarning
+        If there are fewer positions than `n_groups`: each then has one group.
 
     Examples
     --------
@@ -119,19 +129,26 @@ def group_raw_npz(
     check_neighbors(neighbor_count, as_count("gridsize", gridsize, most=46340) ** 2)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
-    data = RawData(
-        raw.xcoords,
-        raw.ycoords,
-        None,
-        None,
-        raw.diffraction,
-        raw.probeGuess,
-        raw.scan_index,
-        raw.objectGuess,
+    n = len(raw.xcoords)
+    if as_count("n_groups", n_groups) > n > 0:
+        warn(
+            f"n_groups={n_groups} exceeds the {n} positions of the scan: every position becomes "
+            f"a centre once, which makes {n} groups.",
+        )
+        n_groups = n
+    # Without the object: the record would cut its patches as another package's settings say.
+    record = RawData(
+        raw.xcoords, raw.ycoords, None, None, raw.diffraction, raw.probeGuess, raw.scan_index
     )
-    return data.generate_grouped_data(
+    data = record.generate_grouped_data(
         N, K=neighbor_count, nsamples=n_groups, seed=seed, gridsize=gridsize
     )
+    if raw.objectGuess is not None:
+        # Rounded as there, so that the patches are those of the record to the bit.
+        places = (data["coords_offsets"] + data["coords_relative"]).astype(np.float32)
+        data["Y"] = extract_patches(raw.objectGuess, places, N)
+        data["objectGuess"] = raw.objectGuess
+    return data
 
 
 def check_neighbors(neighbor_count: int, channels: int) -> None:

@@ -6,14 +6,18 @@ import dataclasses
 import io
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ptycho_fast._core import __version__
 from ptycho_fast.io.atomic import replacing
+from ptycho_fast.io.regular import open_regular
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -22,22 +26,28 @@ if TYPE_CHECKING:
     from ptycho_fast.models.model import ModelConfig
     from ptycho_fast.models.network import PatchNetwork
 
-try:
-    from safetensors import SafetensorError
-    from safetensors.torch import load, save
-except ModuleNotFoundError as error:
-    msg = f'safetensors is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
-    raise ImportError(msg) from None
-
 FORMAT = 1
 CONFIG, PROBE, WEIGHTS = "config.json", "probe.npy", "model.safetensors"
+
+MEAN_PATTERN = "mean_pattern"
+"""Kept with the weights, -1 where nothing was measured; older models have none."""
+
+MOST_TEXT = 2**24
+"""Bytes of a JSON or CSV file. What is longer was not written by a run."""
+
+MOST_MODES = 256
+"""Of a probe."""
 
 PROBE_WEIGHTS = "probe_parts"
 """The probe is a file of its own, which other programs read."""
 
 
 def save_model(
-    folder: Path, config: ModelConfig, network: PatchNetwork, mean_energy: float
+    folder: Path,
+    config: ModelConfig,
+    network: PatchNetwork,
+    mean_energy: float,
+    mean_pattern: NDArray[np.float64] | None = None,
 ) -> None:
     """Write a model's three files, the configuration last.
 
@@ -48,6 +58,8 @@ def save_model(
     network : PatchNetwork
     mean_energy : float
         Counts of a pattern in the mean, which the probe is scaled to.
+    mean_pattern : ndarray, (N, N), float64, optional
+        Where on the detector they fell; NaN where nothing was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -55,9 +67,12 @@ def save_model(
         for name, tensor in network.state_dict().items()
         if name != PROBE_WEIGHTS
     }
+    if mean_pattern is not None:
+        counts = np.where(np.isfinite(mean_pattern), mean_pattern, -1).astype(np.float32)
+        weights[MEAN_PATTERN] = torch.from_numpy(counts)
     parts = network.probe_parts.detach().cpu().contiguous().numpy()
     with replacing(folder / WEIGHTS) as file:
-        file.write(save(weights))
+        file.write(_safetensors().save(weights))
     with replacing(folder / PROBE) as file:
         np.save(file, parts.view(np.complex64)[..., 0], allow_pickle=False)
     text = {
@@ -71,27 +86,27 @@ def save_model(
 
 
 class SavedModel(NamedTuple):
-    """What the files of a model hold.
+    """What a model's configuration and probe hold.
 
     Parameters
     ----------
     arguments : dict
-        Of `ptycho_fast.models.PtychoModel`.
+        Of `ptycho_fast.models.PtychoModel`, but for the architecture's options.
+    options : dict
+        Of the architecture.
     mean_energy : float
         As of `save_model`.
     probe : ndarray, (modes, N, N), complex64
-    weights : dict of tensor
-        By name; `put_weights` takes them.
     """
 
     arguments: dict[str, Any]
+    options: dict[str, Any]
     mean_energy: float
     probe: NDArray[np.complex64]
-    weights: dict[str, Tensor]
 
 
 def read_model(folder: Path) -> SavedModel:
-    """Read a model's three files.
+    """Read a model's configuration and probe; `read_weights` reads the rest.
 
     Parameters
     ----------
@@ -105,8 +120,13 @@ def read_model(folder: Path) -> SavedModel:
     ------
     ValueError
         If a file is missing or damaged.
+    OSError
+        If one is no regular file or cannot be read.
     """
-    text, probe_bytes, weight_bytes = (_read(folder, name) for name in (CONFIG, PROBE, WEIGHTS))
+    if folder.is_file():
+        msg = f"{folder} is a file. Name the folder of a trained model, which train wrote."
+        raise ValueError(msg)
+    text = _present(folder, CONFIG)
     try:
         config = json.loads(text)
         found = config.pop("format")
@@ -114,60 +134,178 @@ def read_model(folder: Path) -> SavedModel:
         mean_energy = float(config.pop("mean_energy"))
         if not 0 < mean_energy < math.inf:
             raise ValueError(f"mean_energy is {mean_energy}")
-        arguments = {**config, **config.pop("options")}
-        del arguments["options"]
-        N = arguments["N"]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        options = dict(config.pop("options"))
+        N = config["N"]
+    except (
+        ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
         raise _damaged(folder / CONFIG, error) from None
     if found != FORMAT:
-        msg = f"{folder / CONFIG} has format {found}, this version reads {FORMAT}: update it."
+        msg = f"{folder / CONFIG} has format {found!r:.50}, this version reads {FORMAT}: update it."
         raise ValueError(msg)
+    return SavedModel(config, options, mean_energy, _read_probe(folder, N))
+
+
+def _read_probe(folder: Path, N: Any) -> NDArray[np.complex64]:
+    path = folder / PROBE
+    # A side is compared with the file before anything of that size is made.
+    side = N if isinstance(N, int) and 0 < N < 2**15 else 1
+    content = _present(folder, PROBE, most=MOST_MODES * 8 * side**2 + 2**16)
     try:
-        probe = np.load(io.BytesIO(probe_bytes), allow_pickle=False)
-    except (EOFError, ValueError) as error:
-        raise _damaged(folder / PROBE, error) from None
-    if not isinstance(probe, np.ndarray):
-        raise _damaged(folder / PROBE, "it holds several arrays")
-    if probe.dtype != np.complex64 or probe.shape[1:] != (N, N) or not probe.size:
-        raise _damaged(folder / PROBE, f"it holds {probe.dtype} of shape {probe.shape}, N={N!r}")
+        shape, dtype = _header(content)
+        if dtype != np.complex64 or shape[1:] != (N, N) or shape[:1] == (0,):
+            raise ValueError(f"it holds {dtype} of shape {shape}, N={N!r:.50}")
+        probe: NDArray[np.complex64] = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # of NumPy there are many
+        raise _damaged(path, error) from None
     if not (np.isfinite(probe).all() and probe.any()):
-        raise _damaged(folder / PROBE, "the probe is dark or not finite")
-    try:
-        weights = load(weight_bytes)
-    except SafetensorError as error:
-        raise _damaged(folder / WEIGHTS, error) from None
-    return SavedModel(arguments, mean_energy, probe, weights)
+        raise _damaged(path, "the probe is dark or not finite")
+    return probe
 
 
-def put_weights(network: PatchNetwork, weights: dict[str, Tensor], folder: Path) -> None:
-    """Put what was read into a network.
+def _header(content: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and dtype of an NPY file, which must be as long as that says."""
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("it is no NPY file of version 1.0")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"it holds {len(content)} bytes, and not {dtype} of shape {shape}")
+    return shape, dtype
+
+
+def read_weights(
+    folder: Path, expected: Mapping[str, Tensor], N: int
+) -> tuple[dict[str, Tensor], NDArray[np.float64] | None]:
+    """Read a model's weights, and the mean pattern that it was trained on.
 
     Parameters
     ----------
-    network : PatchNetwork
-    weights : dict of tensor
     folder : Path
-        Where they are from, for the message.
+    expected : mapping of tensor
+        By name, what the network takes; only shapes and dtypes are looked at, so that the network
+        need not be there yet.
+    N : int
+        Pixels per side of a pattern.
+
+    Returns
+    -------
+    weights : dict of tensor
+        With all names of `expected`, but for the probe.
+    mean_pattern : ndarray, (N, N), float64, or None
+        As of `save_model`; models of older versions have none.
 
     Raises
     ------
     ValueError
-        If they are those of another network.
+        If the file is missing or damaged, or holds the weights of another network or numbers that
+        are not finite.
+    OSError
+        If it is no regular file or cannot be read.
     """
-    probe = {PROBE_WEIGHTS: network.probe_parts.detach()}
+    path, load = folder / WEIGHTS, _safetensors().load
+    expected = {name: tensor for name, tensor in expected.items() if name != PROBE_WEIGHTS}
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    most = needed + 4 * N * N + 1024 * len(expected) + 2**16
+    content = _present(folder, WEIGHTS, most=most)
+    if len(content) < needed:
+        raise _damaged(
+            path,
+            f"it holds {len(content)} bytes, and the network of {folder / CONFIG} has {needed} of "
+            "weights",
+        )
     try:
-        network.load_state_dict({**weights, **probe})
-    except RuntimeError as error:
-        raise _damaged(folder / WEIGHTS, error) from None
+        weights: dict[str, Tensor] = load(content)
+        held = weights.pop(MEAN_PATTERN, None)
+        check_weights(weights, expected)
+        if held is None:
+            return weights, None
+        check_weights({MEAN_PATTERN: held}, {MEAN_PATTERN: torch.empty(N, N)})
+    except Exception as error:  # of safetensors there are many
+        raise _damaged(path, error) from None
+    counts = held.double().numpy()
+    return weights, np.where(counts < 0, np.nan, counts)
 
 
-def _read(folder: Path, name: str) -> bytes:
+def check_weights(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not those of a network.
+
+    Parameters
+    ----------
+    found : mapping of tensor
+        By name, as they were read.
+    expected : mapping of tensor
+        Only shapes and dtypes are looked at.
+
+    Raises
+    ------
+    ValueError
+        If names, shapes or dtypes differ, or numbers are not finite.
+    """
+    for what, names in (
+        ("lacks", expected.keys() - found.keys()),
+        ("holds beside those of the network", found.keys() - expected.keys()),
+    ):
+        if names:
+            raise ValueError(f"it {what} {sorted(map(str, names))[0]!r:.99} ({len(names)} in all)")
+    for name, tensor in expected.items():
+        its = found[name]
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        if not isinstance(its, torch.Tensor) or (tuple(its.shape), its.dtype) != (shape, dtype):
+            kind = repr(its)[:99]
+            if isinstance(its, torch.Tensor):
+                kind = f"{its.dtype} of shape {tuple(its.shape)}"
+            raise ValueError(
+                f"{name!r} is {kind}, and that of this network {dtype} of shape {shape}"
+            )
+        if not bool(torch.isfinite(its).all()):
+            raise ValueError(f"{name!r} holds NaN or infinity")
+
+
+def read_text(path: Path) -> str:
+    """Read a JSON or CSV file of a run.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OSError
+        If it is missing, no regular file, or cannot be read.
+    ValueError
+        If it is longer than any such file, or no text; the file is not named.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_TEXT:
+            raise ValueError(f"it holds {size} bytes, more than the {MOST_TEXT} that can be right")
+        return file.read().decode()
+
+
+def _safetensors() -> Any:
+    # Only here: whoever saves nothing can do without.
     try:
-        return (folder / name).read_bytes()
+        from safetensors import torch as safetensors  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        msg = f'safetensors is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
+        raise ImportError(msg) from None
+    return safetensors
+
+
+def _present(folder: Path, name: str, most: int = MOST_TEXT) -> bytes:
+    path = folder / name
+    try:
+        file = open_regular(path)
     except FileNotFoundError:
-        msg = f"{folder / name} is missing: {folder} is not the folder of a trained model."
+        msg = f"{path} is missing: {folder} is not the folder of a trained model."
         raise ValueError(msg) from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise _damaged(path, f"it holds {size} bytes, more than the {most} that can be right")
+        return file.read()
 
 
 def _damaged(path: Path, why: object) -> ValueError:
-    return ValueError(f"{path} is damaged: {why}. Train again, or copy the folder again.")
+    return ValueError(f"{path} is damaged: {why!s:.300}. Train again, or copy the folder again.")

@@ -25,7 +25,9 @@ except ModuleNotFoundError as error:
     raise ImportError(msg) from None
 
 from ptycho_fast.io.atomic import replacing
-from ptycho_fast.models.physics import Canvas, diffract, diffraction_loss
+from ptycho_fast.models.checkpoint import CHECKPOINT, damaged
+from ptycho_fast.models.physics import GroupCanvas, diffract, diffraction_loss
+from ptycho_fast.models.storage import check_weights, read_text
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ COLUMNS = (
     "learning_rate",
     "seconds",
 )
-CHECKPOINT = "last.ckpt"
 HISTORY = "history.csv"
 
 WARM_UP = 500
@@ -100,17 +101,19 @@ class Reconstructor(LightningModule):
     def transfer_batch_to_device(
         self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int
     ) -> dict[str, Tensor]:
-        """Move the patterns; positions are wanted where they are."""
-        moved = self.network.probe_parts.device if device is None else device
-        patterns = batch["diffraction"].to(moved, non_blocking=True)
-        return {**batch, "diffraction": patterns}
+        """Move the patterns and what is good of them; positions are wanted where they are."""
+        there = self.network.probe_parts.device if device is None else device
+        return {
+            name: value.to(there, non_blocking=True) if name in ("diffraction", "good") else value
+            for name, value in batch.items()
+        }
 
     def _losses(
         self, batch: dict[str, Tensor], least_exposure: float = 1.0
     ) -> tuple[list[Tensor], Tensor]:
         """Return what each stage's patches cost, and the last of them."""
         network = self.network
-        amplitude = batch["diffraction"].float()
+        amplitude, good = batch["diffraction"].float(), batch.get("good")
         seen = amplitude
         if least_exposure < 1:
             # A function of seed, step and rank, so that a run that goes on sees the same.
@@ -120,17 +123,17 @@ class Reconstructor(LightningModule):
             seen = thin(amplitude, least_exposure, generator)
         positions = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
         if network.channels == amplitude.shape[1]:
-            made = network(seen, positions)
+            made = network(seen, positions, good)
         else:
             # The network sees single patterns, and is held to what their neighbours show: a
             # pattern alone leaves open how much of it modulus and how much phase has made.
-            alone = network(seen.flatten(0, 1).unsqueeze(1))
-            canvas = Canvas(positions, network.weight)
+            alone = network(*_one_by_one(seen, good))
+            canvas = GroupCanvas(positions, network.weight)
             made = [patches.view_as(amplitude) for patches in alone]
             made = made[:1] + [canvas.merge(patches) for patches in made]
         probe = network.probe
         losses = [
-            diffraction_loss(diffract(patches, probe), amplitude, self.loss, network.mask)
+            diffraction_loss(diffract(patches, probe), amplitude, self.loss, network.mask, good)
             for patches in made
         ]
         return losses, made[-1].detach()
@@ -156,11 +159,11 @@ class Reconstructor(LightningModule):
 
     def _variation(self, batch: dict[str, Tensor]) -> float:
         """Of patches as they are made: on a canvas, even one image differs from place to place."""
-        network, amplitude = self.network, batch["diffraction"].float()
-        if network.channels != amplitude.shape[1]:
-            amplitude = amplitude.flatten(0, 1).unsqueeze(1)
+        network, amplitude, good = self.network, batch["diffraction"].float(), batch.get("good")
+        alone = network.channels != amplitude.shape[1]
+        seen = _one_by_one(amplitude, good) if alone else (amplitude, None, good)
         with torch.no_grad():
-            return variation(network(amplitude)[-1], network.weight)
+            return variation(network(*seen)[-1], network.weight)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the last stage's loss."""
@@ -232,6 +235,12 @@ class Reconstructor(LightningModule):
         raise FloatingPointError(msg)
 
 
+def _one_by_one(amplitude: Tensor, good: Tensor | None) -> tuple[Tensor, None, Tensor | None]:
+    """Return what a network of single patterns takes of groups of several."""
+    alone = None if good is None else good.flatten(0, 1).unsqueeze(1)
+    return amplitude.flatten(0, 1).unsqueeze(1), None, alone
+
+
 def thin(amplitude: Tensor, least_exposure: float, generator: torch.Generator) -> Tensor:
     """Return patterns as shorter exposures would have them, at the brightness of the long ones.
 
@@ -293,6 +302,8 @@ class Watch(Callback):
         Takes the number of epochs done; draws the image and returns its correlation.
     picture_every : int
         Epochs; 0 for never.
+    rows : list of dict
+        The history so far.
     """
 
     def __init__(
@@ -301,28 +312,19 @@ class Watch(Callback):
         save: Callable[[], object],
         picture: Callable[[int], float],
         picture_every: int,
+        rows: list[dict[str, Any]],
     ) -> None:
         self.folder, self.save, self.picture = folder, save, picture
         self.picture_every = picture_every
-        self.rows: list[dict[str, Any]] = []
+        self.rows = rows
+        self.stepped = False
         self._began = 0.0
         self._warned = False
-
-    def read_history(self) -> None:
-        """Take the rows that were written."""
-        path = self._history()
-        if path is not None and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.rows = [
-                    {name: float(value) if value else "" for name, value in row.items()}
-                    | {"epoch": int(row["epoch"])}
-                    for row in csv.DictReader(file)
-                ]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up the history where the checkpoint ends."""
         if trainer.current_epoch:
-            self.read_history()
+            check_optimizer(trainer.optimizers[0])
             self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
             # A checkpoint is written before a schedule that follows the loss has heard of it.
             for config in trainer.lr_scheduler_configs if self.rows else ():
@@ -332,6 +334,12 @@ class Watch(Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note that a step was done: what was read to go on from is in use."""
+        self.stepped = True
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write a row and the weights; draw."""
@@ -398,6 +406,85 @@ class Watch(Callback):
             )
 
 
+def check_optimizer(adam: torch.optim.Optimizer) -> None:
+    """Refuse what training has not written: Adam's fused step reads beyond a wrong shape.
+
+    Parameters
+    ----------
+    adam : torch.optim.Optimizer
+        As a checkpoint has left it.
+
+    Raises
+    ------
+    ValueError
+        If options, names, shapes or dtypes are not those of Adam, or numbers are not finite.
+    """
+    for group in adam.param_groups:
+        its = {name: group.get(name) for name in adam.defaults if name != "lr"}
+        rate = group.get("lr")
+        if any(its[name] != adam.defaults[name] for name in its) or not isinstance(rate, float):
+            raise ValueError("its optimizer is not the one of training")
+        for p in group["params"]:
+            state = adam.state.get(p, {})
+            check_weights(state, {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p})
+            for name, tensor in state.items():
+                # Of its own memory, in the order of the weight's.
+                state[name] = torch.empty_like(p if tensor.ndim else tensor).copy_(tensor)
+
+
+def read_history(folder: Path, done: int) -> list[dict[str, Any]]:
+    """Read the rows that a run has written.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    done : int
+        Epochs that its checkpoint has.
+
+    Returns
+    -------
+    list of dict
+        One an epoch; none if there is no file.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    OSError
+        If it is no regular file or cannot be read.
+    """
+    path = folder / HISTORY
+    try:
+        text = read_text(path)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if tuple(reader.fieldnames or ()) != COLUMNS or not text.endswith("\n"):
+            raise ValueError("it does not begin and end as a history does")
+        rows = [_as_row(row) for row in reader]
+        epochs = [row["epoch"] for row in rows]
+        # The first may be missing, where somebody removed the file and went on.
+        if not rows or epochs != list(range(epochs[0], epochs[0] + len(rows))):
+            raise ValueError(f"its epochs are not counted through, but {epochs!r:.50}")
+        if epochs[-1] < done - 1:
+            raise ValueError(f"it ends with epoch {epochs[-1]}, and {done} epochs were done")
+    except FileNotFoundError:
+        return []
+    except (csv.Error, ValueError) as error:
+        msg = (
+            f"{path} is damaged: {error}. Copy it again, or delete it: the run then goes on with "
+            "a history that begins there."
+        )
+        raise ValueError(msg) from None
+    return rows
+
+
+def _as_row(text: dict[str, Any]) -> dict[str, Any]:
+    if list(text) != list(COLUMNS) or None in text.values():
+        raise ValueError(f"a row of it does not have {len(COLUMNS)} columns")
+    numbers = {name: float(value) if value else "" for name, value in text.items()}
+    return numbers | {"epoch": int(text["epoch"]), "loss": float(text["loss"])}
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep from Lightning's log and warnings what says nothing to those who train with this."""
@@ -453,6 +540,8 @@ def fit(
     ------
     FloatingPointError
         If the loss is not finite.
+    ValueError
+        If the checkpoint cannot be gone on from.
     KeyboardInterrupt
         If it was interrupted; the weights are saved.
     """
@@ -497,8 +586,14 @@ def fit(
         except SystemExit:  # Lightning's answer to Ctrl-C
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
-    if checkpoint is not None and not watch.rows and trainer.is_global_zero:
-        watch.read_history()
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # Of optimisers and schedules a checkpoint can hold anything.
+            if checkpoint is None or watch.stepped:
+                raise
+            raise damaged(checkpoint, error) from error
+    if checkpoint is not None and not watch.stepped and trainer.is_global_zero:
         logger.warning(
             "All %d epochs were done before: ask for more to go on.", trainer.current_epoch
         )

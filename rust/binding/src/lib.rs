@@ -9,6 +9,9 @@
     reason = "PyO3 hands arguments over by value"
 )]
 
+mod kinds;
+
+use kinds::{Kind, of_kind};
 use num_complex::Complex32;
 use numpy::{
     Element, IntoPyArray, PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1,
@@ -658,47 +661,28 @@ impl Gathering<'_, '_> {
     }
 }
 
-/// A stack's patterns into `out`, and through `convert` into `scaled`.
-fn fill_twice<T: Element + Copy + Default>(
-    stack: &Bound<'_, PyAny>,
-    indices: &PyReadonlyArray2<'_, i32>,
-    out: &Bound<'_, PyAny>,
-    scaled: &Bound<'_, PyArray4<f32>>,
-    convert: impl Fn(T) -> f32 + Sync + Send,
-    num_threads: Option<usize>,
-) -> PyResult<()> {
-    let py = stack.py();
-    let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
-    let mut out = writeable(out.cast::<PyArray4<T>>()?)?;
-    let mut scaled = writeable(scaled)?;
-    let pixels = stack.shape()[1] * stack.shape()[2];
-    let channels = indices.shape()[1];
-    let (stack, indices) = (stack.as_slice()?, indices.as_slice()?);
-    let (out, scaled) = (out.as_slice_mut()?, scaled.as_slice_mut()?);
-    run(py, num_threads, |threads| {
-        let stack = gather::Stack::new(stack, pixels)?;
-        gather::gather_twice(stack, indices, channels, out, scaled, convert, threads)
-    })
+fn unknown_kind(kind: &str) -> PyErr {
+    PyValueError::new_err(format!("diffraction can't be of {kind}."))
 }
 
-fn is<T: Element>(array: &Bound<'_, PyAny>) -> bool {
-    array.extract::<PyReadonlyArray3<'_, T>>().is_ok()
-}
-
-fn unknown_dtype() -> PyErr {
-    PyValueError::new_err("diffraction must be (n, N, N) of float32, float64 or uint16.")
-}
-
+/// The patterns of groups, as they are, or times a scale as float32.
+///
+/// `stack` is of unsigned words; `kind` says what they mean, as "f4".
 #[pyfunction]
 fn gather_patterns<'py>(
     stack: &Bound<'py, PyAny>,
+    kind: &str,
     indices: PyReadonlyArray2<'py, i32>,
     out: &Bound<'py, PyAny>,
     scales: Option<PyReadonlyArray1<'py, f32>>,
     mask: Option<PyReadonlyArray2<'py, bool>>,
     num_threads: Option<usize>,
 ) -> PyResult<()> {
-    let scaled = scales.is_some();
+    fn scaled<K: Kind>(gathering: &Gathering<'_, '_>, stack: &Bound<'_, PyAny>) -> PyResult<()> {
+        // CONTRACT 6: the scale times the value as float32.
+        gathering.fill(stack, |scale, word: K::Word| scale * K::single(word))
+    }
+    let is_scaled = scales.is_some();
     let gathering = Gathering {
         indices,
         out,
@@ -706,15 +690,15 @@ fn gather_patterns<'py>(
         mask,
         num_threads,
     };
-    // CONTRACT 6: the scale times the value as float32.
-    match (scaled, is::<f32>(stack), is::<f64>(stack), is::<u16>(stack)) {
-        (false, true, _, _) => gathering.fill(stack, |_, v: f32| v),
-        (false, _, true, _) => gathering.fill(stack, |_, v: f64| v),
-        (false, _, _, true) => gathering.fill(stack, |_, v: u16| v),
-        (true, true, _, _) => gathering.fill(stack, |scale, v: f32| scale * v),
-        (true, _, true, _) => gathering.fill(stack, |scale, v: f64| scale * v as f32),
-        (true, _, _, true) => gathering.fill(stack, |scale, v: u16| scale * f32::from(v)),
-        _ => Err(unknown_dtype()),
+    if is_scaled {
+        return of_kind!(kind, scaled(&gathering, stack));
+    }
+    match kind.get(1..) {
+        Some("1") => gathering.fill(stack, |_, word: u8| word),
+        Some("2") => gathering.fill(stack, |_, word: u16| word),
+        Some("4") => gathering.fill(stack, |_, word: u32| word),
+        Some("8") => gathering.fill(stack, |_, word: u64| word),
+        _ => Err(unknown_kind(kind)),
     }
 }
 
@@ -722,63 +706,64 @@ fn gather_patterns<'py>(
 #[pyfunction]
 fn gather_twice<'py>(
     stack: &Bound<'py, PyAny>,
+    kind: &str,
     indices: PyReadonlyArray2<'py, i32>,
     out: &Bound<'py, PyAny>,
     scaled: &Bound<'py, PyArray4<f32>>,
     scale: f32,
     num_threads: Option<usize>,
 ) -> PyResult<()> {
-    let (i, threads) = (&indices, num_threads);
-    match (is::<f32>(stack), is::<f64>(stack), is::<u16>(stack)) {
-        (true, _, _) => fill_twice(stack, i, out, scaled, |v: f32| scale * v, threads),
-        (_, true, _) => fill_twice(stack, i, out, scaled, |v: f64| scale * v as f32, threads),
-        (_, _, true) => fill_twice(
-            stack,
-            i,
-            out,
-            scaled,
-            |v: u16| scale * f32::from(v),
-            threads,
-        ),
-        _ => Err(unknown_dtype()),
+    fn fill<K: Kind>(
+        stack: &Bound<'_, PyAny>,
+        indices: &PyReadonlyArray2<'_, i32>,
+        out: &Bound<'_, PyAny>,
+        scaled: &Bound<'_, PyArray4<f32>>,
+        scale: f32,
+        num_threads: Option<usize>,
+    ) -> PyResult<()> {
+        let py = stack.py();
+        let stack: PyReadonlyArray3<'_, K::Word> = stack.extract()?;
+        let mut out = writeable(out.cast::<PyArray4<K::Word>>()?)?;
+        let mut scaled = writeable(scaled)?;
+        let pixels = stack.shape()[1] * stack.shape()[2];
+        let channels = indices.shape()[1];
+        let (stack, indices) = (stack.as_slice()?, indices.as_slice()?);
+        let (out, scaled) = (out.as_slice_mut()?, scaled.as_slice_mut()?);
+        run(py, num_threads, |threads| {
+            let stack = gather::Stack::new(stack, pixels)?;
+            let convert = |word| scale * K::single(word);
+            gather::gather_twice(stack, indices, channels, out, scaled, convert, threads)
+        })
     }
-}
-
-/// The energies of a stack of one type.
-fn sum_squares<T: Element + Copy + Into<f64> + Sync>(
-    stack: &Bound<'_, PyAny>,
-    rows: Option<&[i32]>,
-    mask: Option<&[bool]>,
-    num_threads: Option<usize>,
-) -> PyResult<Vec<f64>> {
-    let py = stack.py();
-    let stack: PyReadonlyArray3<'_, T> = stack.extract()?;
-    let pixels = stack.shape()[1] * stack.shape()[2];
-    let stack = stack.as_slice()?;
-    run(py, num_threads, |threads| {
-        energy::energies(stack, pixels, rows, mask, threads)
-    })
+    of_kind!(kind, fill(stack, &indices, out, scaled, scale, num_threads))
 }
 
 #[pyfunction]
 fn pattern_energies<'py>(
     py: Python<'py>,
     stack: &Bound<'py, PyAny>,
+    kind: &str,
     rows: Option<PyReadonlyArray1<'py, i32>>,
     mask: Option<PyReadonlyArray2<'py, bool>>,
     num_threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    fn sum_squares<K: Kind>(
+        stack: &Bound<'_, PyAny>,
+        rows: Option<&[i32]>,
+        mask: Option<&[bool]>,
+        num_threads: Option<usize>,
+    ) -> PyResult<Vec<f64>> {
+        let py = stack.py();
+        let stack: PyReadonlyArray3<'_, K::Word> = stack.extract()?;
+        let pixels = stack.shape()[1] * stack.shape()[2];
+        let stack = stack.as_slice()?;
+        run(py, num_threads, |threads| {
+            energy::energies(stack, pixels, rows, mask, K::double, threads)
+        })
+    }
     let rows = rows.as_ref().map(|rows| rows.as_slice()).transpose()?;
     let mask = mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
-    let energies = if is::<f32>(stack) {
-        sum_squares::<f32>(stack, rows, mask, num_threads)?
-    } else if is::<f64>(stack) {
-        sum_squares::<f64>(stack, rows, mask, num_threads)?
-    } else if is::<u16>(stack) {
-        sum_squares::<u16>(stack, rows, mask, num_threads)?
-    } else {
-        return Err(unknown_dtype());
-    };
+    let energies = of_kind!(kind, sum_squares(stack, rows, mask, num_threads))?;
     Ok(energies.into_pyarray(py))
 }
 

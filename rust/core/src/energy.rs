@@ -3,13 +3,15 @@
 
 use crate::{Result, check, memory, parallel};
 
-/// The sum of squares in float64 of each pattern of `pixels` values, or of
-/// those where `mask` is true: of all patterns, or of those in `rows`.
-pub fn energies<T: Copy + Into<f64> + Sync>(
+/// The sum of squares in float64 of each pattern of `pixels` values, each
+/// through `value`, or of those where `mask` is true: of all patterns, or of
+/// those in `rows`.
+pub fn energies<T: Copy + Sync>(
     stack: &[T],
     pixels: usize,
     rows: Option<&[i32]>,
     mask: Option<&[bool]>,
+    value: impl Fn(T) -> f64 + Sync,
     threads: usize,
 ) -> Result<Vec<f64>> {
     /// Independent sums let the processor overlap the additions.
@@ -32,16 +34,16 @@ pub fn energies<T: Copy + Into<f64> + Sync>(
             let mut sums = [0.0; SUMS];
             if let Some(mask) = mask {
                 for (values, mask) in pattern.chunks(SUMS).zip(mask.chunks(SUMS)) {
-                    for ((sum, &value), &good) in sums.iter_mut().zip(values).zip(mask) {
+                    for ((sum, &word), &good) in sums.iter_mut().zip(values).zip(mask) {
                         // A dead pixel may hold anything, NaN too.
-                        let value: f64 = if good { value.into() } else { 0.0 };
+                        let value = if good { value(word) } else { 0.0 };
                         *sum += value * value;
                     }
                 }
             } else {
                 for values in pattern.chunks(SUMS) {
-                    for (sum, &value) in sums.iter_mut().zip(values) {
-                        let value: f64 = value.into();
+                    for (sum, &word) in sums.iter_mut().zip(values) {
+                        let value = value(word);
                         *sum += value * value;
                     }
                 }
@@ -61,26 +63,27 @@ mod tests {
     fn sums_of_squares() {
         let stack: Vec<u16> = (0..37 * 11).map(|i| i * 100).collect();
         for threads in [1, 3] {
-            let energies = energies(&stack, 11, None, None, threads).unwrap();
+            let energies = energies(&stack, 11, None, None, f64::from, threads).unwrap();
             for (energy, pattern) in energies.iter().zip(stack.chunks_exact(11)) {
                 let expected: u64 = pattern.iter().map(|&v| u64::from(v) * u64::from(v)).sum();
                 assert_eq!(*energy, expected as f64); // whole numbers: exact
             }
             let mask: Vec<bool> = (0..11).map(|p| p % 3 != 0).collect();
-            let masked = super::energies(&stack, 11, None, Some(&mask), threads).unwrap();
+            let masked =
+                super::energies(&stack, 11, None, Some(&mask), f64::from, threads).unwrap();
             for (energy, pattern) in masked.iter().zip(stack.chunks_exact(11)) {
                 let good = pattern.iter().zip(&mask).filter(|&(_, &good)| good);
                 let expected: u64 = good.map(|(&v, _)| u64::from(v) * u64::from(v)).sum();
                 assert_eq!(*energy, expected as f64);
             }
             let rows = [30, 0, 36, 30];
-            let some = super::energies(&stack, 11, Some(&rows), None, threads).unwrap();
+            let some = super::energies(&stack, 11, Some(&rows), None, f64::from, threads).unwrap();
             assert_eq!(some, rows.map(|row| energies[row as usize]));
         }
-        assert!(energies(&stack, 11, None, Some(&[true; 10]), 1).is_err());
-        assert!(energies(&stack, 0, None, None, 1).is_err());
-        assert!(energies(&stack, 10, None, None, 1).is_err());
-        assert!(energies(&stack, 11, Some(&[37]), None, 1).is_err());
-        assert!(energies(&stack, 11, Some(&[-1]), None, 1).is_err());
+        assert!(energies(&stack, 11, None, Some(&[true; 10]), f64::from, 1).is_err());
+        assert!(energies(&stack, 0, None, None, f64::from, 1).is_err());
+        assert!(energies(&stack, 10, None, None, f64::from, 1).is_err());
+        assert!(energies(&stack, 11, Some(&[37]), None, f64::from, 1).is_err());
+        assert!(energies(&stack, 11, Some(&[-1]), None, f64::from, 1).is_err());
     }
 }

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 OURS = ("cnn", "fno", "hybrid", "hybrid_resnet")
 """Each in a file of its name, which is imported when it is asked for."""
 
+MOST = 4096
+"""Of an option of ours: wider or deeper networks than that no machine holds."""
+
 _registered: dict[str, Network] = {}
 
 
@@ -110,8 +113,8 @@ def build_architecture(
     N = as_count("N", N)
     if name in OURS:
         importlib.import_module(f"{__name__}.{name}")
-        options = {option: as_count(option, value) for option, value in options.items()}
-    if name not in _registered:
+        options = {key: as_count(key, value, most=MOST) for key, value in options.items()}
+    if not isinstance(name, str) or name not in _registered:
         msg = f"architecture must be one of {', '.join(list_architectures())}, got {name!r}."
         raise ValueError(msg)
     try:

@@ -1,0 +1,90 @@
+"""What a file is that this package does not read, and how to get its numbers in."""
+
+from __future__ import annotations
+
+import os
+
+from ptycho_fast.io.regular import open_regular
+
+HEAD_BYTES = 4096
+
+SAVE = (
+    'numpy.savez("scan.npz", diff3d=patterns, xcoords=x, ycoords=y), with the patterns\' '
+    "amplitudes and the positions in pixels of the object"
+)
+
+SIGNATURES = {
+    b"\x93NUMPY": ("an NPY file, which holds one array and no names", "numpy.load"),
+    b"II*\0": ("a TIFF file", "tifffile.imread"),
+    b"MM\0*": ("a TIFF file", "tifffile.imread"),
+    b"II+\0": ("a TIFF file", "tifffile.imread"),
+    b"MM\0+": ("a TIFF file", "tifffile.imread"),
+    b"MATLAB 5.0": ("a MATLAB file of version 5", "scipy.io.loadmat"),
+    b"\x89PNG": ("a PNG picture", "imageio.imread"),
+    b"\xff\xd8\xff": ("a JPEG picture", "imageio.imread"),
+    b"CDF\x01": ("a NetCDF 3 file", "scipy.io.netcdf_file"),
+    b"CDF\x02": ("a NetCDF 3 file", "scipy.io.netcdf_file"),
+    b"\x0e\x03\x13\x01": ("an HDF4 file", "pyhdf"),
+    b"###CBF": ("a CBF file", "fabio.open"),
+    b"SIMPLE  =": ("a FITS file", "astropy.io.fits.getdata"),
+}
+"""How files begin -> (what they are, what reads them)."""
+
+PACKED = {b"\x1f\x8b": "gzip -d", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5/\xfd": "unzstd"}
+"""How files begin that are packed as a whole -> what unpacks them."""
+
+
+def what_it_is(path: str | os.PathLike[str]) -> str | None:
+    """Say what a file is, and how to get it in, if it is of another format.
+
+    Parameters
+    ----------
+    path : path
+        A file that is none of those that `ptycho_fast.read_scan` reads.
+
+    Returns
+    -------
+    str or None
+        A sentence; None if it looks like nothing that is known, or is empty.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from ptycho_fast.io.foreign import what_it_is
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "patterns.npy"
+    >>> np.save(path, np.ones((3, 2, 2), np.float32))
+    >>> what_it_is(path).partition("patterns.npy")[2][:67]
+    ' is an NPY file, which holds one array and no names: that is not a '
+    """
+    with open_regular(path) as file:
+        head = file.read(HEAD_BYTES)
+    name = os.fspath(path)
+    for sign, tool in PACKED.items():
+        if head.startswith(sign):
+            return f"{name} is packed. Unpack it first: {tool} {name}"
+    kind = next((found for sign, found in SIGNATURES.items() if head.startswith(sign)), None)
+    if kind is None and _is_text(head):
+        kind = "text", "numpy.loadtxt"
+    if kind is None:
+        return None
+    what, reader = kind
+    matlab = " (or save it in MATLAB with -v7.3, which is HDF5)" if "MATLAB" in what else ""
+    return (
+        f"{name} is {what}: that is not a format that is read (NPZ, CXI, ptychodus, HDF5). Load "
+        f"it with {reader}, and write a scan: {SAVE}{matlab}."
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    """Tell whether these are printed numbers or words; the last character may be cut off."""
+    try:
+        text = head.decode("utf-8", errors="strict" if len(head) < HEAD_BYTES else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return "\n" in text and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)

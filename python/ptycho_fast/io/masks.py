@@ -1,0 +1,110 @@
+"""Which way a mask counts: one rule for every format.
+
+- A mask whose name says bad (``bad_pixels``, ``dead``, ``hot``, ``invalid``) is bad where it is not
+  0 or False; one whose name says good (``good_pixels``, ``valid``) is good there.
+- Of any other name, bools are True where a pixel is good, and numbers are 0 where it is good (the
+  bit fields of NeXus and CXI).
+- ``invert_mask=True`` turns any of them over.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast.notices import warn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SAYS_BAD = re.compile(r"(?<![a-z])(bad|dead|hot|invalid|defect|broken)")
+SAYS_GOOD = re.compile(r"(?<![a-z])(good|valid)")
+SAYS_MASK = re.compile(r"(?<![a-z])mask|mask(?![a-z])")
+
+
+def names_a_mask(key: str) -> bool:
+    """Tell whether a name is one that masks have."""
+    name = _last(key)
+    return any(says.search(name) for says in (SAYS_BAD, SAYS_GOOD, SAYS_MASK))
+
+
+def good_pixels(
+    key: str, values: NDArray[Any], shape: tuple[int, ...], *, invert: bool = False
+) -> NDArray[np.bool_]:
+    """Return True for good pixels.
+
+    Parameters
+    ----------
+    key : str
+        The name of the mask, which may say which way it counts.
+    values : ndarray, (H, W), or (n, H, W) for a mask of each frame, bool or numbers
+        The mask as it is stored.
+    shape : tuple of int, (n, H, W)
+        Of the frames.
+    invert : bool
+        It counts the other way round.
+
+    Returns
+    -------
+    ndarray, (H, W) or (n, H, W), bool
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit or no pixel is good.
+
+    Warns
+    -----
+    UserWarning
+        If less than half of the pixels are good.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.io.masks import good_pixels
+    >>> good_pixels("bad_pixels", np.array([[True, False]]), (9, 1, 2))
+    array([[False,  True]])
+    """
+    if values.shape not in (shape, shape[1:]) or values.dtype.kind not in "fiub":
+        msg = (
+            f"The mask {key!r} must be bools or numbers of shape {shape[1:]}, one for each pixel "
+            f"of the detector, got shape {values.shape} of {values.dtype}."
+        )
+        raise ValueError(msg)
+    name = _last(key)
+    marked: NDArray[np.bool_] = values != 0
+    if SAYS_BAD.search(name):
+        good, rule = ~marked, f"its name says that what is {_set(values)} is bad"
+    elif SAYS_GOOD.search(name):
+        good, rule = marked, f"its name says that what is {_set(values)} is good"
+    elif values.dtype.kind == "b":
+        good, rule = marked, "in a mask of bools, True is good"
+    else:
+        good, rule = ~marked, "in a mask of numbers, 0 is good"
+    if invert:
+        good, rule = ~good, f"invert_mask turns round what is usual ({rule})"
+    count = np.count_nonzero(good)
+    share = f"{count} of {good.size} pixels ({count / max(1, good.size):.2%})"
+    if not count:
+        msg = (
+            f"The mask {key!r} leaves none of {good.size} pixels: {rule}. If it counts the other "
+            f"way round, pass invert_mask={not invert} ("
+            f"{'leave out' if invert else 'pass'} --invert-mask)."
+        )
+        raise ValueError(msg)
+    if count < good.size / 2:
+        warn(
+            f"The mask {key!r} leaves {share}: {rule}. If it counts the other way round, "
+            f"pass invert_mask={not invert} ({'leave out' if invert else 'pass'} --invert-mask)."
+        )
+    return good
+
+
+def _last(key: str) -> str:
+    return re.split(r"[/:]", key)[-1].lower()
+
+
+def _set(values: NDArray[Any]) -> str:
+    return "True" if values.dtype.kind == "b" else "not 0"

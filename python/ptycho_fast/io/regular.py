@@ -1,0 +1,78 @@
+"""Only regular files are opened: a pipe would wait for good, a device may do anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import IO
+
+KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse to open what is no regular file, or leads to none.
+
+    Parameters
+    ----------
+    path : path
+        What is about to be opened.
+
+    Raises
+    ------
+    OSError
+        If it is missing, a folder, a pipe, a socket or a device.
+
+    Examples
+    --------
+    >>> from ptycho_fast.io.regular import check_regular
+    >>> check_regular("/dev/null")
+    Traceback (most recent call last):
+    OSError: /dev/null is a device, not a file. Copy what it gives to a file, and name that.
+    """
+    _check(path, os.stat(path))
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file to read its bytes.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    binary file
+
+    Raises
+    ------
+    OSError
+        As `check_regular`.
+    """
+    check_regular(path)
+    # It may have become a pipe meanwhile, which this would not wait for.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _check(path, os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check(path: str | os.PathLike[str], status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in KINDS if test(status.st_mode)), "something else")
+        msg = (
+            f"{os.fspath(path)} is {kind}, not a file. Copy what it gives to a file, and name that."
+        )
+        raise OSError(msg)
