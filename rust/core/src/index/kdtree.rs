@@ -197,7 +197,8 @@ pub struct Scratch {
     found: Vec<(u64, u32)>,
     ties: Vec<i32>,
     exact: boxes::Scratch,
-    /// How many places beyond the K asked for the ties of this scan need.
+    /// How many places beyond the K asked for the ties of this scan need; more
+    /// than [`MOST_EXTRA`] where they are not the way.
     margin: usize,
 }
 
@@ -268,6 +269,8 @@ impl NeighborIndex for KdTree {
             }
             extra = 2 * extra + 2;
         }
+        // What blurs this neighbourhood blurs those around it.
+        *margin = extra;
         self.exact()?.nearest(center, exact, out)
     }
 
