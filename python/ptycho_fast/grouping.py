@@ -8,7 +8,7 @@ import logging
 import math
 import os
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,7 +68,8 @@ class ScanIndex:
         Columns x and y, in pixels of the object grid.
     engine : {"auto", "grid", "kdtree"}
         Which index finds the neighbours: cells, or a tree, which is faster where positions crowd
-        in few places. The answers are the same.
+        in few places. The answers are the same. Where positions crowd so that cells would take
+        quadratic time, it is a tree whatever is asked for.
     num_threads : int, optional
         Threads to build with; ``PTYCHO_FAST_NUM_THREADS``, else all that the process may use.
 
@@ -108,8 +109,8 @@ class ScanIndex:
         """Which index it is: ``"grid"`` or ``"kdtree"``."""
         return self._index.engine
 
-    def __reduce__(self) -> tuple[type[ScanIndex], tuple[NDArray[np.float64]]]:
-        return ScanIndex, (self.positions,)
+    def __reduce__(self) -> tuple[partial[ScanIndex], tuple[NDArray[np.float64]]]:
+        return partial(ScanIndex, engine=self.engine), (self.positions,)
 
     def neighbors(
         self,
@@ -212,6 +213,13 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        of = f"{len(self)} of {self.group_size} positions"
+        return (
+            f"Groups({of}, scan of {len(self.positions)}, K={self.n_neighbors}, "
+            f"rule={self.rule!r}, seed={self.seed}, epoch={self.epoch})"
+        )
 
     @property
     def group_size(self) -> int:

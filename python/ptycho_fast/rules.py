@@ -456,14 +456,19 @@ class _Near(NamedTuple):
     distance2: NDArray[np.float64]
 
 
+def _looks(positions: NDArray[np.float64]) -> int:
+    """Of how many centres all neighbours are looked at."""
+    return max(1, min(1000, 10**7 // len(positions)))
+
+
 def _neighbors(
     positions: NDArray[np.float64],
     centers: NDArray[np.int32],
     labels: NDArray[np.int32] | None,
     limits: tuple[float, float] | None,
 ) -> Iterator[_Near]:
-    """All neighbours of the first centres: on the way to a refusal time does not matter."""
-    for center in centers[:1000].tolist():
+    """All neighbours of the first centres: on the way to a refusal seconds do not matter."""
+    for center in centers[: _looks(positions)].tolist():
         apart = positions - positions[center]
         d2 = apart[:, 0] * apart[:, 0] + apart[:, 1] * apart[:, 1]
         fits = np.arange(len(positions)) != center
@@ -498,8 +503,8 @@ def _refuse_quadrants(
                 f"serves centre {near.center}."
             )
     return (
-        f"{text}, and no larger one serves any of the first 1000: they have no neighbour in each "
-        "quadrant at all. Use rule='nearest' or other centres, or leave min_distance out."
+        f"{text}, and no larger one serves any of the first {_looks(positions)}: they have no "
+        "neighbour in each quadrant at all. Use rule='nearest' or other centres, or leave min_distance out."
     )
 
 

@@ -105,6 +105,15 @@ class Scan:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def __repr__(self) -> str:
+        patterns = str(self.diffraction.dtype)
+        if isinstance(self.diffraction, Frames):
+            patterns += " in a file"
+        parts = [f"{len(self)} positions", f"N={self.N}", patterns]
+        for name, array in (("probe", self.probe), ("object", self.object)):
+            parts += [] if array is None else [f"{name} {array.shape}"]
+        return f"Scan({', '.join(parts)})"
+
     @property
     def N(self) -> int:  # noqa: N802
         """Pixels per side of a pattern and of a patch."""

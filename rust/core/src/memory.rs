@@ -30,7 +30,7 @@ const LEAST_KEPT: usize = 1 << 14;
 const LARGE: usize = 1 << 20;
 
 /// For what is allocated without asking: boxes of the thread pool, exceptions.
-const SPARE: usize = 4 << 20;
+pub(crate) const SPARE: usize = 4 << 20;
 
 /// Bytes asked for since that was last seen to.
 static ASKED: AtomicUsize = AtomicUsize::new(0);

@@ -73,8 +73,9 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
             }
             cell = &found.next;
         } else {
-            // A thread that starts and finds no memory ends the process.
-            memory::can_have(WHAT, threads * (STACK + OVERHEAD))?;
+            // A thread that starts and finds no memory ends the process, and so
+            // does work that is handed to it where nothing is left.
+            memory::can_have(WHAT, threads * (STACK + OVERHEAD) + memory::SPARE)?;
             let workers = ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .stack_size(STACK)
@@ -88,6 +89,7 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
                         reason: reason.to_string(),
                     })
                 })?;
+            memory::can_have(WHAT, memory::SPARE)?;
             let fresh = Pool {
                 process,
                 threads,

@@ -370,6 +370,9 @@ mod tests {
             1 => Just(-0.0),
             1 => Just(1e8),
             1 => Just(1e-170),
+            // Squares that keep few bits, or none.
+            1 => (1..100_u32).prop_map(|i| f64::from(i) * 1e-162),
+            1 => (-300..150_i32).prop_map(|decade| 10_f64.powi(decade)),
             1 => Just(-1e150),
         ]
     }
@@ -412,7 +415,11 @@ mod tests {
     }
 
     /// Scans of `n` positions, some of them trying.
-    fn shapes(n: usize) -> [(&'static str, Vec<f64>); 9] {
+    fn shapes(n: usize) -> Vec<(&'static str, Vec<f64>)> {
+        usual_shapes(n).into_iter().chain(far_shapes(n)).collect()
+    }
+
+    fn usual_shapes(n: usize) -> [(&'static str, Vec<f64>); 9] {
         let side = n.isqrt().max(1);
         let pairs = |of: &dyn Fn(usize) -> [f64; 2]| (0..n).flat_map(of).collect();
         [
@@ -467,9 +474,161 @@ mod tests {
         ]
     }
 
+    /// Scans in which differences lose their bits, or are of all sizes.
+    fn far_shapes(n: usize) -> [(&'static str, Vec<f64>); 9] {
+        let pairs = |of: &dyn Fn(usize) -> [f64; 2]| (0..n).flat_map(of).collect();
+        [
+            (
+                "metres, and one far away",
+                pairs(&|i| match i {
+                    0 => [1e9, 1e9],
+                    _ => [3e-6 * noise(2 * i), 3e-6 * noise(2 * i + 1)],
+                }),
+            ),
+            (
+                "two far clusters",
+                pairs(&|i| {
+                    let far = if i % 2 == 0 { 1e12 } else { 0.0 };
+                    [far + noise(2 * i), far + noise(2 * i + 1)]
+                }),
+            ),
+            (
+                "hundreds of decades",
+                pairs(&|i| {
+                    let (size, angle) = (10_f64.powf(450.0 * noise(2 * i) - 301.0), i as f64);
+                    [size * angle.cos(), size * angle.sin()]
+                }),
+            ),
+            (
+                "a geometric line",
+                pairs(&|i| [10_f64.powf(449.0 * i as f64 / n as f64 - 300.0), 0.0]),
+            ),
+            (
+                "squares that underflow",
+                pairs(&|i| [1e-170 * noise(2 * i), 1e-170 * noise(2 * i + 1)]),
+            ),
+            (
+                "squares of few bits",
+                pairs(&|i| [1e-161 * noise(2 * i), 1e-161 * noise(2 * i + 1)]),
+            ),
+            (
+                "squares of few bits, in order, and one far away",
+                pairs(&|i| match i {
+                    0 => [1e149, -1e149],
+                    _ => [1e-161 * i as f64 / n as f64, 1e-161 * i as f64 / n as f64],
+                }),
+            ),
+            (
+                "many copies, tiny, and one far away",
+                pairs(&|i| match i {
+                    0 => [1e9, 1e9],
+                    _ => [1e-7 * (3.0 * noise(i)).floor(), 0.0],
+                }),
+            ),
+            (
+                "a line with a little jitter",
+                pairs(&|i| [i as f64, 1e-9 * noise(i) + if i == 7 { 1e12 } else { 0.0 }]),
+            ),
+        ]
+    }
+
+    /// What a search looks at grows as the scan does, whatever its shape: a
+    /// position's share may grow by the depth of a tree.
+    #[test]
+    fn the_work_is_linear() {
+        fn looked<I: NeighborIndex>(index: &I, n: usize) -> [u64; 3] {
+            let every: Vec<i32> = (0..n as i32).collect();
+            let some: Vec<i32> = (0..n as i32).step_by(n / 100).collect();
+            let start = LOOKED.get();
+            neighbors(index, &every, 7, 1).unwrap();
+            let all = LOOKED.get() - start;
+            let mut scratch = I::Scratch::default();
+            let (mut alone, mut out) = ([0; 7], Vec::new());
+            for &center in &some {
+                let center = center as usize;
+                index.nearest(center, &mut scratch, &mut alone).unwrap();
+            }
+            let single = LOOKED.get() - start - all;
+            // A quadrant that is empty for many, and what lies beyond a place's copies.
+            for &center in &some {
+                for quadrant in [None, Some([true, false])] {
+                    let wanted = Wanted {
+                        least: f64::MIN_POSITIVE,
+                        most: 1e300,
+                        quadrant,
+                    };
+                    let center = center as usize;
+                    let found = index.nearest_wanted(center, 7, wanted, &mut scratch, &mut out);
+                    assert!(found.unwrap());
+                }
+            }
+            let wanted = LOOKED.get() - start - all - single;
+            let share = |work: u64, centers: usize| work / centers as u64;
+            [
+                share(all, n),
+                share(single, some.len()),
+                share(wanted, some.len()),
+            ]
+        }
+
+        const N: usize = 2000;
+        for ((shape, small), (_, large)) in shapes(N).into_iter().zip(shapes(8 * N)) {
+            for engine in [Engine::Grid, Engine::KdTree] {
+                let index = |positions: &[f64]| Index::build(positions, engine, 1).unwrap();
+                let before = looked(&index(&small), N);
+                let after = looked(&index(&large), 8 * N);
+                for (before, after) in before.into_iter().zip(after) {
+                    assert!(
+                        after <= 2 * before + 60 && after < 400,
+                        "{shape}, {engine:?}: a share of {before} became {after}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Of positions that are wanted, the nearest: by the definition.
+    #[test]
+    fn who_is_wanted_is_found() {
+        let mut found = Vec::new();
+        for (shape, positions) in shapes(300) {
+            let extent = positions.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+            for engine in [Engine::Grid, Engine::KdTree] {
+                let index = Index::build(&positions, engine, 1).unwrap();
+                let mut scratch = <Index as NeighborIndex>::Scratch::default();
+                for center in (0..300).step_by(17) {
+                    for k in [1, 7, 299] {
+                        for (least, most) in [(0.0, 0.3), (0.01, 4.0), (1e-12, 1e-9), (0.5, 9.0)] {
+                            for quadrant in [None, Some([false, true]), Some([true, true])] {
+                                let wanted = Wanted {
+                                    least: least * extent * extent,
+                                    most: most * extent * extent,
+                                    quadrant,
+                                };
+                                let mut expected = by_definition(&positions, center, 299);
+                                expected.retain(|&i| {
+                                    wanted.holds([0, 1].map(|axis| {
+                                        positions[2 * i as usize + axis]
+                                            - positions[2 * center + axis]
+                                    }))
+                                });
+                                expected.truncate(k);
+                                found.clear();
+                                index
+                                    .nearest_wanted(center, k, wanted, &mut scratch, &mut found)
+                                    .unwrap();
+                                assert_eq!(found, expected, "{shape}, {wanted:?}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn grid_and_tree_agree_on_every_shape() {
-        for n in [2, 17, 300, 1500] {
+        for n in [2, 17, 300, 1000] {
             for (shape, positions) in shapes(n) {
                 let centers: Vec<i32> = (0..n as i32).collect();
                 let tree = KdTree::build(&positions, 2).unwrap();
@@ -500,18 +659,14 @@ mod tests {
         for (shape, positions) in shapes(N) {
             let mut centers: Vec<i32> = (0..N as i32).step_by(113).rev().collect();
             centers.push(centers[3]);
-            for k in [1, 7, 40] {
-                for threads in [1, 3] {
-                    let few = Few::new(&positions, centers.len(), threads).unwrap();
-                    let few = few.expect("these are few");
-                    let (rows, width) = neighbors(&few, &centers, k, threads).unwrap();
-                    for (row, &center) in rows.chunks_exact(width).zip(&centers) {
-                        assert_eq!(
-                            row,
-                            by_definition(&positions, center as usize, k),
-                            "{shape}"
-                        );
-                    }
+            let of = |&center: &i32| by_definition(&positions, center as usize, 40);
+            let expected: Vec<Vec<i32>> = centers.iter().map(of).collect();
+            for (k, threads) in [(1, 1), (7, 1), (7, 3), (40, 3)] {
+                let few = Few::new(&positions, centers.len(), threads).unwrap();
+                let few = few.expect("these are few");
+                let (rows, width) = neighbors(&few, &centers, k, threads).unwrap();
+                for (row, expected) in rows.chunks_exact(width).zip(&expected) {
+                    assert_eq!(row, &expected[..k], "{shape}");
                 }
             }
         }
