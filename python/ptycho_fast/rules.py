@@ -504,7 +504,8 @@ def _refuse_quadrants(
             )
     return (
         f"{text}, and no larger one serves any of the first {_looks(positions)}: they have no "
-        "neighbour in each quadrant at all. Use rule='nearest' or other centres, or leave min_distance out."
+        "neighbour in each quadrant at all. Use rule='nearest' or other centres, or leave "
+        "min_distance out."
     )
 
 
