@@ -833,6 +833,13 @@ def scan_shapes(n: int, seed: int) -> dict[str, Floats]:
     signed[(signed == 0) & (rng.random((n, 2)) < 0.5)] = -0.0
 
     lines = np.stack([0.5 * (steps // 3), 200.0 * (steps % 3)], axis=1)
+
+    # Differences that lose their bits, and squares that underflow or keep few of them.
+    fresh = np.random.default_rng([seed, 1])
+    square = fresh.uniform(0, 1, (n, 2))
+    outlier = 3e-6 * square
+    outlier[n // 2] = 1e9
+    sizes = 10.0 ** fresh.uniform(-300, 149, n)
     return {
         "raster": 8 * raster,
         "jittered_raster": 8 * raster + rng.uniform(-2, 2, (n, 2)),
@@ -848,4 +855,10 @@ def scan_shapes(n: int, seed: int) -> dict[str, Floats]:
         "circles": _circles(n, rng),
         "signed_zeros": signed,
         "integers": rng.integers(-side, side + 1, (n, 2)).astype(np.float64),
+        "metres_and_an_outlier": outlier,
+        "far_clusters": square + 1e12 * (steps % 2)[:, None],
+        "all_decades": sizes[:, None] * np.stack([np.cos(steps), np.sin(steps)], axis=1),
+        "no_squares": 1e-170 * square,
+        "squares_of_few_bits": 1e-161 * square,
+        "jittered_line": np.stack([steps, 1e-9 * square[:, 1]], axis=1),
     }

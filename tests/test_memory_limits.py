@@ -23,7 +23,7 @@ from ptycho_fast import _core
 limit = getattr(resource, sys.argv[1])
 extras = [float(mb) for mb in sys.argv[2].split(",")]
 threads = int(sys.argv[3])
-n, N = 60_000, 1024
+n, N = 20_000, 512
 key = (1, 2)
 rng = np.random.default_rng(0)
 spread = rng.uniform(0, 500, (n, 2))
@@ -70,12 +70,12 @@ calls = {
     "nearest, tree": lambda: tree.draw_nearest(centers, *nearest),
     "large groups": lambda: grid.draw_nearest(centers[:20], n, n, True, key, threads),
     "legacy": lambda: grid.draw_legacy(None, n - 1, 7, 4, words, 0, threads),
-    "few": lambda: _core.draw_few(spread, centers[::200].copy(), *nearest),
-    "few, crowded": lambda: _core.draw_few(crowded, centers[::200].copy(), *nearest),
+    "few": lambda: _core.draw_few(spread, centers[::250].copy(), *nearest),
+    "few, crowded": lambda: _core.draw_few(crowded, centers[::250].copy(), *nearest),
     "listed": lambda: _core.draw_listed(listed, centers, *nearest),
-    "centers": lambda: _core.draw_centers(3_000_000, 3_000_000, key, threads),
-    "few centers": lambda: _core.draw_centers(3_000_000, 100_000, key, threads),
-    "order": lambda: _core.draw_order(3_000_000, key, threads),
+    "centers": lambda: _core.draw_centers(1_000_000, 1_000_000, key, threads),
+    "few centers": lambda: _core.draw_centers(1_000_000, 50_000, key, threads),
+    "order": lambda: _core.draw_order(1_000_000, key, threads),
     "within": lambda: _core.draw_within(request(grid, limits=(1.0, 5.0)), False, 2),
     "within, tree": lambda: _core.draw_within(request(grid, k=100, limits=(9.0, 50.0)), False, 1),
     "within labels": lambda: _core.draw_within(request(labelled, names=labels), False, 2),
@@ -85,7 +85,7 @@ calls = {
     "overlap": lambda: _core.draw_overlap(request(grid, k=30), 64, 0.2, 2),
     "pool": lambda: _core.draw_pool(request(grid), n),
     "list": lambda: _core.list_pool(request(labelled, names=labels)),
-    "sample": lambda: _core.sample_pool(3_000_000, 2_000_000, key, threads),
+    "sample": lambda: _core.sample_pool(1_000_000, 700_000, key, threads),
     "check": lambda: _core.check_positions(spread),
     "gather": lambda: _core.gather_patterns(stack, four, out, None, mask, threads),
     "gather many": lambda: _core.gather_patterns(many, groups, small, None, None, threads),
@@ -130,7 +130,7 @@ print("never enough:", sorted(set(calls) - enough))
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_every_entry_point_is_refused_in_words(limit: str, threads: int) -> None:
-    extras = "0.1,1,5,6,7,8,10,13,18,25,40,70,600"
+    extras = "0.1,1,4.5,5.5,7,10,14,25,600"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, limit, extras, str(threads)],
         capture_output=True,

@@ -564,7 +564,11 @@ def test_the_limit_named_serves(shape: str, limit: str, arguments: dict[str, Any
     if refusal is None:
         assert len(reference.rule_groups(positions, seed=1, **arguments)[1])
         return
-    found = re.search(rf"(?:Raise|Lower) {limit} to ([\d.e+-]+\d|\d)", refusal)
+    change = r"(?:Raise|Lower) {} to ([\d.e+-]+\d|\d)"
+    found = re.search(change.format(limit), refusal)
+    if found is None and "max_distance" in arguments and limit == "min_distance":
+        limit = "max_distance"  # it alone may be in the way
+        found = re.search(change.format(limit), refusal)
     if found is None:
         assert "no larger one serves any" in refusal
         right, up = np.moveaxis(np.sign(positions - positions[:, np.newaxis]), -1, 0)
@@ -583,6 +587,17 @@ def _refusal(positions: NDArray[np.float64], **arguments: Any) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def test_a_refusal_does_not_look_at_everything() -> None:
+    """How many centres the cure is sought for falls as the scan grows."""
+    line = np.stack([np.arange(100_000.0), np.zeros(100_000)], axis=1)
+    refusal = _refusal(line, rule="quadrant", max_distance=3.0, n_groups=50)
+    assert refusal is not None
+    assert "no larger one serves any of the first 50:" in refusal
+    refusal = _refusal(line, rule="quadrant", max_distance=3.0)
+    assert refusal is not None
+    assert "no larger one serves any of the first 100:" in refusal
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -61,6 +61,16 @@ def test_every_key_has_its_place(tmp_path: Path) -> None:
     assert (len(scan), scan.N) == (n, N)
 
 
+def test_a_scan_is_printed_on_one_line(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    shown = "probe (2, 4, 4), object (9, 11))"
+    assert repr(pf.read_scan(path)) == f"Scan(6 positions, N=4, float32, {shown}"
+    lazy = pf.read_scan(path, load=False)
+    assert repr(lazy) == f"Scan(6 positions, N=4, float32 in a file, {shown}"
+    alone = _written(tmp_path, probeGuess=None, objectGuess=None)
+    assert repr(pf.read_scan(alone)) == "Scan(6 positions, N=4, float32)"
+
+
 def test_only_positions_and_patterns_are_needed(tmp_path: Path) -> None:
     path = _written(tmp_path, probeGuess=None, objectGuess=None, scan_index=None)
     scan = pf.read_scan(path)

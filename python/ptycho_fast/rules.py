@@ -456,9 +456,9 @@ class _Near(NamedTuple):
     distance2: NDArray[np.float64]
 
 
-def _looks(positions: NDArray[np.float64]) -> int:
+def _looks(positions: NDArray[np.float64], centers: NDArray[np.int32]) -> int:
     """Of how many centres all neighbours are looked at."""
-    return max(1, min(1000, 10**7 // len(positions)))
+    return min(len(centers), 1000, max(1, 10**7 // len(positions)))
 
 
 def _neighbors(
@@ -468,7 +468,7 @@ def _neighbors(
     limits: tuple[float, float] | None,
 ) -> Iterator[_Near]:
     """All neighbours of the first centres: on the way to a refusal seconds do not matter."""
-    for center in centers[: _looks(positions)].tolist():
+    for center in centers[: _looks(positions, centers)].tolist():
         apart = positions - positions[center]
         d2 = apart[:, 0] * apart[:, 0] + apart[:, 1] * apart[:, 1]
         fits = np.arange(len(positions)) != center
@@ -502,10 +502,10 @@ def _refuse_quadrants(
                 f"{_spacing(positions):.4g}. Raise max_distance to {_up(max(reach)[0])}, which "
                 f"serves centre {near.center}."
             )
+    looks = _looks(positions, centers)
     return (
-        f"{text}, and no larger one serves any of the first {_looks(positions)}: they have no "
-        "neighbour in each quadrant at all. Use rule='nearest' or other centres, or leave "
-        "min_distance out."
+        f"{text}, and no larger one serves any of the first {looks}: they have no neighbour in "
+        "each quadrant at all. Use rule='nearest' or other centres, or leave min_distance out."
     )
 
 
