@@ -33,7 +33,7 @@ labels = (centers % 3).astype(np.int32)
 grid, tree = _core.ScanIndex(spread, "auto", 1), _core.ScanIndex(crowded, "auto", 1)
 labelled = _core.LabelledIndex(spread, labels, "auto", 1)
 listed = grid.neighbors(centers, 7, 1)
-words = np.arange(624, dtype=np.uint32)
+twister = np.arange(624, dtype=np.uint32)
 stack = np.ones((4, N, N), np.float32)
 mask = rng.random((N, N)) < 0.5
 four = np.array([[0, 1, 2, 3]], np.int32)
@@ -41,6 +41,9 @@ out = np.empty((1, N, N, 4), np.float32)
 many = np.tile(np.ones((1, 4, 4), np.float32), (n, 1, 1))
 groups = np.arange(n, dtype=np.int32).reshape(-1, 1)
 small, smaller = np.empty((n, 4, 4, 1), np.float32), np.empty((n, 4, 4, 1), np.float32)
+# What is copied is given as words of its size.
+large, words = (stack.view("u4"), "f4"), (many.view("u4"), "f4")
+copied, copies = out.view("u4"), small.view("u4")
 image = np.ones((600, 600), np.complex64)
 places = np.ascontiguousarray(spread[:, :, np.newaxis])
 patches = np.empty((n, 4, 4, 1), np.complex64)
@@ -69,7 +72,7 @@ calls = {
     "nearest": lambda: grid.draw_nearest(centers, *nearest),
     "nearest, tree": lambda: tree.draw_nearest(centers, *nearest),
     "large groups": lambda: grid.draw_nearest(centers[:20], n, n, True, key, threads),
-    "legacy": lambda: grid.draw_legacy(None, n - 1, 7, 4, words, 0, threads),
+    "legacy": lambda: grid.draw_legacy(None, n - 1, 7, 4, twister, 0, threads),
     "few": lambda: _core.draw_few(spread, centers[::250].copy(), *nearest),
     "few, crowded": lambda: _core.draw_few(crowded, centers[::250].copy(), *nearest),
     "listed": lambda: _core.draw_listed(listed, centers, *nearest),
@@ -87,10 +90,10 @@ calls = {
     "list": lambda: _core.list_pool(request(labelled, names=labels)),
     "sample": lambda: _core.sample_pool(1_000_000, 700_000, key, threads),
     "check": lambda: _core.check_positions(spread),
-    "gather": lambda: _core.gather_patterns(stack, four, out, None, mask, threads),
-    "gather many": lambda: _core.gather_patterns(many, groups, small, None, None, threads),
-    "gather twice": lambda: _core.gather_twice(many, groups, small, smaller, 2.0, threads),
-    "energies": lambda: _core.pattern_energies(many, None, None, threads),
+    "gather": lambda: _core.gather_patterns(*large, four, copied, None, mask, threads),
+    "gather many": lambda: _core.gather_patterns(*words, groups, copies, None, None, threads),
+    "gather twice": lambda: _core.gather_twice(*words, groups, copies, smaller, 2.0, threads),
+    "energies": lambda: _core.pattern_energies(*words, None, None, threads),
     "patches": lambda: _core.extract_patches(image, places, patches, threads),
     "wide patches": lambda: _core.extract_patches(image, wide, wide_patches, threads),
     "add": lambda: _core.add_patches(patches, places, image, threads),

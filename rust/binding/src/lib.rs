@@ -679,7 +679,7 @@ fn gather_patterns<'py>(
     num_threads: Option<usize>,
 ) -> PyResult<()> {
     fn scaled<K: Kind>(gathering: &Gathering<'_, '_>, stack: &Bound<'_, PyAny>) -> PyResult<()> {
-        // CONTRACT 6: the scale times the value as float32.
+        // The scale times the value as float32, in this order.
         gathering.fill(stack, |scale, word: K::Word| scale * K::single(word))
     }
     let is_scaled = scales.is_some();
