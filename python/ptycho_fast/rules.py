@@ -458,7 +458,7 @@ class _Near(NamedTuple):
 
 def _looks(positions: NDArray[np.float64], centers: NDArray[np.int32]) -> int:
     """Of how many centres all neighbours are looked at."""
-    return min(len(centers), 1000, max(1, 10**7 // len(positions)))
+    return min(len(centers), 1000, max(1, 2 * 10**6 // len(positions)))
 
 
 def _neighbors(
@@ -467,7 +467,7 @@ def _neighbors(
     labels: NDArray[np.int32] | None,
     limits: tuple[float, float] | None,
 ) -> Iterator[_Near]:
-    """All neighbours of the first centres: on the way to a refusal seconds do not matter."""
+    """All neighbours of the first centres: on the way to a refusal a second does not matter."""
     for center in centers[: _looks(positions, centers)].tolist():
         apart = positions - positions[center]
         d2 = apart[:, 0] * apart[:, 0] + apart[:, 1] * apart[:, 1]
@@ -512,7 +512,8 @@ def _refuse_quadrants(
 def _widest_overlap(rule: Rule, positions: NDArray[np.float64], near: _Near) -> str:
     """Return a min_overlap that is met by all pairs around a centre."""
     N = float(rule.N or 0)
-    around = positions[[near.center, *near.neighbors[: rule.n_neighbors]]]
+    most = min(rule.n_neighbors, 1000)  # all pairs of them
+    around = positions[[near.center, *near.neighbors[:most]]]
     sides = np.maximum(0.0, N - np.abs(around[:, np.newaxis] - around))
     return _rounded(float(sides.prod(axis=-1).min() / (N * N)), math.floor, lambda _: True)
 
