@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptycho_fast as pf
+from ptycho_fast.patterns import pattern_energies
 from ptycho_fast.ptychopinn import RawData
 from ptycho_fast.subsampling import count_groups, draw_subsample
 
@@ -211,13 +212,14 @@ def test_patches_by_group_can_not_be_thinned() -> None:
 def test_a_scan_is_thinned_with_all_that_belongs_to_it(tmp_path: Path, load: bool) -> None:
     rng = np.random.default_rng(3)
     Y = rng.normal(size=(100, 8, 8)) + 0j
+    patterns = rng.uniform(1, 2, (100, 8, 8)).astype(np.float32)
     whole = pf.Scan(
         raster(10),
-        rng.uniform(1, 2, (100, 8, 8)).astype(np.float32),
+        patterns,
         positions_start=raster(10) + 1,
         probe=np.ones((8, 8), complex),
         scan_index=np.arange(100),
-        energies=rng.uniform(1, 2, 100),
+        energies=pattern_energies(patterns),
         metadata={"Y": Y, "beamline": "2-ID"},
     )
     pf.write_scan(whole, tmp_path / "scan.npz")
