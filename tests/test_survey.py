@@ -6,7 +6,6 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -15,6 +14,8 @@ from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.cli import main
 from ptycho_fast.io import convert
 from ptycho_fast.io.masks import good_pixels, names_a_mask
+
+h5py = pytest.importorskip("h5py")
 
 if TYPE_CHECKING:
     from pathlib import Path
