@@ -203,7 +203,7 @@ class PtychoModel:
     >>> history = model.train(scan, max_epochs=1)
     >>> made = model.infer(scan)
     >>> made.object.shape, made.origin
-    ((32, 32), (-1, -1))
+    ((31, 31), (0, 0))
     """
 
     def __init__(
