@@ -349,6 +349,7 @@ def test_pattern_correlations_are_of_measured_pixels(small: Any) -> None:
 
 def test_exposures_are_compared_over_the_pixels_that_both_have(small: Any, tmp_path: Any) -> None:
     """A mask over the brightest pixels in imaging alone takes light away, not exposure."""
+    pytest.importorskip("torch")
     from ptycho_fast.models import PtychoModel  # noqa: PLC0415
 
     model = make_model()
