@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +17,12 @@ import pytest
 
 import ptycho_fast as pf
 import reference
+from places import ROOT
 from ptycho_fast.frames import FileFrames, Frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -454,7 +455,7 @@ def test_model_fit_sees_every_group_of_every_epoch(data: pf.GroupedDataset) -> N
 
 
 def test_the_example_learns(capsys: pytest.CaptureFixture[str]) -> None:
-    path = Path(__file__).parents[1] / "examples" / "train_keras.py"
+    path = ROOT / "examples" / "train_keras.py"
     if not path.exists():
         pytest.skip("the examples are not here")
     spec = importlib.util.spec_from_file_location("train_keras", path)

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 import ptycho_fast as pf
+from places import ROOT
 
 EXTRAS = ("h5py", "lightning", "matplotlib", "skimage", "tensorflow", "torch")
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(pf.__path__, "ptycho_fast.")

@@ -7,7 +7,6 @@ import multiprocessing
 import pickle
 import threading
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +16,14 @@ from hypothesis import strategies as st
 
 import ptycho_fast as pf
 import reference
+from places import SHARED
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 SHAPES = sorted(reference.scan_shapes(8, 0))
-SHARED = Path(__file__).parents[2] / "shared"
 GOLDENS = sorted((SHARED / "goldens").glob("*.npz"))
 needs_goldens = pytest.mark.skipif(not GOLDENS, reason="../shared/goldens is not here")
 

@@ -25,6 +25,7 @@ from hypothesis import given, settings
 
 import ptycho_fast as pf
 import reference
+from places import ROOT
 from ptycho_fast.frames import FileFrames
 
 if TYPE_CHECKING:
@@ -705,7 +706,7 @@ def test_lightning_takes_the_epochs_of_its_trainer(tmp_path: Path) -> None:
 
 def test_the_example_trains() -> None:
     pytest.importorskip("lightning")
-    script = Path(__file__).parents[1] / "examples" / "train_lightning.py"
+    script = ROOT / "examples" / "train_lightning.py"
     command = [sys.executable, str(script), "--epochs", "2", "--groups", "1000"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,12 @@ from hypothesis import strategies as st
 
 import ptycho_fast as pf
 import reference
+from places import SHARED
 from ptycho_fast.patches.cpu import add_patches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SHARED = Path(__file__).parents[2] / "shared"
 GOLD_BALLS = "goldballs_als_simdiff_n104.npz"
 needs_gold_balls = pytest.mark.skipif(
     not (SHARED / "goldens" / GOLD_BALLS).exists(), reason="../shared is not here"

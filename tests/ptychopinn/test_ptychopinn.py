@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import ptycho_fast as pf
 import reference
+from places import SHARED
 from ptycho_fast import ptychopinn
 from ptycho_fast.ptychopinn import (
     RawData,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SHARED = Path(__file__).parents[2] / "shared"
 GOLDENS = ("goldballs_als_simdiff_n104", "run1084_xpp_simdiff_n64", "siemens_star_aps_n128")
 STACK_DTYPES = (np.float32, np.float64, np.uint16)
 PLANNED = np.array([0.25, -0.5])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from places import ROOT
 from ptycho_fast.cli import main
 
-DOCS = Path(__file__).parents[1] / "docs"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 
 

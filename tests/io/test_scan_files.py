@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptycho_fast as pf
+from places import SHARED
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-SHARED = Path(__file__).parents[2] / "shared"
 MEASURED = [path for path in sorted((SHARED / "data").glob("*_n*.npz")) if "epie" not in path.name]
 n, N = 6, 4
 

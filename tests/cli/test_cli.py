@@ -7,16 +7,19 @@ import importlib.util
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import ptycho_fast as pf
+from places import SHARED
 from ptycho_fast.cli import main
 
-STAR = Path(__file__).parents[2] / "shared" / "data" / "siemens_star_aps_n128.npz"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STAR = SHARED / "data" / "siemens_star_aps_n128.npz"
 ERROR = "ptycho-fast: error: "
 
 needs_matplotlib = pytest.mark.skipif(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,13 @@ from hypothesis import strategies as st
 import ptycho_fast as pf
 import reference
 import reference_coverage
+from places import SHARED
 from ptycho_fast.quality import illumination
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED / "data"
 SCANS = sorted(path.name for path in DATA.glob("*_n*.npz"))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptycho_fast as pf
+from places import SHARED
 from ptycho_fast.metrics import (
     Scores,
     align,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.complex128]
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED / "data"
 RUN1084 = DATA / "run1084_xpp_simdiff_n64.npz"
 
 SHAPE = (112, 124)

@@ -9,21 +9,22 @@ import pickle
 import shutil
 import sys
 import types
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import reference
+from places import SHARED
 from ptycho_fast import ptychopinn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-INTERFACE = Path(__file__).parents[2] / "shared" / "ptychopinn_interface"
+INTERFACE = SHARED / "ptychopinn_interface"
 MODULES = ("ptycho.raw_data", "ptycho.loader", "ptycho.workflows.components")
 METHODS = (
     "from_coords_without_pc", "from_file", "from_files", "to_file", "generate_grouped_data",
