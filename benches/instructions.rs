@@ -8,8 +8,8 @@ use std::hint::black_box;
 
 use num_complex::Complex32;
 use ptycho_fast_core::gather::{Stack, gather};
-use ptycho_fast_core::groups::{centers, nearest, order};
-use ptycho_fast_core::index::{Engine, Few, Index};
+use ptycho_fast_core::groups::{Draw, Known, Rule, centers, order};
+use ptycho_fast_core::index::{Engine, Index};
 use ptycho_fast_core::patches::{Object, extract};
 use ptycho_fast_core::philox::{Key, philox4x64};
 
@@ -58,23 +58,41 @@ fn run(kernel: &str, times: usize) {
     let chosen = centers(n, n, KEY, 1).unwrap();
     let some = &chosen[..n / 100];
     let repeat = |job: &dyn Fn()| (0..times).for_each(|_| job());
-    let draw = |engine| {
+    let draw = |known: Known<'_>, centers: &[i32]| {
+        let rule = Rule::Nearest {
+            include_center: false,
+            rounds: 1,
+        };
+        let draw = Draw {
+            index: &known,
+            positions: &positions,
+            centers,
+            k: 7,
+            c: 4,
+            limits: None,
+            key: KEY,
+            threads: 1,
+        };
+        repeat(&|| drop(black_box(rule.draw(&draw).unwrap())));
+    };
+    let draw_from = |engine| {
         let index = Index::build(&positions, engine, 1).unwrap();
-        repeat(&|| {
-            black_box(nearest::draw(&index, &chosen, 7, 4, false, KEY, 1)).unwrap();
-        });
+        draw(Known::Index(&index), &chosen);
     };
     match kernel {
         "centers" => repeat(&|| drop(black_box(centers(n, n, KEY, 1)))),
         "order" => repeat(&|| drop(black_box(order(n, KEY, 1)))),
         "build-grid" => repeat(&|| drop(black_box(Index::build(&positions, Engine::Grid, 1)))),
         "build-tree" => repeat(&|| drop(black_box(Index::build(&positions, Engine::KdTree, 1)))),
-        "draw-grid" => draw(Engine::Grid),
-        "draw-tree" => draw(Engine::KdTree),
-        "draw-few" => repeat(&|| {
-            let few = Few::new(&positions, some.len(), 1).unwrap().unwrap();
-            drop(black_box(nearest::draw(&few, some, 7, 4, false, KEY, 1)));
-        }),
+        "draw-grid" => draw_from(Engine::Grid),
+        "draw-tree" => draw_from(Engine::KdTree),
+        "draw-few" => {
+            let nothing = Known::Nothing {
+                engine: Engine::Auto,
+                labels: None,
+            };
+            draw(nothing, some);
+        }
         "patches" => {
             let pixels = vec![Complex32::ONE; 1024 * 1024];
             let object = Object::new(&pixels, 1024, 1024).unwrap();

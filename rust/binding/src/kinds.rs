@@ -7,6 +7,8 @@
 )]
 
 use numpy::Element;
+use pyo3::PyErr;
+use pyo3::exceptions::PyValueError;
 
 /// How words are read as numbers.
 pub trait Kind {
@@ -68,23 +70,28 @@ fn half(word: u16) -> f32 {
     f32::from_bits(sign | bits)
 }
 
+/// Refuses what no detector gives.
+pub fn unknown_kind(kind: &str) -> PyErr {
+    PyValueError::new_err(format!("diffraction can't be of {kind}."))
+}
+
 /// Calls a function for the kind that `NumPy` calls by such a name.
 macro_rules! of_kind {
     ($kind:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $kind {
-            "b1" => $function::<kinds::Bool>($($argument),*),
-            "u1" => $function::<kinds::U8>($($argument),*),
-            "u2" => $function::<kinds::U16>($($argument),*),
-            "u4" => $function::<kinds::U32>($($argument),*),
-            "u8" => $function::<kinds::U64>($($argument),*),
-            "i1" => $function::<kinds::I8>($($argument),*),
-            "i2" => $function::<kinds::I16>($($argument),*),
-            "i4" => $function::<kinds::I32>($($argument),*),
-            "i8" => $function::<kinds::I64>($($argument),*),
-            "f2" => $function::<kinds::F16>($($argument),*),
-            "f4" => $function::<kinds::F32>($($argument),*),
-            "f8" => $function::<kinds::F64>($($argument),*),
-            _ => Err(unknown_kind($kind)),
+            "b1" => $function::<$crate::kinds::Bool>($($argument),*),
+            "u1" => $function::<$crate::kinds::U8>($($argument),*),
+            "u2" => $function::<$crate::kinds::U16>($($argument),*),
+            "u4" => $function::<$crate::kinds::U32>($($argument),*),
+            "u8" => $function::<$crate::kinds::U64>($($argument),*),
+            "i1" => $function::<$crate::kinds::I8>($($argument),*),
+            "i2" => $function::<$crate::kinds::I16>($($argument),*),
+            "i4" => $function::<$crate::kinds::I32>($($argument),*),
+            "i8" => $function::<$crate::kinds::I64>($($argument),*),
+            "f2" => $function::<$crate::kinds::F16>($($argument),*),
+            "f4" => $function::<$crate::kinds::F32>($($argument),*),
+            "f8" => $function::<$crate::kinds::F64>($($argument),*),
+            _ => Err($crate::kinds::unknown_kind($kind)),
         }
     };
 }

@@ -6,6 +6,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
 /// What memory is for.
@@ -168,83 +169,6 @@ impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for Group<'_, T, U, F> 
             out.copy_from_slice(stage);
         }
         Ok(())
-    }
-}
-
-/// Whether `out` is made piece by piece, in the nearest cache, and copied out.
-///
-/// Where it does not fit the caches, a copy of whole cache lines, unlike
-/// stores, need not read what it overwrites: a third of all traffic. Stores of
-/// four channels are as wide as a cache line, and `out` may begin anywhere.
-pub(crate) fn is_staged<T>(out: &[T], channels: usize) -> bool {
-    /// What caches hold, about.
-    const CACHES: usize = 1 << 25;
-    channels == 4 || size_of_val(out) > CACHES
-}
-
-/// Bytes of such a piece.
-pub(crate) const STAGE: usize = 1 << 14;
-
-/// More elements than begin in one cache line.
-pub(crate) const LINE: usize = 64;
-
-/// What lies beyond the first boundary of a cache line: a wide store across
-/// one costs two.
-pub(crate) fn aligned<T>(values: &mut [T]) -> &mut [T] {
-    let skipped = values.as_ptr().align_offset(LINE).min(LINE);
-    &mut values[skipped..]
-}
-
-/// Writes channel c from `channel(c)`: as many pixels as `out` (P, C) has.
-#[inline(always)]
-pub(crate) fn interleave<'a, T: Copy + 'a, U: Copy + Default>(
-    channels: usize,
-    channel: impl Fn(usize) -> &'a [T],
-    out: &mut [U],
-    convert: impl Fn(T) -> U,
-) {
-    /// So few pixels that their cache lines are written while they are near.
-    const BLOCK: usize = 64;
-    match channels {
-        1 => {
-            for (value, &a) in out.iter_mut().zip(channel(0)) {
-                *value = convert(a);
-            }
-        }
-        4 => {
-            let (pixels, _) = out.as_chunks_mut();
-            interleave_four([0, 1, 2, 3].map(channel), pixels, convert);
-        }
-        _ => {
-            let mut fours = [[U::default(); 4]; BLOCK];
-            let whole = channels - channels % 4;
-            for (i, out) in out.chunks_mut(BLOCK * channels).enumerate() {
-                let channel = |c: usize| &channel(c)[i * BLOCK..];
-                for c in (0..whole).step_by(4) {
-                    let four = [c, c + 1, c + 2, c + 3].map(channel);
-                    interleave_four(four, &mut fours[..out.len() / channels], &convert);
-                    for (pixel, four) in out.chunks_exact_mut(channels).zip(&fours) {
-                        pixel[c..c + 4].copy_from_slice(four);
-                    }
-                }
-                for c in whole..channels {
-                    for (pixel, &value) in out.chunks_exact_mut(channels).zip(channel(c)) {
-                        pixel[c] = convert(value);
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn interleave_four<T: Copy, U>(
-    [a, b, c, d]: [&[T]; 4],
-    out: &mut [[U; 4]],
-    convert: impl Fn(T) -> U,
-) {
-    for ((((pixel, &a), &b), &c), &d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        *pixel = [convert(a), convert(b), convert(c), convert(d)];
     }
 }
 

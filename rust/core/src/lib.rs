@@ -16,27 +16,39 @@
 //! instruction set ([`simd`]) changes a bit of a result.
 //!
 //! ```
-//! use ptycho_fast_core::{groups, index::KdTree, philox::Key};
+//! use ptycho_fast_core::groups::{self, Draw, Known, Rule};
+//! use ptycho_fast_core::{index::Engine, philox::Key};
 //!
 //! // A raster of 6 x 6 positions, x then y.
 //! let positions: Vec<f64> = (0..36).flat_map(|i| [f64::from(i % 6), f64::from(i / 6)]).collect();
-//! let index = KdTree::build(&positions, 1)?;
 //! let key = Key([1, 2]);
 //! let centers = groups::centers(36, 10, key, 1)?;
-//! let groups = groups::nearest::draw(&index, &centers, 7, 4, false, key, 1)?;
-//! assert_eq!(groups.len(), 10 * 4);
+//! let rule = Rule::Nearest { include_center: false, rounds: 1 };
+//! let (drawn, _) = rule.draw(&Draw {
+//!     index: &Known::Nothing { engine: Engine::Auto, labels: None },
+//!     positions: &positions,
+//!     centers: &centers,
+//!     k: 7,
+//!     c: 4,
+//!     limits: None,
+//!     key,
+//!     threads: 1,
+//! })?;
+//! assert_eq!(drawn.groups.len(), 10 * 4);
 //! # Ok::<(), ptycho_fast_core::Error>(())
 //! ```
 
 // See clippy.toml: what tests take is little.
 #![cfg_attr(test, allow(clippy::disallowed_macros, clippy::disallowed_methods))]
 
+pub mod bounds;
 pub mod check;
 pub mod energy;
 mod error;
 pub mod gather;
 pub mod groups;
 pub mod index;
+mod interleave;
 mod memory;
 pub mod parallel;
 pub mod patches;

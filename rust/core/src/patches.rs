@@ -16,7 +16,7 @@ use num_complex::Complex32;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use pulp::{Simd, WithSimd};
 
-use crate::gather::{LINE, STAGE, aligned, interleave, is_staged};
+use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
 /// An object, `(height, width)`, row by row.

@@ -1,20 +1,22 @@
 //! Groups: a centre and the overlapping positions that go with it. One file a
 //! rule.
 
-mod labels;
+mod draw;
+pub mod legacy;
 pub mod legacy_rng;
-pub mod nearest;
-pub mod overlap;
-pub mod oversample;
-pub mod pool;
-pub mod quadrant;
+mod natural;
+mod nearest;
+mod overlap;
+mod oversample;
+mod pool;
+mod quadrant;
 mod rule;
 mod slots;
 mod smallest;
 
-pub use labels::Labelled;
+pub use draw::{Draw, Drawn, Limits};
+pub use pool::sample as sample_pool;
 pub use rule::{Known, Rule};
-pub use slots::{Draw, Drawn, Limits};
 
 use crate::philox::{Key, Stage};
 use crate::{Result, check};

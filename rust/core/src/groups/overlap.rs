@@ -7,8 +7,8 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::draw::{Draw, Drawn, NO_GROUP, TOO_FEW};
 use super::nearest;
-use super::slots::{Draw, Drawn, NO_GROUP, TOO_FEW};
 use crate::index::NeighborIndex;
 use crate::philox::{Key, Stage};
 use crate::{Result, check, memory, parallel, simd};
@@ -125,14 +125,14 @@ impl WithSimd for Chunk<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Result<()> {
         let growth = self.growth;
-        let mut batch = Batch::new(growth.width)?;
-        let batches = self.groups.chunks_mut(LANES * growth.c);
-        for (first, groups) in (self.first..).step_by(LANES).zip(batches) {
-            batch.start(growth, first, groups);
+        let mut growing = Growing::new(growth.width)?;
+        let lanes = self.groups.chunks_mut(LANES * growth.c);
+        for (first, groups) in (self.first..).step_by(LANES).zip(lanes) {
+            growing.start(growth, first, groups);
             for pick in 1..growth.c {
-                batch.grow(growth, pick, groups);
+                growing.grow(growth, pick, groups);
             }
-            for (group, &failed) in groups.chunks_exact_mut(growth.c).zip(&batch.failed) {
+            for (group, &failed) in groups.chunks_exact_mut(growth.c).zip(&growing.failed) {
                 if failed && group[0] >= 0 {
                     group.fill(NO_GROUP);
                 }
@@ -144,7 +144,7 @@ impl WithSimd for Chunk<'_> {
 
 /// Groups that grow side by side: one a lane, because what a group needs comes
 /// one after another (each sum in the order of its slots).
-struct Batch {
+struct Growing {
     candidates: Vec<Candidate>,
     /// The position that came last.
     newest: [Lanes; 2],
@@ -169,7 +169,7 @@ struct Candidate {
     running: Lanes,
 }
 
-impl Batch {
+impl Growing {
     fn new(width: usize) -> Result<Self> {
         let none = Candidate {
             x: [0.0; LANES],

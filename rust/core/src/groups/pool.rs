@@ -1,7 +1,7 @@
 //! Group, then sample: the pool of all groups there are, and a sample of it.
 
+use super::draw::{Draw, Drawn, TOO_FEW};
 use super::nearest::choose;
-use super::slots::{Draw, Drawn, TOO_FEW};
 use super::smallest::smallest;
 use crate::index::NeighborIndex;
 use crate::philox::{Key, Stage};
@@ -16,16 +16,16 @@ const SETS_A_CENTER: usize = 50;
 /// Draws `count` groups, or all there are, of the pool around the centres,
 /// which rise. Each group is sorted; its centre is the first that has it.
 pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Drawn> {
-    let listed = Listed::of(draw)?;
-    let rows = sample(listed.kept.len(), count, draw.key, draw.threads)?;
-    listed.take(draw, rows.iter().map(|&row| row as usize))
+    let pool = Pool::of(draw)?;
+    let rows = sample(pool.kept.len(), count, draw.key, draw.threads)?;
+    pool.take(draw, rows.iter().map(|&row| row as usize))
 }
 
 /// The whole pool around the centres, which rise: each group once, in
 /// lexicographic order.
 pub fn list<I: NeighborIndex>(draw: &Draw<'_, I>) -> Result<Drawn> {
-    let listed = Listed::of(draw)?;
-    listed.take(draw, 0..listed.kept.len())
+    let pool = Pool::of(draw)?;
+    pool.take(draw, 0..pool.kept.len())
 }
 
 /// The rows of a pool of `pool` groups that make a sample of `count`, or of all
@@ -39,7 +39,7 @@ pub fn sample(pool: usize, count: usize, key: Key, threads: usize) -> Result<Vec
 }
 
 /// The sets of all centres, and which of them form the pool.
-struct Listed {
+struct Pool {
     rows: Vec<i32>,
     /// Sets a centre has room for.
     room: usize,
@@ -48,7 +48,7 @@ struct Listed {
     too_few: Vec<i32>,
 }
 
-impl Listed {
+impl Pool {
     /// A centre brings all sets of C of its slots where these are at most 50,
     /// else 50 draws.
     fn of<I: NeighborIndex>(draw: &Draw<'_, I>) -> Result<Self> {
@@ -204,7 +204,7 @@ fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::groups::Limits;
+    use crate::groups::draw::Limits;
     use crate::index::{Engine, Index};
 
     #[test]

@@ -1,6 +1,6 @@
 //! The rule `quadrant`: one position from each quadrant around the centre.
 
-use super::slots::{Draw, Drawn, NO_GROUP};
+use super::draw::{Draw, Drawn, NO_GROUP};
 use crate::index::NeighborIndex;
 use crate::philox::{Stage, below};
 use crate::{Result, check, memory};

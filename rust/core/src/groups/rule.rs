@@ -1,8 +1,8 @@
 //! The rules by name, and the one function that draws by any of them.
 
-use super::slots::{Draw, Drawn};
-use super::{Labelled, nearest, overlap, oversample, pool, quadrant};
-use crate::index::{Engine, Few, Index, Listed, NeighborIndex};
+use super::draw::{Draw, Drawn};
+use super::{nearest, overlap, oversample, pool, quadrant};
+use crate::index::{Engine, Few, Index, Labelled, Listed, NeighborIndex};
 use crate::{Result, check, memory};
 
 /// How groups are chosen around their centres.
@@ -54,8 +54,6 @@ pub enum Known<'a> {
     },
     /// An index of the whole scan.
     Index(&'a Index),
-    /// An index for each label.
-    Labelled(&'a Labelled<Index>),
     /// The neighbours themselves.
     Lists(Listed<'a>),
 }
@@ -72,7 +70,6 @@ impl Rule {
         match *draw.index {
             Known::Nothing { engine, labels } => self.draw_unindexed(draw, engine, labels),
             Known::Index(index) => Ok((self.draw_whole(&draw.on(index))?, Some(index.engine()))),
-            Known::Labelled(index) => Ok((self.draw_on(&draw.on(index))?, Some(engine_of(index)))),
             Known::Lists(ref lists) => {
                 lists.check_width(draw.k)?;
                 Ok((self.draw_whole(&draw.on(lists))?, None))
@@ -102,13 +99,13 @@ impl Rule {
         if let Some(labels) = labels {
             let build = |own: &[f64]| Index::build(own, engine, threads);
             let index = Labelled::build(positions, labels, build)?;
-            return Ok((self.draw_on(&draw.on(&index))?, Some(engine_of(&index))));
+            return Ok((self.draw_on(&draw.on(&index))?, Some(index.engine())));
         }
         if let Some(include_center) = self.plain(draw)
             && engine != Engine::KdTree
             && let Some(few) = Few::new(positions, draw.centers.len(), threads)?
         {
-            let drawn = nearest::draw_plain(&draw.on(&few), include_center)?;
+            let drawn = nearest::draw(&draw.on(&few), include_center)?;
             return Ok((drawn, Some(Engine::Grid)));
         }
         let index = Index::build(positions, engine, threads)?;
@@ -118,7 +115,7 @@ impl Rule {
     /// Draws where every position has its K neighbours, if the scan is that long.
     fn draw_whole<I: NeighborIndex>(self, draw: &Draw<'_, I>) -> Result<Drawn> {
         match self.plain(draw) {
-            Some(include_center) => nearest::draw_plain(draw, include_center),
+            Some(include_center) => nearest::draw(draw, include_center),
             None => self.draw_on(draw),
         }
     }
@@ -153,13 +150,6 @@ impl Rule {
             Self::Pool { count: None } => pool::list(draw),
         }
     }
-}
-
-/// A tree, if that of any label is.
-fn engine_of(index: &Labelled<Index>) -> Engine {
-    let mut engines = index.indexes().map(Index::engine);
-    let tree = engines.find(|&engine| engine == Engine::KdTree);
-    tree.unwrap_or(Engine::Grid)
 }
 
 /// Groups of one position: nothing is searched.

@@ -12,7 +12,7 @@
 
 use std::collections::BinaryHeap;
 
-use super::{NeighborIndex, Neighbors, Wanted, looked, one_by_one};
+use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted, looked, one_by_one};
 use crate::{Result, memory, parallel};
 
 /// Positions of a leaf, at most.
@@ -108,7 +108,7 @@ impl BoxTree {
         nearest.clear();
         memory::make_room("The neighbors of a position", nearest, k)?;
         let place = self.place_of_point[center] as usize;
-        let mut query = Query {
+        let mut search = Search {
             tree: self,
             place,
             x: self.xs[place],
@@ -120,11 +120,11 @@ impl BoxTree {
         };
         let whole = (0, self.xs.len());
         if wanted.is_all() {
-            query.visit::<false>(0, self.leaves, whole);
-        } else if !query.is_vain(&self.nodes[0]) {
-            query.visit::<true>(0, self.leaves, whole);
+            search.visit::<false>(0, self.leaves, whole);
+        } else if !search.is_vain(&self.nodes[0]) {
+            search.visit::<true>(0, self.leaves, whole);
         }
-        *nearest = query.nearest.into_sorted_vec();
+        *nearest = search.nearest.into_sorted_vec();
         Ok(())
     }
 }
@@ -138,7 +138,7 @@ fn key(d2: f64, point: i32) -> u128 {
 /// Moves the smaller half of the positions along the longer side of their box
 /// to the front.
 fn halve(entries: &mut [Entry]) -> Node {
-    let node = bounds(entries);
+    let node = box_of(entries);
     let [width, height] = [0, 1].map(|axis| node.high[axis] - node.low[axis]);
     let middle = entries.len() / 2;
     // Equal along one side: then along the other, then by index, and the halves
@@ -165,7 +165,7 @@ fn halve_all(nodes: &mut [Node], entries: &mut [Entry]) {
         return;
     };
     if below.is_empty() {
-        *node = bounds(entries);
+        *node = box_of(entries);
         return;
     }
     *node = halve(entries);
@@ -175,7 +175,8 @@ fn halve_all(nodes: &mut [Node], entries: &mut [Entry]) {
     halve_all(second, larger);
 }
 
-fn bounds(entries: &[Entry]) -> Node {
+/// The box that positions fill.
+fn box_of(entries: &[Entry]) -> Node {
     let mut node = Node {
         low: [f64::INFINITY; 2],
         high: [f64::NEG_INFINITY; 2],
@@ -194,7 +195,7 @@ fn bounds(entries: &[Entry]) -> Node {
 pub struct Scratch(Vec<u128>);
 
 /// A search for the nearest of one position.
-struct Query<'a> {
+struct Search<'a> {
     tree: &'a BoxTree,
     place: usize,
     x: f64,
@@ -206,7 +207,7 @@ struct Query<'a> {
     worst: u128,
 }
 
-impl Query<'_> {
+impl Search<'_> {
     /// No key of a node's positions is smaller.
     #[inline(always)]
     fn bound(&self, node: &Node) -> u128 {
@@ -282,15 +283,12 @@ impl Neighbors for BoxTree {
 
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         let place = |center: i32| self.place_of_point[center as usize];
-        one_by_one(self, place, centers, k, width, threads, scratch, work)
+        one_by_one(self, place, query, scratch, work)
     }
 }
 

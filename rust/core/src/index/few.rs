@@ -3,11 +3,13 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
-use super::grid::{Axis, Grid, OCCUPANCY, axes, in_cells, margin};
-use super::{Engine, Index, Neighbors};
+use super::engine::{Engine, Index};
+use super::grid::Grid;
+use super::grid::cells::{Axis, OCCUPANCY, axes, in_cells, margin};
+use super::neighbors::{Neighbors, Query};
 use crate::memory::{self, Buffer};
 use crate::parallel::Lazy;
-use crate::{Result, check, parallel, shared};
+use crate::{Result, bounds, check, parallel, shared};
 
 /// One centre in so many positions, or fewer, are few.
 const POSITIONS_A_CENTER: usize = 100;
@@ -38,7 +40,7 @@ impl<'a> Few<'a> {
         }
         Ok(Some(Self {
             positions,
-            bounds: check::bounds(positions, threads)?,
+            bounds: bounds::of(positions, threads)?,
             threads,
             whole: Lazy::default(),
         }))
@@ -132,19 +134,22 @@ impl Neighbors for Few<'_> {
 
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         let n = self.positions();
+        let Query {
+            centers,
+            width,
+            threads,
+            ..
+        } = query;
         check::indices("centers", centers, n)?;
-        let k = k.min(n - 1);
+        let k = query.k.min(n - 1);
         let in_whole = |centers: &[i32]| {
             let whole = self.whole()?;
-            whole.batches(centers, k, width, threads, &scratch, &work)
+            whole.batches(Query { centers, ..query }, &scratch, &work)
         };
         // Cells of one position each: within this reach are 3.5 times as many
         // as are needed, and a circle that holds fewer is rare.
@@ -168,10 +173,11 @@ impl Neighbors for Few<'_> {
         })?;
         let far = Mutex::new(Vec::new());
         let mut rows = grid.batches(
-            &own,
-            k,
-            width,
-            threads,
+            Query {
+                centers: &own,
+                k,
+                ..query
+            },
             || (scratch(), Vec::new()),
             |own, (scratch, names), neighbors, out| {
                 for neighbor in &mut *neighbors {

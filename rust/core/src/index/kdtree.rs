@@ -26,9 +26,9 @@ use kiddo::leaf_strategies::FlatVec;
 use kiddo::{Eytzinger, SquaredEuclidean};
 
 use super::boxes::{self, BoxTree, Entry};
-use super::{NeighborIndex, Neighbors, Wanted, looked, one_by_one};
+use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted, looked, one_by_one};
 use crate::parallel::Lazy;
-use crate::{Error, Result, check, memory, parallel};
+use crate::{Error, Result, bounds, memory, parallel};
 
 /// What memory is for.
 const WHAT: &str = "The k-d tree of positions";
@@ -99,12 +99,12 @@ impl Frame {
 impl KdTree {
     /// Builds the index of `positions`, x and y in turn.
     pub fn build(positions: &[f64], threads: usize) -> Result<Self> {
-        let n = check::scan(positions)?;
+        let [low, high] = bounds::of(positions, threads)?;
+        let n = positions.len() / 2;
         let at = |point: usize| {
             // Adding 0 makes -0 and 0 the same place.
             [positions[2 * point] + 0.0, positions[2 * point + 1] + 0.0]
         };
-        let (low, high) = bounds(positions);
         let points = along_curve(n, at, low, high, threads)?;
 
         let mut places: Vec<[f64; 2]> = memory::room(WHAT, n)?;
@@ -209,15 +209,12 @@ impl Neighbors for KdTree {
 
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         let place = |center: i32| self.place_of_point[center as usize];
-        one_by_one(self, place, centers, k, width, threads, scratch, work)
+        one_by_one(self, place, query, scratch, work)
     }
 }
 
@@ -285,19 +282,6 @@ impl NeighborIndex for KdTree {
         self.exact()?
             .nearest_wanted(center, k, wanted, &mut scratch.exact, out)
     }
-}
-
-/// The smallest and largest x and y.
-fn bounds(positions: &[f64]) -> ([f64; 2], [f64; 2]) {
-    let mut low = [f64::INFINITY; 2];
-    let mut high = [f64::NEG_INFINITY; 2];
-    for position in positions.chunks_exact(2) {
-        for axis in 0..2 {
-            low[axis] = low[axis].min(position[axis]);
-            high[axis] = high[axis].max(position[axis]);
-        }
-    }
-    (low, high)
 }
 
 /// The points in Z-order of a grid of 2^16 x 2^16 cells, within a cell by

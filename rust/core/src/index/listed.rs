@@ -1,6 +1,6 @@
 //! Neighbours that were found before.
 
-use super::{NeighborIndex, Neighbors, Wanted, one_by_one};
+use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted, one_by_one};
 use crate::{Result, check};
 
 /// The neighbour lists of all positions, as [`neighbors`](super::neighbors)
@@ -44,16 +44,13 @@ impl Neighbors for Listed<'_> {
 
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         // The rows lie by position.
         let place = |center: i32| center as u32;
-        one_by_one(self, place, centers, k, width, threads, scratch, work)
+        one_by_one(self, place, query, scratch, work)
     }
 }
 

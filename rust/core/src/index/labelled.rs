@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::index::{NeighborIndex, Neighbors, Wanted};
+use super::engine::{Engine, Index};
+use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted};
 use crate::{Result, check, memory};
 
 /// What memory is for.
@@ -68,11 +69,6 @@ impl<I: Neighbors> Labelled<I> {
         })
     }
 
-    /// The index of each label.
-    pub fn indexes(&self) -> impl Iterator<Item = &I> {
-        self.parts.iter().map(|part| &part.index)
-    }
-
     fn part(&self, point: usize) -> (&Part<I>, i32) {
         let (part, own) = self.places[point];
         (&self.parts[part as usize], own)
@@ -84,6 +80,16 @@ impl<I: Neighbors> Labelled<I> {
         for neighbor in neighbors {
             *neighbor = members[*neighbor as usize];
         }
+    }
+}
+
+impl Labelled<Index> {
+    /// The engine of the labels: a tree, if that of any label is.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        let mut engines = self.parts.iter().map(|part| part.index.engine());
+        let tree = engines.find(|&engine| engine == Engine::KdTree);
+        tree.unwrap_or(Engine::Grid)
     }
 }
 
@@ -158,13 +164,11 @@ impl<I: Neighbors> Neighbors for Labelled<I> {
     /// those.
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
+        let Query { centers, width, .. } = query;
         check::indices("centers", centers, self.positions())?;
         let owners = centers.iter().map(|&i| self.places[i as usize].0 as usize);
         let sorted = Sorted::new(self.parts.len(), owners)?;
@@ -177,10 +181,10 @@ impl<I: Neighbors> Neighbors for Labelled<I> {
             let own = rows.iter();
             let own = own.map(|&row| self.places[centers[row as usize] as usize].1);
             let found = part.index.batches(
-                &memory::collect(WHAT, own)?,
-                k,
-                width,
-                threads,
+                Query {
+                    centers: &memory::collect(WHAT, own)?,
+                    ..query
+                },
                 || (scratch(), Vec::new()),
                 |own, (scratch, names), neighbors, out| {
                     self.rename(part, neighbors);
