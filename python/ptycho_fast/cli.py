@@ -24,7 +24,7 @@ from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
 from ptycho_fast.plot import plot_scan
 from ptycho_fast.quality import coverage
-from ptycho_fast.rules import RULES, STRATEGIES
+from ptycho_fast.grouping.rules import RULES, STRATEGIES
 from ptycho_fast.simulate import simulate_scan
 from ptycho_fast.subsampling import count_groups
 

@@ -32,10 +32,11 @@ from ptycho_fast.checks import (
     join_coordinates,
 )
 from ptycho_fast.grouping import (
+    DrawRequest,
     ScanIndex,
+    draw,
     draw_from_twister,
     group_coordinates,
-    philox_key,
     relative_coordinates,
 )
 from ptycho_fast.install import put_in_place, take_out
@@ -44,7 +45,6 @@ from ptycho_fast.io.npz import write_arrays
 from ptycho_fast.notices import warn
 from ptycho_fast.patches import cpu
 from ptycho_fast.patterns import gather_normalised, normalisation_scale
-from ptycho_fast.rules import Rule
 from ptycho_fast.subsampling import draw_subsample
 
 if TYPE_CHECKING:
@@ -1136,17 +1136,21 @@ def _oversample(
     in_order: bool,
 ) -> NDArray[np.int32]:
     """Draw groups by the rule `oversample` on the native stream."""
-    index = ScanIndex(positions)
-    n = len(index)
-    key = philox_key(as_count("seed", seed, least=0, most=2**32 - 1), 0)
-    centers = np.arange(n, dtype=np.int32) if in_order else _core.draw_centers(n, n, key, None)
-    rule = Rule("oversample", n_neighbors, C)
-    drawn = rule.draw(index._index, index.positions, centers, n_groups, key)
-    spent, M = drawn.spent
-    if spent:
+    n = len(positions)
+    request = DrawRequest(
+        positions,
+        n_neighbors,
+        as_count("seed", seed, least=0, most=2**32 - 1),
+        rule="oversample",
+        center_choice="sequential" if in_order else "random",
+        n_groups=n_groups,
+        group_size=C,
+    )
+    drawn = draw(request)
+    if drawn.spent:
         S = max(C, min(n_neighbors, n - 1))
         warn(
-            f"nsamples={n_groups} exceeds the {n} * {M} sets there are ({S} choose {C} "
+            f"nsamples={n_groups} exceeds the {n} * {drawn.fewest} sets there are ({S} choose {C} "
             "of each centre): sets come again. Raise neighbor_pool_size for more.",
         )
     return drawn.indices
