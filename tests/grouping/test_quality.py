@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import ptycho_fast as pf
 import reference
-import reference_coverage
 from places import SHARED
 from ptycho_fast.illumination import illumination
+from reference import coverage as reference_coverage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
