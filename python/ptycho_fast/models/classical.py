@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 FEWEST_BATCHES = 32
-"""Smallest number of batches in an iteration. If more patterns than this light a pixel, there are as
-many batches, so that a batch lights a pixel about once."""
+"""Smallest number of batches in an iteration. If more patterns than this light a pixel, there are
+as many batches as that, so that a batch lights a pixel about once."""
 
 DIMMEST = 0.5
 """Where a batch lights the object less than this fraction of its maximum, steps are shortened."""
@@ -50,8 +50,8 @@ MOMENTUM = 0.7
 from an empty object and for scans with few positions."""
 
 CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**22}
-"""Number of pixels of a batch that are computed together: as many as fit in the cache of a CPU, or as
-are needed to fill a GPU."""
+"""Number of pixels of a batch that are computed together: as many as fit in the cache of a CPU, or
+as are needed to fill a GPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +94,9 @@ def refine(
 
     An iteration uses every pattern once, in batches of scan positions in random order. For each
     batch, the modelled amplitudes at the detector are replaced by the measured ones, and object and
-    probe are updated to explain the change (regularised PIE updates [1]_, least-squares weights of
-    the batch [2]_). Updates have momentum. The images after all batches of the last iteration are
-    averaged, which removes most of the noise of single batches.
+    probe are changed such that they explain the new amplitudes best [1]_ [2]_. The changes have
+    momentum. In the last iteration, the images after each batch are averaged, which removes most of
+    the noise of single batches.
 
     Parameters
     ----------
