@@ -194,3 +194,26 @@ def positions_checksum(positions: NDArray[np.float64]) -> str:
     """SHA-256 of positions as little-endian float64."""
     little_endian = np.ascontiguousarray(positions, dtype="<f8")
     return hashlib.sha256(little_endian.data).hexdigest()
+
+
+def check_neighbors(neighbor_count: int, channels: int) -> None:
+    """Refuse fewer neighbours than a group has patterns.
+
+    Parameters
+    ----------
+    neighbor_count : int
+        Considered per centre.
+    channels : int
+        Patterns of a group (C).
+
+    Raises
+    ------
+    ValueError
+        If they are fewer.
+    """
+    if as_count("neighbor_count", neighbor_count) < channels:
+        msg = (
+            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
+            f"of {channels} patterns is drawn from the neighbours of its centre."
+        )
+        raise ValueError(msg)

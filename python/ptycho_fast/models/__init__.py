@@ -5,7 +5,7 @@ Needs PyTorch: ``pip install "ptycho_fast[torch]"``. Nothing here keeps global s
 
 from ptycho_fast.models.architectures import list_architectures, register_architecture
 from ptycho_fast.models.model import ModelConfig, PtychoModel, Reconstruction
-from ptycho_fast.models.raw import RawScan, group_raw_npz, load_raw_npz
+from ptycho_fast.ptychopinn.raw_scan import RawScan, group_raw_npz, load_raw_npz
 
 __all__ = [
     "ModelConfig",

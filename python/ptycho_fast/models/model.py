@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.canvas import canvas, overhang, place
-from ptycho_fast.checks import as_count
+from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.io import read_scan
@@ -30,7 +30,6 @@ from ptycho_fast.models.checkpoint import count_epochs, find_checkpoint
 from ptycho_fast.models.classical import refine as refine_classically
 from ptycho_fast.models.network import PatchNetwork
 from ptycho_fast.models.physics import LOSSES, diffract, scale_probe
-from ptycho_fast.models.raw import check_neighbors
 from ptycho_fast.models.record import RunRecord
 from ptycho_fast.models.stitching import Stitcher
 from ptycho_fast.models.storage import (
