@@ -13,11 +13,12 @@ from ptycho_fast.cli.numbers import numbers
 from ptycho_fast.cli.outputs import check_outputs
 from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
-from ptycho_fast.grouping import ENGINES, group_positions
+from ptycho_fast.grouping import ENGINES, RNGS, RULES, STRATEGIES, group_positions
+from ptycho_fast.grouping.arguments import GRIDSIZE
+from ptycho_fast.grouping.rules.overlap import MIN_OVERLAP
 from ptycho_fast.io import read_scan
 from ptycho_fast.plot import plot_scan
 from ptycho_fast.quality import coverage
-from ptycho_fast.rules import RULES, STRATEGIES
 
 if TYPE_CHECKING:
     import argparse
@@ -44,13 +45,14 @@ def add(commands: Commands) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT.npz", help="the file to write"
     )
     parser.add_argument(
-        "--gridsize", type=int, default=2, metavar="G",
+        "--gridsize", type=int, default=GRIDSIZE, metavar="G",
         help="draw groups of C = G² positions (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--neighbors", type=int, default=default["n_neighbors"], metavar="K",
-        help="draw from the K nearest neighbours of a centre (default: C + 3, or 30 with --rule "
-        "overlap)",
+        help="draw from the K nearest neighbours of a centre (default: "
+        f"C + {RULES['nearest'].default_neighbors(0)}, or {RULES['overlap'].default_neighbors(0)} "
+        "with --rule overlap)",
     )  # fmt: skip
     _add_amount(parser)
     parser.add_argument(
@@ -62,7 +64,7 @@ def add(commands: Commands) -> None:
         help="each epoch draws other groups from the same seed (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--rng", choices=("philox", "numpy"), default=default["rng"],
+        "--rng", choices=RNGS, default=default["rng"],
         help="numpy draws the groups that older code drew with this seed (default: %(default)s)",
     )  # fmt: skip
     _add_rules(parser, default)
@@ -96,7 +98,7 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
     """Add the options that say what a group is."""
     options = command.add_argument_group("what a group is")
     options.add_argument(
-        "--rule", choices=RULES, default=default["rule"],
+        "--rule", choices=tuple(RULES), default=default["rule"],
         help="nearest: C of the K nearest neighbours; oversample: the same, and there may be more "
         "groups than positions; quadrant: one position of each quadrant around the centre; "
         "overlap: all positions of a group overlap one another (default: %(default)s)",
@@ -121,7 +123,7 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
     options.add_argument(
         "--min-overlap", type=float, default=default["min_overlap"], metavar="S",
         help="smallest overlap of two patterns of a group with --rule overlap, as a fraction of "
-        "their window (default: 0.25)",
+        f"their window (default: {MIN_OVERLAP})",
     )  # fmt: skip
     options.add_argument(
         "--bounds", type=_bounds, metavar="X0,X1,Y0,Y1",

@@ -9,13 +9,12 @@ import numpy as np
 from ptycho_fast import _core
 from ptycho_fast.checks import as_count, as_indices
 from ptycho_fast.grouping import ScanIndex, draw_from_twister
+from ptycho_fast.grouping.legacy import seeded_state
+from ptycho_fast.grouping.randomness import MOST_LEGACY_SEED
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-MOST_SEED = 2**32 - 1
-"""The largest seed that ``np.random.seed`` takes."""
 
 
 def draw_groups(
@@ -76,21 +75,21 @@ def draw_groups(
             f"nsamples={nsamples} exceeds the {n} points of the dataset: every point becomes "
             "a centre once.",
         )
-    stream = _stream(seed)
-    words, place = stream["state"]["key"], stream["state"]["pos"]
-    drawn = draw_from_twister(index, min(nsamples, n), K, C, (words, place), centers=centers)
-    if seed is None:
-        words, place = drawn.state
-        stream["state"] = {"key": words, "pos": place}
-        np.random.set_state(stream)  # noqa: NPY002
+    B = min(nsamples, n)
+    if seed is not None:
+        state = seeded_state(as_count("seed", seed, least=0, most=MOST_LEGACY_SEED))
+        return draw_from_twister(index, B, K, C, state, centers=centers).indices
+    stream = _global_stream()
+    state = stream["state"]["key"], stream["state"]["pos"]
+    drawn = draw_from_twister(index, B, K, C, state, centers=centers)
+    words, place = drawn.state
+    stream["state"] = {"key": words, "pos": place}
+    np.random.set_state(stream)  # noqa: NPY002
     return drawn.indices
 
 
-def _stream(seed: int | None) -> dict[str, Any]:
-    """Return the state of the Mersenne Twister of a seed, or of NumPy's global one."""
-    if seed is not None:
-        seed = as_count("seed", seed, least=0, most=MOST_SEED)
-        return np.random.RandomState(seed).get_state(legacy=False)
+def _global_stream() -> dict[str, Any]:
+    """Return the state of NumPy's global generator, if it is a Mersenne Twister."""
     state: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002
     if state["bit_generator"] != "MT19937":
         msg = (

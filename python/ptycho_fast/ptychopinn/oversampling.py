@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ptycho_fast import _core
 from ptycho_fast.checks import as_count
-from ptycho_fast.grouping import philox_key
+from ptycho_fast.grouping import DrawRequest, draw
+from ptycho_fast.grouping.randomness import MOST_LEGACY_SEED
 from ptycho_fast.notices import warn
-from ptycho_fast.ptychopinn.legacy import MOST_SEED
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -105,26 +103,23 @@ def oversample(
     UserWarning
         If there are fewer different groups than `n_groups`.
     """
-    n = len(positions)
-    key = philox_key(as_count("seed", seed, least=0, most=MOST_SEED), 0)
-    centers = np.arange(n, dtype=np.int32) if in_order else _core.draw_centers(n, n, key, None)
-    request = {
-        "source": _core.ScanIndex(positions, "auto", None),
-        "positions": positions,
-        "centers": centers,
-        "n_neighbors": n_neighbors,
-        "group_size": C,
-        "limits": None,
-        "labels": None,
-        "key": key,
-        "num_threads": None,
-    }
-    (_, groups, *_), spent, M = _core.draw_oversample(request, n_groups)
-    if spent:
+    drawn = draw(
+        DrawRequest(
+            positions,
+            n_neighbors,
+            as_count("seed", seed, least=0, most=MOST_LEGACY_SEED),
+            rule="oversample",
+            center_choice="sequential" if in_order else "random",
+            n_groups=n_groups,
+            group_size=C,
+        )
+    )
+    if drawn.spent:
+        n = len(positions)
         S = max(C, min(n_neighbors, n - 1))
         warn(
-            f"nsamples={n_groups} exceeds the {n} * {M} different groups there are ({S} choose {C} "
-            f"around each of {n} centres): some groups are repeated. Raise neighbor_pool_size for "
-            "more different groups.",
+            f"nsamples={n_groups} exceeds the {n} * {drawn.fewest} different groups there are ({S} "
+            f"choose {C} around each of {n} centres): some groups are repeated. Raise "
+            "neighbor_pool_size for more different groups.",
         )
-    return groups
+    return drawn.indices
