@@ -271,7 +271,7 @@ def test_classical_passes_say_what_lies_beyond_their_object(scan: Any) -> None:
 
 @pytest.mark.parametrize("by", OFFSETS)
 def test_maps_lie_where_the_canvas_does(scan: Any, by: Any) -> None:
-    from ptycho_fast.quality import illumination  # noqa: PLC0415
+    from ptycho_fast.illumination import illumination  # noqa: PLC0415
 
     here, there = (illumination(moved(scan, d), np.ones(len(scan))) for d in (0, by))
     area = rectangle(moved(scan, by))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho_fast.canvas import span
+from ptycho_fast.illumination import illumination
 from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.plot.figure import new_figure, write_png
 from ptycho_fast.quality import (
@@ -15,7 +16,6 @@ from ptycho_fast.quality import (
     check_groups,
     coverage,
     group_overlaps,
-    illumination,
 )
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.canvas import canvas
-from ptycho_fast.checks import as_count
+from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
-from ptycho_fast.models.raw import check_neighbors
 from ptycho_fast.models.record import RunRecord
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A scan as the arrays of its file, and its groups as one dictionary."""
+"""A scan file as plain arrays under the file's own names, and its groups as one dictionary."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.checks import as_count
+from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.io import read_scan
 from ptycho_fast.notices import warn
 from ptycho_fast.patches.cpu import extract_patches
-from ptycho_fast.ptychopinn import RawData
+from ptycho_fast.ptychopinn.raw_data import RawData
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,26 +149,3 @@ def group_raw_npz(
         data["Y"] = extract_patches(raw.objectGuess, places, N)
         data["objectGuess"] = raw.objectGuess
     return data
-
-
-def check_neighbors(neighbor_count: int, channels: int) -> None:
-    """Refuse fewer neighbours than a group has patterns.
-
-    Parameters
-    ----------
-    neighbor_count : int
-        Considered per centre.
-    channels : int
-        Patterns of a group (C).
-
-    Raises
-    ------
-    ValueError
-        If they are fewer.
-    """
-    if as_count("neighbor_count", neighbor_count) < channels:
-        msg = (
-            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
-            f"of {channels} patterns is drawn from the neighbours of its centre."
-        )
-        raise ValueError(msg)
