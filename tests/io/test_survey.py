@@ -293,7 +293,7 @@ def test_inspect_prints_what_was_found(tmp_path: Path, capsys: pytest.CaptureFix
     for line in (
         f"stored      counts as uint32, 0 .. {COUNTS[1:].max():.0f}",
         "bad pixels  16 of 256 in every pattern, 3 more in 2 patterns",
-        "dark        1 of 60 patterns hold nothing",
+        "dark        1 of 60 patterns are all zero or have no good pixel",
     ):
         assert line in captured.out
     assert "light       about row" in captured.out

@@ -427,8 +427,8 @@ def test_a_module_loaded_again_is_installed_into_again(installed: Any) -> None:
         ("class RawData", "class Other", r"RawData\(.*\) is not there.*RawData\.from_file\("),
         (
             "def _generate_groups",
-            "def _gather(self): pass\n    def _generate_groups",
-            r"RawData\._gather is there already",
+            "def _positions(self): pass\n    def _generate_groups",
+            r"RawData\._positions is there already",
         ),
     ],
 )

@@ -772,7 +772,7 @@ def test_no_set_comes_again_until_all_are_spent(recwarn: pytest.WarningsRecorder
     for i in range(n):
         assert len(np.unique(by_center[:, i], axis=0)) == M
 
-    with pytest.warns(UserWarning, match=r"exceeds the 10 \* 15 sets"):
+    with pytest.warns(UserWarning, match=r"exceeds the 10 \* 15 different groups"):
         more = record.generate_grouped_data(8, nsamples=n * M + 1, **arguments)["nn_indices"]
     np.testing.assert_array_equal(more[:-1], all_sets)
     assert sorted(more[-1]) == sorted(more[0])
@@ -945,7 +945,9 @@ def test_neighbor_indices(K: int | None) -> None:
 
 def test_neighbor_indices_that_are_not_there() -> None:
     x, y = positions_of(30).T
-    with pytest.raises(ValueError, match="K=30 neighbours were asked for, but of 30 points"):
+    with pytest.raises(
+        ValueError, match="K=30 neighbours were asked for, but each of 30 points has only 29"
+    ):
         get_neighbor_indices(x, y, 30)
     with pytest.raises(ValueError, match="K must be a whole number"):
         get_neighbor_indices(x, y, 0)
@@ -997,7 +999,9 @@ def test_names_that_never_were_are_no_attributes() -> None:
 def test_group_coords_works_and_warns(C: int, nsamples: int) -> None:
     x, y = positions_of(20).T
     np.random.seed(3)
-    with pytest.warns(DeprecationWarning, match="group_coords goes after this release") as told:
+    with pytest.warns(
+        DeprecationWarning, match="group_coords is deprecated and will be removed"
+    ) as told:
         indices, coords = ptychopinn.group_coords(x, y, K=4, C=C, nsamples=nsamples)
     assert told[0].filename == __file__
     near = reference.nearest_neighbors(positions_of(20), np.arange(20), 4)
@@ -1026,14 +1030,17 @@ def test_group_coords_takes_the_gridsize_of_a_loaded_params_module(
         assert ptychopinn.group_coords(x, y, 4, None, 3)[0].shape == (60, 4)
     with (
         pytest.warns(DeprecationWarning, match="group_coords"),
-        pytest.raises(ValueError, match="C=4 channels can't be drawn from .* its K=2"),
+        pytest.raises(
+            ValueError,
+            match="Groups of C=4 can't be drawn from .* its K=2 neighbours. Pass K of at least 3",
+        ),
     ):
         ptychopinn.group_coords(x, y, 2, None, 3)
 
 
 def test_calculate_relative_coords_works_and_warns() -> None:
     x, y = positions_of(20).T
-    with pytest.warns(DeprecationWarning, match="calculate_relative_coords goes") as told:
+    with pytest.warns(DeprecationWarning, match="calculate_relative_coords is deprecated") as told:
         nn, offsets, relative, indices = ptychopinn.calculate_relative_coords(x, y, C=4)
     assert told[0].filename == __file__
     assert indices.shape == (200, 4)

@@ -1,4 +1,4 @@
-"""A scan as the arrays of its file, and its groups as one dictionary."""
+"""A scan file as plain arrays under the file's own names, and its groups as one dictionary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.io import read_scan
 from ptycho_fast.notices import warn
 from ptycho_fast.patches.cpu import extract_patches
-from ptycho_fast.ptychopinn import RawData
+from ptycho_fast.ptychopinn.raw_data import RawData
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
