@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RawScan:
-    """What a scan file holds, under the names it has there.
+    """The arrays of a scan file, under the names they have in the file.
 
     Parameters
     ----------
     xcoords, ycoords : ndarray, (n,), float64
-        Centre of each patch in pixels of the object grid, columns and rows.
-    diffraction : ndarray, (n, N, N)
-        Measured amplitude.
-    probeGuess : ndarray, (N, N) or (modes, N, N), complex, optional
-    objectGuess : ndarray, (H, W), complex, optional
-    scan_index : ndarray, (n,), optional
+        Scan positions in pixels of the object: x along its columns, y along its rows.
+    diffraction : ndarray, (n, N, N), real
+        Measured amplitudes, one diffraction pattern for each position.
+    probeGuess : ndarray, (N, N) or (modes, N, N), complex, or None
+        The probe.
+    objectGuess : ndarray, (H, W), complex, or None
+        The object, indexed ``[row=y, column=x]``.
+    scan_index : ndarray, (n,), or None
+        The file's ``scan_index``. It is not used.
     metadata : mapping
+        The file's other keys.
     """
 
     xcoords: NDArray[np.float64]
@@ -46,12 +50,12 @@ class RawScan:
 
 
 def load_raw_npz(path: str | os.PathLike[str]) -> RawScan:
-    """Read a scan file under the names it has there.
+    """Read a scan file and keep the names that its arrays have in the file.
 
     Parameters
     ----------
     path : path-like
-        What `ptycho_fast.read_scan` reads.
+        A file that `ptycho_fast.read_scan` can read.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def load_raw_npz(path: str | os.PathLike[str]) -> RawScan:
 
     Raises
     ------
-    ValueError, OSError
+    OSError, KeyError, ValueError
         As `ptycho_fast.read_scan`.
     """
     scan = read_scan(path)
@@ -83,38 +87,41 @@ def group_raw_npz(
     n_groups: int,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """Draw groups and gather all that belongs to them.
+    """Draw groups of positions and gather everything that belongs to them.
 
-    Nothing that another package has set is read, and TensorFlow is not imported.
+    The result depends on the arguments alone: settings of PtychoPINN (``ptycho.params``) are not
+    read, and TensorFlow is not imported.
 
     Parameters
     ----------
     raw : RawScan
+        The scan.
     N : int
-        Pixels per side of a pattern.
+        Pixels per side of a diffraction pattern.
     gridsize : int
-        C = gridsize² patterns in a group.
+        A group has C = gridsize² patterns.
     neighbor_count : int
-        Neighbours considered per centre.
+        Number of nearest neighbours that a group is drawn from, at least C.
     n_groups : int
-        How many groups (B), at most one around each position.
+        Number of groups (B), at most one around each position.
     seed : int, optional
-        0..2**32-1. Fresh entropy by default; NumPy's global stream is neither read nor changed.
+        0..2**32-1; a new one by default. NumPy's global stream is neither read nor changed.
 
     Returns
     -------
     dict
-        As `ptycho_fast.ptychopinn.RawData.generate_grouped_data`, with ``Y`` by the Rust kernel.
+        As of `ptycho_fast.ptychopinn.RawData.generate_grouped_data`. ``Y`` is always cut by the
+        Rust core.
 
     Raises
     ------
     ValueError
-        If ``neighbor_count < gridsize**2``, or as there.
+        If ``neighbor_count < gridsize**2``, or as `RawData.generate_grouped_data`.
 
     Warns
     -----
     UserWarning
-        If there are fewer positions than `n_groups`: each then has one group.
+        If there are fewer positions than `n_groups`. Each then has one group.
 
     Examples
     --------
@@ -136,7 +143,7 @@ def group_raw_npz(
             f"a centre once, which makes {n} groups.",
         )
         n_groups = n
-    # Without the object: the record would cut its patches as another package's settings say.
+    # The record gets no object, because it would cut the patches as PtychoPINN's settings say.
     record = RawData(
         raw.xcoords, raw.ycoords, None, None, raw.diffraction, raw.probeGuess, raw.scan_index
     )
@@ -144,7 +151,7 @@ def group_raw_npz(
         N, K=neighbor_count, nsamples=n_groups, seed=seed, gridsize=gridsize
     )
     if raw.objectGuess is not None:
-        # Rounded as there, so that the patches are those of the record to the bit.
+        # Rounded as in get_image_patches, so that the patches are those of a record to the bit.
         places = (data["coords_offsets"] + data["coords_relative"]).astype(np.float32)
         data["Y"] = extract_patches(raw.objectGuess, places, N)
         data["objectGuess"] = raw.objectGuess

@@ -1,8 +1,9 @@
-"""Functions in the place of another package's, wherever these were imported; and out again.
+"""Replace the functions and methods of another package, and restore them.
 
-`ptycho_fast.ptychopinn.install` says what for. The class stays the other package's own, so that
-``isinstance`` holds and objects made before go on working; a function is looked for by identity
-in every loaded module, so that it does not matter who imported it, when, or by which name.
+`ptycho_fast.ptychopinn.install` uses this. The other package keeps its own class, so that
+``isinstance`` still holds and objects that exist already work with the new methods. A function is
+found by identity in every loaded module, so it does not matter who imported it, when, or under
+which name.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ logger = logging.getLogger("ptycho_fast")
 
 @dataclass
 class _Installed:
-    """What was put where, and what had been there."""
+    """What was replaced, and by what."""
 
     cls: type
+    """The other package's class."""
     members: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """What a member of the class was before, and what it is now."""
     functions: list[tuple[Any, Any]] = field(default_factory=list)
+    """What a function was before, and what it is now."""
 
 
 _MISSING = object()
+"""Stands for a member that the class did not have."""
 
 _installed: list[_Installed] = []
-"""One, or none: what is installed is a fact about the process, as `sys.modules` is."""
+"""At most one. It is global because what is installed concerns the whole process, as
+`sys.modules` does."""
 
 
 def put_in_place(
@@ -44,36 +50,36 @@ def put_in_place(
     functions: Mapping[str, Callable[..., Any]],
     settings: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Replace methods of a module's class, and functions of it in all modules that have them.
+    """Replace methods of a class and functions of a module, wherever those were imported.
 
-    What an earlier call replaced is restored first, unless this one is refused.
+    What an earlier call replaced is restored first, unless this call is refused.
 
     Parameters
     ----------
     module_name : str
-        The module; it is imported if need be.
+        The other package's module. It is imported if it is not loaded yet.
     cls : type
-        Whose methods replace those of the module's class of the same name. Its private members
-        go along, for the methods need them.
+        Its methods replace those of the module's class of the same name. Its private members are
+        copied too, because the methods need them.
     methods : tuple of str
-        Which methods.
+        Names of the methods to replace.
     functions : mapping of str to callable
         What replaces the module's functions of these names.
     settings : mapping of str to Any
-        Private members with other values than `cls` has.
+        Private members that get another value than they have in `cls`.
 
     Returns
     -------
     tuple of str
-        Everything that was replaced, by its full name.
+        Full names of everything that was replaced.
 
     Raises
     ------
     ImportError
         If there is no such module.
     ValueError
-        If the module is an alias of the one that replaces it, or a method or function is missing
-        there or takes other arguments, before anything is replaced.
+        If the module is an alias of the one that would replace it, or one of its methods or
+        functions is missing or takes other arguments. Nothing is replaced then.
     """
     module = _import(module_name)
     theirs = getattr(module, cls.__name__, None)
@@ -101,12 +107,12 @@ def put_in_place(
 def take_out() -> tuple[str, ...]:
     """Restore what `put_in_place` replaced, also in modules that were imported since.
 
-    What somebody else has replaced meanwhile stays as it is.
+    Whatever others have replaced in the meantime is left as it is.
 
     Returns
     -------
     tuple of str
-        Everything that was restored, by its full name; empty if nothing was installed.
+        Full names of everything that was restored; empty if nothing was installed.
     """
     if not _installed:
         return ()
@@ -129,12 +135,12 @@ def _import(module_name: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Something that it imports may be missing instead: that is best said as it is.
+        # If it is a module that this one imports that is missing, Python's own message says it best.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         msg = (
             f"There is no module {module_name} to install into ({error}). Install PtychoPINN, or "
-            "put it on the path."
+            "add its folder to sys.path."
         )
         raise ImportError(msg) from error
 
@@ -143,16 +149,16 @@ def _refuse_alias(module_name: str, module: types.ModuleType, theirs: Any, cls: 
     if module is not sys.modules.get(cls.__module__) and theirs is not cls:
         return
     msg = (
-        f"sys.modules[{module_name!r}] is {module.__name__}, whose {cls.__name__} is "
-        f"{cls.__module__}'s already: there is nothing to install into, and what imports "
-        f"{module_name} has these functions. Leave install() out, or take the alias away (del "
+        f"sys.modules[{module_name!r}] is {module.__name__}, whose {cls.__name__} is already that "
+        f"of {cls.__module__}: there is nothing to install into, and code that imports "
+        f"{module_name} gets the drop-in. Leave install() out, or remove the alias (del "
         f"sys.modules[{module_name!r}]) before anything imports it."
     )
     raise ValueError(msg)
 
 
 def _original(owner: Any, name: str) -> Any:
-    """Return what a name means, or meant before the installing; None if nothing."""
+    """Return what a name means, or meant before it was replaced; None if it does not exist."""
     found = getattr(owner, name, None)
     for done in _installed:
         before, after = done.members.get(name, (None, _MISSING))
@@ -176,7 +182,7 @@ def _refuse_other_arguments(
         pairs[f"{cls.__name__}.{name}"] = (_original(theirs, name), getattr(cls, name))
     for name, function in functions.items():
         pairs[name] = (_original(module, name), function)
-    # Private names of ours that happen to be theirs too would change what theirs do.
+    # If a private name of ours is also one of theirs, replacing it would change their own methods.
     faults = [
         f"{cls.__name__}.{name} is there already and may mean something else"
         for name in _private(cls, methods)
@@ -189,40 +195,40 @@ def _refuse_other_arguments(
             faults.append(f"{name} takes {_arguments(found)}, ours takes {_arguments(ours)}")
     if faults:
         msg = (
-            f"{module.__name__} is of a version that does not fit, and nothing was replaced: "
-            f"{'; '.join(faults)}. Use the version that these signatures are of, or import from "
-            "ptycho_fast.ptychopinn where you call them."
+            f"{module.__name__} is of a version that does not fit, so nothing was replaced: "
+            f"{'; '.join(faults)}. Use a version with these signatures, or change your imports to "
+            "ptycho_fast.ptychopinn instead of calling install()."
         )
         raise ValueError(msg)
 
 
 def _arguments(function: Any) -> str:
-    """Return names, kinds and defaults of arguments, which is what callers depend on."""
+    """Return names, kinds and defaults of the arguments, on which callers depend."""
     signature = inspect.signature(function)
     bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 
 def _private(cls: type, methods: tuple[str, ...]) -> list[str]:
-    """Return what the methods need of their class."""
+    """Return the private members that the methods need of their class."""
     names = [name for name in vars(cls) if name.startswith("_") and not name.startswith("__")]
-    # Names that only say that they are gone are none.
+    # hasattr is False for names that only say what to use instead.
     return [name for name in names if name not in methods and hasattr(cls, name)]
 
 
 def _copy(function: Callable[..., Any], module_name: str) -> Callable[..., Any]:
-    """Return an object of its own, to be told from the same function imported from here."""
+    """Return a function that can be told from the same one imported from the drop-in."""
 
     @functools.wraps(function)
     def replacement(*arguments: Any, **keywords: Any) -> Any:
         return function(*arguments, **keywords)
 
-    replacement.__module__ = module_name  # where pickle will find it
+    replacement.__module__ = module_name  # where pickle looks for it
     return replacement
 
 
 def _rebind(pairs: list[tuple[Any, Any]]) -> list[str]:
-    """Let every name in every loaded module that means the one mean the other."""
+    """In every loaded module, rebind the names of the first of each pair to the second."""
     wanted = {id(old): new for old, new in pairs}
     names = []
     for module, namespace in _namespaces():
@@ -236,7 +242,7 @@ def _rebind(pairs: list[tuple[Any, Any]]) -> list[str]:
 def _namespaces() -> Iterator[tuple[str, dict[str, Any]]]:
     seen = set()
     for name, module in list(sys.modules.items()):
-        # Not vars(module): modules that load themselves lazily would, and what is no module may.
+        # Not vars(module), which would make lazy modules load. sys.modules may hold other objects.
         if isinstance(module, types.ModuleType) and id(module) not in seen:
             seen.add(id(module))
             yield name, object.__getattribute__(module, "__dict__")
