@@ -17,8 +17,8 @@ import numpy as np
 
 from ptycho_fast import __version__, groups_cache
 from ptycho_fast.grouping import ENGINES, Groups, ScanIndex, group_positions
-from ptycho_fast.io import cache, convert, examine, named, read_scan, write_scan
-from ptycho_fast.io.prepare import METRES
+from ptycho_fast.io import cache, convert, examine, list_arrays, read_scan, write_scan
+from ptycho_fast.io.recipe import METRES
 from ptycho_fast.io.suggest import proposal
 from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
@@ -603,7 +603,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> None:
     _check_beside(arguments.file, arguments.plot)
-    members = named.members(arguments.file)
+    members = list_arrays(arguments.file)
     width = max((len(key) for key in members), default=0)
     for key, member in members.items():
         chunks = "" if member.chunks is None else f"  chunks {member.chunks}"

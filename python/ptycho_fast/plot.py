@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ptycho_fast.atomic import replacing
 from ptycho_fast.canvas import span
-from ptycho_fast.io.atomic import replacing
 from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.quality import (
     LEAST_OVERLAP,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.atomic import replacing
 from ptycho_fast.canvas import canvas, overhang, place
 from ptycho_fast.checks import as_count
 from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.io import read_scan
-from ptycho_fast.io.atomic import replacing
 from ptycho_fast.notices import warn
 from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.plot import plot_image

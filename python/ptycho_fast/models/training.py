@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
     msg = f'Lightning is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
     raise ImportError(msg) from None
 
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 from ptycho_fast.models.checkpoint import CHECKPOINT, damaged
 from ptycho_fast.models.physics import GroupCanvas, diffract, diffraction_loss
 from ptycho_fast.models.storage import check_weights, read_text
