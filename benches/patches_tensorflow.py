@@ -22,10 +22,10 @@ sys.path[:0] = [str(TESTS), str(TESTS / "patches")]
 
 import numpy as np
 import tensorflow as tf
+from test_patches_tensorflow import compiled_memory, tolerance
 
 import reference
 from ptycho_fast.patches.tensorflow import extract_patches
-from test_patches_tensorflow import compiled_memory, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
