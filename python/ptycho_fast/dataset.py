@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast import _core
 from ptycho_fast.batches.ahead import AHEAD, Batches
 from ptycho_fast.batches.buffers import Buffers
 from ptycho_fast.batches.gather import HostGatherer
@@ -18,11 +16,11 @@ from ptycho_fast.batches.maker import Maker
 from ptycho_fast.batches.options import BatchOptions, with_batch_options
 from ptycho_fast.batches.part import Part
 from ptycho_fast.batches.plan import Planner
+from ptycho_fast.batches.processes import share_of_threads
 from ptycho_fast.batches.schedule import Schedule
 from ptycho_fast.batches.split import held_out_block, held_out_edge
 from ptycho_fast.checks import as_stack, as_threads
 from ptycho_fast.frames import Frames
-from ptycho_fast.patterns import normalisation_scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,19 +121,15 @@ class GroupedDataset:
             If they differ in N, C, dtype or `normalize`, or there are none.
         """
         parts = tuple(part for dataset in datasets for part in dataset.parts)
-        kinds: dict[str, set[Any]] = {
+        for name, found in {
             "N": {part.scan.N for part in parts},
             "channels": {part.groups.group_size for part in parts},
-            "dtypes": {str(part.scan.diffraction.dtype) for part in parts},
+            "dtype": {part.scan.diffraction.dtype for part in parts},
             "normalize": {dataset.normalize for dataset in datasets},
-        }
-        for name, found in kinds.items():
+        }.items():
             if len(found) != 1:
-                listed = ", ".join(map(str, sorted(found, key=str))) or "none"
-                msg = (
-                    f"Only data sets with the same {name} can be concatenated, got {name}: "
-                    f"{listed}."
-                )
+                listed = ", ".join(sorted(map(str, found))) or "none"
+                msg = f"Data sets must have the same {name} to be concatenated, got {listed}."
                 raise ValueError(msg)
         return _of_parts(datasets[0], parts)
 
@@ -178,11 +172,7 @@ class GroupedDataset:
     @property
     def num_threads(self) -> int:
         """Threads that gather the patterns of a batch."""
-        if self._num_threads is not None:
-            return self._num_threads
-        local = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        processes = int(local) if local.isdigit() and int(local) else 1
-        return max(1, _core.count_threads(None) // processes)
+        return share_of_threads() if self._num_threads is None else self._num_threads
 
     @cached_property
     def scales(self) -> NDArray[np.float32]:
@@ -192,12 +182,7 @@ class GroupedDataset:
         """
         if not self.normalize:
             return np.ones(len(self.parts), np.float32)
-        return np.array(
-            [
-                normalisation_scale(part.energies(), part.whole.indices, self.N)
-                for part in self.parts
-            ]
-        )
+        return np.array([part.scale() for part in self.parts])
 
     # --- other data sets from this one ---------------------------------------------------------
 
@@ -307,8 +292,7 @@ class GroupedDataset:
         Raises
         ------
         ValueError
-            If there is no whole batch, arguments contradict each other, or a scan lacks what
-            ``fields`` asks for.
+            If there is no whole batch, arguments contradict each other, or a field is missing.
         """
         maker = self.maker(BatchOptions(batch_size, layout=layout, **options), out=out)
         ahead = AHEAD if out is None else 0
@@ -389,23 +373,7 @@ class GroupedDataset:
         -----
         An error while a batch is made arrives as a ``tf.errors.OpError`` with the same text.
 
-        Before training, Keras takes one batch to build a model, which counts as an iteration. This
-        callback makes the epochs of Keras those of the data set, also with ``initial_epoch=``::
-
-            keras.callbacks.LambdaCallback(
-                on_epoch_begin=lambda epoch, logs: feed.set_epoch(epoch)
-            )
-
-        With ``tf.distribute``, make one data set for each worker; its batches go to the worker's
-        replicas in turn. Automatic sharding is switched off::
-
-            strategy.distribute_datasets_from_function(
-                lambda context: data.to_tensorflow(
-                    batch_size,
-                    rank=context.input_pipeline_id,
-                    world_size=context.num_input_pipelines,
-                )
-            )
+        `ptycho_fast.feeds.tensorflow` shows how to train with Keras, and with several workers.
         """
         from ptycho_fast.feeds.tensorflow import to_tensorflow  # noqa: PLC0415
 

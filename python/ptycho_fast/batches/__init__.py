@@ -3,6 +3,7 @@
 `GroupedDataset.batches` and the feeds put these pieces together:
 
 - `options`: what a caller may ask for, `BatchOptions`, checked once.
+- `processes`: which of several processes this one is, and its share of the threads.
 - `source`: what a feed may ask of a data set, the protocol `BatchSource`.
 - `schedule`: which groups each batch holds.
 - `plan`: the coordinates of those groups.

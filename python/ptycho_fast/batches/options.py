@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+from ptycho_fast.batches.processes import ranks_of_torch
 from ptycho_fast.checks import as_count
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class BatchOptions:
         """
         rank, world_size = self.rank, self.world_size
         if rank is None or world_size is None:
-            rank, world_size = _ranks_of_torch()
+            rank, world_size = ranks_of_torch()
         world_size = as_count("world_size", world_size)
         rank = as_count("rank", rank, least=0, most=world_size - 1)
         return replace(self, rank=rank, world_size=world_size)
@@ -153,15 +153,6 @@ class BatchOptions:
                     f"Leave {field!r} out of fields, or add the {attribute} to the scan."
                 )
                 raise ValueError(msg)
-
-
-def _ranks_of_torch() -> tuple[int, int]:
-    """Return rank and world size of ``torch.distributed``, 0 and 1 where that is not in use."""
-    # Where nobody imported PyTorch there is no process group either.
-    distributed = getattr(sys.modules.get("torch"), "distributed", None)
-    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
 
 
 def with_batch_options(method: Method) -> Method:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ptycho_fast.grouping import Groups, ScanIndex, lists_suffice, redraw
-from ptycho_fast.patterns import brought_energies, measured_energies
+from ptycho_fast.patterns import brought_energies, measured_energies, normalisation_scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,11 @@ class Part:
         """The groups before any split."""
         return self.groups if self.unsplit is None else self.unsplit
 
-    def energies(self) -> NDArray[np.float64]:
+    def scale(self) -> np.float32:
+        """Return the factor that brings the mean energy of all groups to ``(N/2)**2``."""
+        return normalisation_scale(self._energies(), self.whole.indices, self.scan.N)
+
+    def _energies(self) -> NDArray[np.float64]:
         """Return the energy of each pattern, (n,): those of the scan, else from one pass."""
         with self.cache.lock:
             if self.cache.energies is None:

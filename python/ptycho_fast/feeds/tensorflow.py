@@ -1,5 +1,25 @@
 """Batches as a ``tf.data.Dataset``: `GroupedDataset.to_tensorflow` explains the arguments.
 
+Training with Keras
+-------------------
+Before training, Keras takes one batch to build a model, which counts as an iteration. This
+callback makes the epochs of Keras those of the data set, also with ``initial_epoch=``::
+
+    keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: feed.set_epoch(epoch))
+
+Several workers
+---------------
+With ``tf.distribute``, make one data set for each worker. Its batches go to the worker's replicas
+in turn; automatic sharding is switched off. ::
+
+    strategy.distribute_datasets_from_function(
+        lambda context: data.to_tensorflow(
+            batch_size,
+            rank=context.input_pipeline_id,
+            world_size=context.num_input_pipelines,
+        )
+    )
+
 Examples
 --------
 >>> import ptycho_fast as pf

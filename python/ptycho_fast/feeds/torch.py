@@ -15,7 +15,7 @@ torch.Size([20, 4, 16, 16])
 
 from __future__ import annotations
 
-import sys
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.batches.ahead import AHEAD, Batches
@@ -142,7 +142,9 @@ class TorchFeed(IterableDataset[Any]):
         self.set_epoch(state["epoch"], state["start_batch"])
 
     def __iter__(self) -> Iterator[Batch]:
-        _check_loader(sys._getframe(1).f_locals)
+        frame = inspect.currentframe()
+        if frame is not None and frame.f_back is not None:
+            _check_loader(frame.f_back.f_locals)
         worker = get_worker_info()
         if worker is not None and self._resident is not None:
             msg = (
