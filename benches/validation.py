@@ -291,53 +291,57 @@ def page(sizes: tuple[int, ...], repeats: int) -> str:
     return f"""\
 # Validation
 
-Redrawn by `python benches/validation.py`, which runs every job in a process of its own and checks
-every answer. Measured on {machine()};
-ratios travel, absolute times do not.
+How much faster is the data path after switching from the older method, and is the result still right? This page
+is written by `python benches/validation.py`, which runs every job in a process of its own and checks
+every answer. Measured on {machine()}.
+**Ratios carry over to other machines; absolute times do not.**
 
 ## Before and here
 
-From a scan in memory to the arrays a network trains on (groups, patterns, normalised patterns,
-coordinates, object patches), K = {K}, gridsize 2, N = {N}. "Before" is group-then-sample, written
-from its description in NumPy and SciPy: around every position 50 random groups, the distinct ones
-of all these, then a sample. "Here" is `RawData.generate_grouped_data`. The peak is what the
-process grew by: here that is the arrays themselves. Times are those of the first call in a
-process, fresh memory included; up to 10 000 the fastest of three processes.
+The job goes from a scan in memory to the arrays that a network trains on: groups, diffraction patterns, normalised
+patterns, coordinates and object patches. K = {K}, gridsize 2, N = {N}.
+
+- *Before* is group-then-sample, written in NumPy and SciPy from its description: draw 50 random groups around
+  every position, keep the distinct ones, and take a sample.
+- *Here* is `RawData.generate_grouped_data`.
+
+Times are those of the first call in a process, including page faults on new memory; up to 10 000 positions, the fastest
+of three processes. The peak is the growth of the process. Here that is the arrays themselves.
 
 {jobs_table(sizes)}
 
-PtychoPINN itself is not run here. What was measured of it elsewhere, on two cores of a Zen 4, and
-is quoted:
+PtychoPINN itself is not run. These figures of it were measured elsewhere, on two cores of a Zen 4, and are
+quoted:
 
 | job | time | where it goes |
 |---|---|---|
-| choose 10 000 groups (K 7, C 4) of 10 000 points | 75 ms | one `np.random.choice` per row |
-| `generate_grouped_data`, 10 000 groups, N = 64, no object | 11 s, 5.8 GB peak for 1.3 GB of output | float64 copies, page faults |
+| choosing 10 000 groups (K = 7, C = 4) of 10 000 positions | 75 ms | one `np.random.choice` per row |
+| `generate_grouped_data`, 10 000 groups, N = 64, no object | 11 s, 5.8 GB peak for 1.3 GB of output | float64 copies, page faults on new memory |
 | one object patch, N = 64, object 600 x 600 | 9-18 ms | translates the whole padded object per patch |
 
-The same jobs here are in the README, "What it costs".
+[Performance](performance.md#what-it-costs) has the same jobs here.
 
 ## A cached pool
 
-Group-then-sample may keep its list of groups in a file (`cache=`, off by default). Loading
-includes the checksum of the positions and that of the file; computing is the search for the
-neighbours and the listing of the pool, as `group_positions` does both without a file.
+Group-then-sample can keep its list of groups in a file (`cache=`, off by default). *Load* includes the checksums of
+the positions and of the file. *Compute* is what `group_positions` does without a file: search the neighbours and
+list the pool.
 
 {cache_table(sizes, repeats)}
 
-`compress=True` is for disks that are short, not for speed.
+`compress=True` saves space on disk, not time.
 
 ## Tests
 
-{python} in Python (parametrised ones counted each), {rust} in Rust. The acceptance list of the drop-in
-and of scan files is `tests/ptychopinn/test_acceptance.py`; each row of the [table of
-differences](migration.md#what-differs) names its test.
+{python} tests in Python, {rust} in Rust. Parametrised tests are counted individually. `tests/ptychopinn/test_acceptance.py`
+holds every public behaviour of the drop-in and of scan files, and each row of the
+[table of differences](migration.md#what-differs) names its test.
 
 ## Lines a caller no longer needs
 
-The job of the first table takes {old} lines by NumPy and SciPy and {new} by the drop-in
-(`before` and `here` in `benches/validation.py`, docstrings and blank lines not counted):
-{old - new} fewer. A caller of PtychoPINN adds one line (`install()`) and may remove whatever looked
+By NumPy and SciPy, the job of the first table takes {old} lines; by the drop-in, {new}
+(`before` and `here` in `benches/validation.py`, without docstrings and blank lines):
+{old - new} fewer. A caller of PtychoPINN adds one line, `install()`, and can remove whatever looked
 after cache files.
 """  # noqa: E501  # rows of tables
 
