@@ -17,6 +17,7 @@ import numpy as np
 
 from ptycho_fast import __version__, groups_cache
 from ptycho_fast.grouping import ENGINES, Groups, ScanIndex, group_positions
+from ptycho_fast.grouping.rules import RULES, STRATEGIES
 from ptycho_fast.io import cache, convert, examine, named, read_scan, write_scan
 from ptycho_fast.io.prepare import METRES
 from ptycho_fast.io.suggest import proposal
@@ -24,7 +25,6 @@ from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.patterns import gather_patterns
 from ptycho_fast.plot import plot_scan
 from ptycho_fast.quality import coverage
-from ptycho_fast.grouping.rules import RULES, STRATEGIES
 from ptycho_fast.simulate import simulate_scan
 from ptycho_fast.subsampling import count_groups
 

@@ -358,7 +358,10 @@ def test_no_set_comes_again_until_all_are_spent() -> None:
     by_center = np.sort(groups.indices.reshape(M, 30, 4), axis=-1)
     for sets in by_center.transpose(1, 0, 2):
         assert len(np.unique(sets, axis=0)) == M
-    with pytest.warns(UserWarning, match=r"asks 1 centres for more.*as few as 35\)"):
+    with pytest.warns(
+        UserWarning,
+        match=r"1 centre has too few distinct groups \(as few as 35\)",
+    ):
         pf.group_positions(positions, 30 * M + 1, **arguments)
 
 
@@ -427,7 +430,7 @@ AGAIN: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:n_groups=450 asks")
+@pytest.mark.filterwarnings("ignore:For n_groups=450")
 @pytest.mark.parametrize("arguments", AGAIN, ids=[str(i) for i in range(len(AGAIN))])
 def test_groups_are_drawn_again_and_kept(arguments: dict[str, Any], tmp_path: Path) -> None:
     positions = _jittered()
@@ -466,7 +469,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"min_distance": "8"}, "min_distance must be a number of at least 0, got '8'"),
     ({"min_distance": [1, 2]}, "min_distance must be a number"),
     ({"min_distance": 9, "max_distance": 8}, "min_distance=9 exceeds max_distance=8"),
-    ({"max_distance": 7.9}, "max_distance=7.9 leaves out all 400 centres.*spacing of 8 "),
+    ({"max_distance": 7.9}, "max_distance=7.9 leaves out all 400 centres.*spacing is 8 "),
     ({"max_distance": 8, "group_size": 5}, "Raise max_distance to 11.32, which serves centre"),
     ({"min_distance": 300}, "min_distance=300 leaves out all 400.*Lower min_distance to"),
     ({"min_distance": 8.1, "max_distance": 8.2}, r"Raise max_distance to 11\.32"),
