@@ -137,7 +137,7 @@ fn fill<T: Copy, U: Copy + Default>(
     convert: impl Fn(T) -> U,
     staged: bool,
 ) -> Result<()> {
-    let group = Group {
+    let group = FillGroup {
         patterns,
         out,
         convert,
@@ -147,14 +147,14 @@ fn fill<T: Copy, U: Copy + Default>(
 }
 
 /// The kernel: patterns become the channels of a group.
-struct Group<'a, T, U, F> {
+struct FillGroup<'a, T, U, F> {
     patterns: &'a [&'a [T]],
     out: &'a mut [U],
     convert: F,
     staged: bool,
 }
 
-impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for Group<'_, T, U, F> {
+impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for FillGroup<'_, T, U, F> {
     type Output = Result<()>;
 
     #[inline(always)]

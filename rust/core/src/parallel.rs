@@ -52,16 +52,16 @@ pub fn threads(asked: Option<usize>) -> Result<usize> {
 
 /// A thread pool of one process, which lives as long as the process. A forked child
 /// inherits the list of pools, but not their threads; it skips those of its parent.
-struct Pool {
+struct ProcessPool {
     process: u32,
     threads: usize,
     workers: ThreadPool,
-    next: OnceLock<Box<Pool>>,
+    next: OnceLock<Box<ProcessPool>>,
 }
 
 // A chain of write-once cells rather than a map with a lock: a lock that another
 // thread held at the moment of the fork would stay locked in the child forever.
-static POOLS: OnceLock<Box<Pool>> = OnceLock::new();
+static POOLS: OnceLock<Box<ProcessPool>> = OnceLock::new();
 
 fn pool(threads: usize) -> Result<&'static ThreadPool> {
     let process = process::id();
@@ -90,7 +90,7 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
                     })
                 })?;
             memory::can_have(WHAT, memory::SPARE)?;
-            let fresh = Pool {
+            let fresh = ProcessPool {
                 process,
                 threads,
                 workers,

@@ -111,7 +111,7 @@ pub fn extract(
         let [xs, ys] = axes(positions, number, channels);
         let first = Window::new(xs[0], ys[0], n);
         let place = (first.top.div_euclid(n as i64), first.left);
-        Group { place, number, out }
+        GroupPatches { place, number, out }
     };
     let groups = out.chunks_exact_mut(size).enumerate().map(of_group);
     let mut groups = memory::collect(WHAT, groups)?;
@@ -131,7 +131,7 @@ pub fn extract(
 }
 
 /// The patches of one group.
-struct Group<'a> {
+struct GroupPatches<'a> {
     /// Where its first patch lies: the band of rows, then the column.
     place: (i64, i64),
     number: usize,
@@ -160,7 +160,7 @@ struct Extract<'a, 'b> {
     positions: &'a [f64],
     n: usize,
     channels: usize,
-    groups: &'a mut [Group<'b>],
+    groups: &'a mut [GroupPatches<'b>],
     staged: bool,
 }
 
@@ -178,7 +178,7 @@ impl WithSimd for Extract<'_, '_> {
         let size = if self.staged { rows * row } else { 0 };
         let mut stage = memory::cleared::<Complex32>(WHAT, size + LINE)?;
         let stage = aligned(&mut stage);
-        for Group { number, out, .. } in self.groups {
+        for GroupPatches { number, out, .. } in self.groups {
             let [xs, ys] = axes(self.positions, *number, self.channels);
             let windows = xs.iter().zip(ys).map(|(&x, &y)| Window::new(x, y, n));
             let windows = memory::collect(WHAT, windows)?;

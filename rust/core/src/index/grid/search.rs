@@ -109,7 +109,7 @@ pub(super) struct Around {
 }
 
 /// The kernel: searches a stretch. `L`, the length of a lane's list, exceeds `k`.
-struct Search<'a, const L: usize> {
+struct SearchStretch<'a, const L: usize> {
     grid: &'a Grid,
     stretch: &'a mut Stretch,
     centers: &'a [(u32, u32)],
@@ -117,7 +117,7 @@ struct Search<'a, const L: usize> {
     k: usize,
 }
 
-impl<const L: usize> WithSimd for Search<'_, L> {
+impl<const L: usize> WithSimd for SearchStretch<'_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -147,21 +147,21 @@ pub(super) fn search_stretch(
     length: usize,
 ) -> Result<()> {
     match length {
-        8 => simd::run(Search::<8> {
+        8 => simd::run(SearchStretch::<8> {
             grid,
             stretch,
             centers,
             around,
             k,
         }),
-        16 => simd::run(Search::<16> {
+        16 => simd::run(SearchStretch::<16> {
             grid,
             stretch,
             centers,
             around,
             k,
         }),
-        _ => simd::run(Search::<32> {
+        _ => simd::run(SearchStretch::<32> {
             grid,
             stretch,
             centers,
