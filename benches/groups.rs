@@ -1,7 +1,8 @@
-//! Neighbours and groups, per scan shape: `cargo bench --bench groups`.
+//! Benchmarks of neighbours and groups for several shapes of scan: `cargo bench --bench
+//! groups`.
 //!
-//! The rivals (`SciPy`, pykdtree) and the checks of the answers stand in
-//! `benches/groups.py`; this follows the core from change to change.
+//! They compare the core before and after a change. `benches/groups.py` compares it
+//! with `SciPy` and pykdtree, and checks the results.
 #![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use divan::{Bencher, black_box};
@@ -52,7 +53,7 @@ fn scan(shape: Shape) -> Vec<f64> {
     (0..N).flat_map(position).collect()
 }
 
-/// Each shape by each engine; `Auto` is the grid but for the copies.
+/// Each shape with each engine. `Auto` is the grid, except for the copies.
 fn cases() -> Vec<(Engine, Shape)> {
     let engines = [Engine::Auto, Engine::KdTree];
     let of = |engine| SHAPES.map(|shape| (engine, shape));
@@ -81,7 +82,7 @@ const NEAREST: Rule = Rule::Nearest {
     rounds: 1,
 };
 
-/// What the rules draw from: all positions in random order, K = 7, C = 4.
+/// A draw with K = 7 and C = 4.
 fn draw<'a>(index: &'a Known<'a>, positions: &'a [f64], centers: &'a [i32]) -> Draw<'a, Known<'a>> {
     Draw {
         index,
@@ -103,7 +104,7 @@ fn draw_groups(bencher: Bencher, (engine, shape): (Engine, Shape)) {
     bencher.bench(|| NEAREST.draw(&draw(&Known::Index(&index), &positions, black_box(&chosen))));
 }
 
-/// What is around a few centres is found without an index of the whole scan.
+/// For a few centres, only the positions around them are searched.
 #[divan::bench(args = SHAPES, sample_count = 10)]
 fn draw_around_few(bencher: Bencher, shape: Shape) {
     let positions = scan(shape);
@@ -173,7 +174,7 @@ fn draw_overlapping_of_known(bencher: Bencher) {
     bencher.bench(|| rule.draw(black_box(&draw)));
 }
 
-/// With labels the indexes are part of the draw.
+/// With labels, a draw includes building the indexes.
 #[divan::bench(sample_count = 10)]
 fn build_and_draw_of_labels(bencher: Bencher) {
     let positions = scan(Shape::Jittered);

@@ -1,7 +1,7 @@
-//! One kernel, so many times, on one thread, for a counter of instructions:
-//! `instructions KERNEL TIMES`. What one run takes is the difference between
-//! two of them and one, so nothing else is counted. `benches/results.py` runs
-//! it under callgrind.
+//! Runs one kernel a number of times on one thread, for counting instructions:
+//! `instructions KERNEL TIMES`. The instructions of one run are the difference between
+//! two runs and one, so that nothing else is counted. `benches/results.py` runs this
+//! under callgrind.
 #![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use std::hint::black_box;
@@ -17,7 +17,7 @@ const KEY: Key = Key([42, 43]);
 const POSITIONS: usize = 100_000;
 const GROUPS: usize = 256;
 
-/// Each kernel, what its count is divided by, and what that is.
+/// Each kernel, the number that its count is divided by, and the unit of that number.
 const KERNELS: [(&str, usize, &str); 9] = [
     ("centers", POSITIONS, "position"),
     ("order", POSITIONS, "group"),
@@ -36,7 +36,7 @@ fn main() {
         [kernel, times] if !kernel.starts_with('-') => {
             run(kernel, times.parse().expect("a number of times"));
         }
-        // `cargo bench -- --test` and the like: each kernel once.
+        // Without these arguments (`cargo bench -- --test`) each kernel runs once.
         _ => {
             for (kernel, items, item) in KERNELS {
                 run(kernel, 1);

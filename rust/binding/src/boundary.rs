@@ -1,5 +1,4 @@
-//! The boundary between Python and the core: arrays in and out, the GIL, and the
-//! one place where refusals become exceptions.
+//! The boundary between Python and the core: arrays, the GIL and exceptions.
 
 use numpy::ndarray::Dimension;
 use numpy::{Element, IntoPyArray, PyArray, PyArray2, PyArrayMethods, PyReadwriteArray};
@@ -7,10 +6,10 @@ use ptycho_fast_core::{Error, parallel};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
-/// Rows of scan positions.
+/// Rows of indices of scan positions.
 pub type Indices<'py> = Bound<'py, PyArray2<i32>>;
 
-/// The one place where refusals become exceptions.
+/// The exception of an error of the core. Errors become exceptions only here.
 pub fn refuse(error: &Error) -> PyErr {
     match error {
         Error::OutOfMemory { .. } | Error::NoMemory { .. } => {
@@ -20,7 +19,7 @@ pub fn refuse(error: &Error) -> PyErr {
     }
 }
 
-/// Runs the core without the GIL.
+/// Runs `work(threads)` without holding the GIL.
 pub fn run<T: Send>(
     py: Python<'_>,
     threads: Option<usize>,
@@ -30,7 +29,7 @@ pub fn run<T: Send>(
         .map_err(|error| refuse(&error))
 }
 
-/// Hands the core's memory to `NumPy`, as rows.
+/// Makes a two-dimensional array of a vector without copying it.
 pub fn rows<T: Element>(
     py: Python<'_>,
     values: Vec<T>,
@@ -40,13 +39,14 @@ pub fn rows<T: Element>(
     values.into_pyarray(py).reshape([rows, width])
 }
 
-/// Borrows an array to fill. That fails where it overlaps one being read.
+/// Borrows an array to fill. That fails if it overlaps an array that is borrowed
+/// already.
 pub fn writeable<'py, T: Element, D: Dimension>(
     array: &Bound<'py, PyArray<T, D>>,
 ) -> PyResult<PyReadwriteArray<'py, T, D>> {
     array.try_readwrite().map_err(|_| {
         PyValueError::new_err(
-            "The array to fill is read-only, or it shares memory with an input. Pass another one.",
+            "The array to fill is read-only, or it shares memory with an input. Pass another array.",
         )
     })
 }

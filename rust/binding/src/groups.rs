@@ -1,4 +1,4 @@
-//! Groups of overlapping positions.
+//! Drawing groups of overlapping scan positions.
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use ptycho_fast_core::check;
@@ -12,14 +12,14 @@ use pyo3::pybacked::PyBackedStr;
 use crate::boundary::{Indices, rows, run};
 use crate::index::{ScanIndex, engine, engine_name};
 
-/// Who knows the neighbours: an index, or lists of them.
+/// What is known of the neighbours: an index, or lists of them.
 #[derive(FromPyObject)]
 enum Source<'py> {
     Index(Bound<'py, ScanIndex>),
     Lists(PyReadonlyArray2<'py, i32>),
 }
 
-/// What is asked for. Keys that have a default may be missing.
+/// The request: a dict whose keys may be missing if they have a default.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub struct Request<'py> {
@@ -79,9 +79,7 @@ impl Request<'_> {
     }
 }
 
-/// Centres, groups, the centres with too few slots, how many the rule left out,
-/// how many centres spent their sets, the fewest sets of these, groups in the
-/// pool, the engine.
+/// What `draw` returns; `_core.pyi` says what each is.
 type Answer<'py> = (
     Bound<'py, PyArray1<i32>>,
     Indices<'py>,

@@ -10,10 +10,10 @@ use pyo3::prelude::*;
 
 use crate::boundary::{Indices, rows, run};
 
-/// Words of the Mersenne Twister, and the place of the next.
+/// The state of the Mersenne Twister: its words, and the place of the next.
 pub type TwisterState<'py> = (Bound<'py, PyArray1<u32>>, usize);
 
-/// The engine of that name.
+/// The engine with this name.
 pub fn engine(name: &str) -> PyResult<Engine> {
     match name {
         "auto" => Ok(Engine::Auto),
@@ -25,7 +25,7 @@ pub fn engine(name: &str) -> PyResult<Engine> {
     }
 }
 
-/// The name of an engine; the grid is the usual one.
+/// The name of an engine that searched. `Auto` is the grid, unless positions crowd.
 pub fn engine_name(engine: Engine) -> &'static str {
     match engine {
         Engine::KdTree => "kdtree",
@@ -33,7 +33,7 @@ pub fn engine_name(engine: Engine) -> &'static str {
     }
 }
 
-/// The index of a scan: shared between threads, never changed.
+/// The index of a scan. It never changes, so threads can share it.
 #[pyclass(frozen, module = "ptycho_fast._core")]
 pub struct ScanIndex(pub Index);
 

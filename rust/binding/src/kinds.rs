@@ -1,6 +1,7 @@
-//! The numbers that a detector may give. A pattern is copied as words of 1, 2,
-//! 4 or 8 bytes, whatever they mean; what they mean matters where they are
-//! scaled or squared.
+//! The dtypes of diffraction patterns.
+//!
+//! A pattern is copied as words of 1, 2, 4 or 8 bytes, whatever they mean. Their
+//! dtype only matters where they are scaled or squared.
 #![expect(
     clippy::cast_lossless,
     reason = "one macro makes the casts that round and those that do not"
@@ -10,13 +11,13 @@ use numpy::Element;
 use pyo3::PyErr;
 use pyo3::exceptions::PyValueError;
 
-/// How words are read as numbers.
+/// A dtype: how words are read as numbers.
 pub trait Kind {
-    /// As what they are copied.
+    /// The unsigned word of the same size, as which values are copied.
     type Word: Element + Copy + Default + Send + Sync;
-    /// The nearest float32.
+    /// The value, rounded to float32.
     fn single(word: Self::Word) -> f32;
-    /// The nearest float64.
+    /// The value, rounded to float64.
     fn double(word: Self::Word) -> f64;
 }
 
@@ -42,7 +43,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Any byte but 0 is true.
+    /// A byte; every value but 0 is true.
     Bool: u8, |word| u8::from(word != 0);
     U8: u8, |word| word;
     U16: u16, |word| word;
@@ -62,7 +63,8 @@ kinds! {
 fn half(word: u16) -> f32 {
     let (sign, magnitude) = (u32::from(word & 0x8000) << 16, u32::from(word & 0x7fff));
     let bits = if magnitude < 0x7c00 {
-        // The exponents' zeros are 112 apart; the product is right for subnormals too.
+        // The biases of the exponents differ by 112. The product is right for
+        // subnormal numbers, too.
         (f32::from_bits(magnitude << 13) * f32::from_bits((112 + 127) << 23)).to_bits()
     } else {
         0x7f80_0000 | (magnitude & 0x3ff) << 13 // infinity or NaN
@@ -70,12 +72,14 @@ fn half(word: u16) -> f32 {
     f32::from_bits(sign | bits)
 }
 
-/// Refuses what no detector gives.
+/// The error for a dtype that is not supported.
 pub fn unknown_kind(kind: &str) -> PyErr {
-    PyValueError::new_err(format!("diffraction can't be of {kind}."))
+    PyValueError::new_err(format!(
+        "Diffraction patterns cannot have the dtype {kind:?}. Convert them to float32."
+    ))
 }
 
-/// Calls a function for the kind that `NumPy` calls by such a name.
+/// Calls a function for the dtype with a `NumPy` name such as "f4".
 macro_rules! of_kind {
     ($kind:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $kind {

@@ -1,9 +1,9 @@
 //! `ptycho_fast._core`: the core crate for Python, and nothing else.
 //!
-//! Each function guards its arrays, takes views of them, releases the GIL,
-//! calls the core, and hands over the core's memory without copying it. Large
-//! outputs come in as arrays to fill: `NumPy` allocates them, so a failed
-//! allocation is a `MemoryError`. What people call is the Python package.
+//! Each function borrows its arrays, releases the GIL, calls the core, and passes the
+//! core's memory on without copying it. Large outputs are arrays that the caller passes
+//! to be filled: `NumPy` allocates them, so that a failed allocation is a
+//! `MemoryError`. Users call the Python package, not this module.
 #![expect(
     clippy::needless_pass_by_value,
     reason = "PyO3 hands arguments over by value"

@@ -1,4 +1,4 @@
-//! What the core uses of the machine: threads and vector instructions.
+//! Which threads and vector instructions of the machine are used.
 
 use ptycho_fast_core::{parallel, simd};
 use pyo3::prelude::*;

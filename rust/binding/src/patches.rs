@@ -1,4 +1,4 @@
-//! Patches of an object, and their adjoint.
+//! Extracting patches of an object, and adding patches to it (the adjoint).
 
 use num_complex::Complex32;
 use numpy::{

@@ -1,4 +1,4 @@
-//! Diffraction patterns: gathered into groups, scaled, and their energies.
+//! Diffraction patterns: gathering them into groups, scaling them, and their energies.
 
 use numpy::{
     Element, IntoPyArray, PyArray1, PyArray4, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3,
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use crate::boundary::{run, writeable};
 use crate::kinds::{Kind, of_kind, unknown_kind};
 
-/// What `gather_patterns` is asked for, beside the stack.
+/// The arguments of `gather_patterns`, except the stack.
 struct Gathering<'a, 'py> {
     indices: PyReadonlyArray2<'py, i32>,
     out: &'a Bound<'py, PyAny>,
@@ -20,8 +20,8 @@ struct Gathering<'a, 'py> {
 }
 
 impl Gathering<'_, '_> {
-    /// Fills `out` with a stack's patterns, each value through
-    /// `convert(scale, value)`, and 0 where a pixel is masked.
+    /// Fills `out` with patterns of a stack. Values become `convert(scale, value)`, and
+    /// masked pixels 0.
     fn fill<T: Element + Copy, U: Element + Copy + Default>(
         &self,
         stack: &Bound<'_, PyAny>,
@@ -42,7 +42,7 @@ impl Gathering<'_, '_> {
         let mask = self.mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
         run(py, self.num_threads, |threads| {
             if let Some(scales) = scales {
-                check::length("scales", scales.len(), groups, "one a group")?;
+                check::length("scales", scales.len(), groups, "one for each group")?;
             }
             let convert = |group: usize| {
                 let scale = scales.map_or(1.0, |scales| scales[group]);
@@ -54,9 +54,9 @@ impl Gathering<'_, '_> {
     }
 }
 
-/// The patterns of groups, as they are, or times a scale as float32.
+/// Gathers the patterns of groups unchanged, or times a scale as float32.
 ///
-/// `stack` is of unsigned words; `kind` says what they mean, as "f4".
+/// `stack` is viewed as unsigned words; `kind` is its dtype, as in "f4".
 #[pyfunction]
 pub fn gather_patterns<'py>(
     stack: &Bound<'py, PyAny>,
@@ -68,7 +68,7 @@ pub fn gather_patterns<'py>(
     num_threads: Option<usize>,
 ) -> PyResult<()> {
     fn scaled<K: Kind>(gathering: &Gathering<'_, '_>, stack: &Bound<'_, PyAny>) -> PyResult<()> {
-        // The scale times the value as float32, in this order.
+        // The value is rounded to float32 before it is multiplied.
         gathering.fill(stack, |scale, word: K::Word| scale * K::single(word))
     }
     let is_scaled = scales.is_some();
@@ -91,7 +91,7 @@ pub fn gather_patterns<'py>(
     }
 }
 
-/// The patterns of groups as they are, and scaled, in one pass.
+/// Gathers the patterns of groups unchanged and scaled, in one pass.
 #[pyfunction]
 pub fn gather_twice<'py>(
     stack: &Bound<'py, PyAny>,

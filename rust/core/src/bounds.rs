@@ -1,19 +1,19 @@
-//! The rectangle that a scan fills.
+//! The bounding box of a scan.
 
 use pulp::{Simd, WithSimd};
 
 use crate::{Result, check, memory, parallel, simd};
 
-/// Checks what [`check::scan`] checks, and returns the smallest x and y and the
-/// largest.
+/// Checks positions as [`check::scan`] does, and returns their smallest x and y and
+/// their largest.
 pub fn of(positions: &[f64], threads: usize) -> Result<[[f64; 2]; 2]> {
-    const COORDINATES_A_PART: usize = 1 << 16;
-    let parts = positions.len().div_ceil(COORDINATES_A_PART);
-    let mut found = memory::cleared::<[f64; 4]>("The bounds of the scan", parts)?;
+    const COORDINATES_PER_PART: usize = 1 << 16;
+    let parts = positions.len().div_ceil(COORDINATES_PER_PART);
+    let mut found = memory::cleared::<[f64; 4]>("the bounds of the scan", parts)?;
     parallel::for_each_chunk(&mut found, 1, threads, |part, found| {
-        let positions = &positions[part * COORDINATES_A_PART..];
-        let part = &positions[..positions.len().min(COORDINATES_A_PART)];
-        // A refusal is no part of the work: it is found again below.
+        let positions = &positions[part * COORDINATES_PER_PART..];
+        let part = &positions[..positions.len().min(COORDINATES_PER_PART)];
+        // Errors are found again below, where the sentence is made.
         found[0] = simd::run(Bounds(part)).unwrap_or([f64::NAN; 4]);
         Ok(())
     })?;
@@ -34,7 +34,8 @@ pub fn of(positions: &[f64], threads: usize) -> Result<[[f64; 2]; 2]> {
     ))
 }
 
-/// The smallest x and y and the largest, or NaN where a coordinate is NaN.
+/// Finds the smallest x and y and the largest; NaN if any coordinate is NaN or
+/// infinite.
 struct Bounds<'a>(&'a [f64]);
 
 impl WithSimd for Bounds<'_> {

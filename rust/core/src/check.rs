@@ -1,16 +1,18 @@
-//! Every precondition, once.
+//! The preconditions of the core's functions. Each is checked here and nowhere
+//! else.
 
 use crate::{Error, Result};
 
 /// Coordinates beyond this have squares that overflow float64.
 pub(crate) const FARTHEST: f64 = 1e150;
 
-/// Indices are int32.
+/// The largest int32: indices are 32-bit.
 const MOST_POSITIONS: usize = i32::MAX as usize;
 
-/// What is considered a scan: `positions` holds x, y, x, y, ...
+/// Checks the positions of a scan, x and y in turn, and returns how many they are.
 ///
-/// Returns the number of positions.
+/// There must be at least one, few enough for 32-bit indices, all finite and with
+/// squares that are finite.
 pub fn scan(positions: &[f64]) -> Result<usize> {
     let n = positions.len() / 2;
     if positions.len() != 2 * n {
@@ -34,7 +36,7 @@ pub fn scan(positions: &[f64]) -> Result<usize> {
     Ok(n)
 }
 
-/// At least one position, and few enough for 32-bit indices.
+/// Checks that a scan has at least one position, and few enough for 32-bit indices.
 pub fn scan_length(n: usize) -> Result<()> {
     match n {
         0 => Err(Error::EmptyScan),
@@ -46,7 +48,7 @@ pub fn scan_length(n: usize) -> Result<()> {
     }
 }
 
-/// Rows of `width` coordinates without NaN or infinity.
+/// Checks that rows of `width` coordinates hold neither NaN nor infinity.
 pub fn finite(what: &'static str, coordinates: &[f64], width: usize) -> Result<()> {
     let bad = |row: &&[f64]| !row.iter().all(|v| v.is_finite());
     match first_and_count(coordinates.chunks_exact(width), bad) {
@@ -60,7 +62,7 @@ pub fn finite(what: &'static str, coordinates: &[f64], width: usize) -> Result<(
     }
 }
 
-/// Enough neighbours and enough positions for groups of `c`.
+/// Checks that K and the scan are large enough for groups of `c` positions.
 pub fn group(n: usize, k: usize, c: usize) -> Result<()> {
     within("group_size", c, 1, MOST_POSITIONS)?;
     if k < c {
@@ -73,7 +75,7 @@ pub fn group(n: usize, k: usize, c: usize) -> Result<()> {
     Ok(())
 }
 
-/// A count within its limits.
+/// Checks that a number lies between two limits, which are allowed themselves.
 pub fn within(what: &'static str, found: usize, least: usize, most: usize) -> Result<()> {
     if (least..=most).contains(&found) {
         Ok(())
@@ -87,7 +89,7 @@ pub fn within(what: &'static str, found: usize, least: usize, most: usize) -> Re
     }
 }
 
-/// Indices that each name one of `n` things.
+/// Checks that all indices are from 0 to `n` - 1.
 pub fn indices(what: &'static str, indices: &[i32], n: usize) -> Result<()> {
     let outside = |i: &&i32| usize::try_from(**i).map_or(true, |i| i >= n);
     match first_and_count(indices.iter(), outside) {
@@ -103,7 +105,8 @@ pub fn indices(what: &'static str, indices: &[i32], n: usize) -> Result<()> {
     }
 }
 
-/// An array of as many elements as its companions imply.
+/// Checks that an array has the number of elements that the arguments beside it
+/// imply.
 pub fn length(what: &'static str, found: usize, expected: usize, why: &'static str) -> Result<()> {
     if found == expected {
         Ok(())
@@ -117,7 +120,8 @@ pub fn length(what: &'static str, found: usize, expected: usize, why: &'static s
     }
 }
 
-/// The place of the first item that is `bad`, and how many are.
+/// The place of the first item that is `bad`, and how many items are; None if no
+/// item is.
 fn first_and_count<I: Iterator + Clone>(
     items: I,
     bad: impl Fn(&I::Item) -> bool,
@@ -131,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_bad_row_and_their_number_are_named() {
+    fn errors_name_the_first_bad_row_and_how_many_there_are() {
         let mut positions = vec![0.0; 20];
         positions[7] = f64::NAN;
         positions[12] = f64::INFINITY;
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_inclusive() {
+    fn limits_themselves_are_allowed() {
         assert_eq!(scan(&[1e150, -1e150]), Ok(1));
         assert_eq!(scan(&[]), Err(Error::EmptyScan));
         assert_eq!(group(4, 4, 4), Ok(()));

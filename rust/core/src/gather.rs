@@ -1,4 +1,4 @@
-//! The patterns of groups, channels last, in one pass.
+//! The diffraction patterns of groups, gathered channels last in one pass.
 #![expect(
     clippy::inline_always,
     reason = "only what is inlined into `with_simd` gets its instructions"
@@ -9,15 +9,15 @@ use pulp::{Simd, WithSimd};
 use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
-/// What memory is for.
-const WHAT: &str = "The gathering of patterns";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the diffraction patterns of groups";
 
-/// Copies `stack` (n, P) into `out` (B, P, C): pattern `indices[b, c]` becomes
-/// channel c of group b, its values through `convert(b)`, and 0 where `mask`
-/// (P) is false.
+/// Gathers patterns of `stack` (n, P) into `out` (B, P, C): pattern `indices[b, c]`
+/// becomes channel c of group b. Its values are converted by `convert(b)`, and are 0
+/// where `mask` (P) is false.
 ///
-/// P is the number of pixels of a pattern; `indices` is (B, C). With C = 1 and
-/// the indices in one column the patterns follow one another: channels first.
+/// P is the number of pixels of a pattern, `indices` is (B, C). With C = 1 the
+/// patterns follow one another, which is channels first.
 pub fn gather<T, U, F>(
     stack: Stack<'_, T>,
     mask: Option<&[bool]>,
@@ -35,13 +35,13 @@ where
     let pixels = stack.pixels;
     stack.check(indices, channels, out.len())?;
     if let Some(mask) = mask {
-        check::length("mask", mask.len(), pixels, "one a pixel")?;
+        check::length("mask", mask.len(), pixels, "one for each pixel")?;
     }
     let mut dead = memory::room(WHAT, mask.map_or(0, count_dead))?;
     if let Some(mask) = mask {
         dead.extend((0..pixels).filter(|&p| !mask[p]));
     }
-    simd::name()?; // instructions that are not there are refused here, not in a thread
+    simd::name()?; // an error in PTYCHO_FAST_SIMD is found here, before threads start
     let staged = is_staged(out, channels);
     parallel::for_each_chunk(out, pixels * channels, threads, |b, out| {
         let patterns = stack.patterns(&indices[b * channels..][..channels])?;
@@ -57,7 +57,7 @@ fn count_dead(mask: &[bool]) -> usize {
     mask.iter().filter(|&&good| !good).count()
 }
 
-/// [`gather`] as the patterns are, and once more through `convert`, while they
+/// Gathers patterns unchanged into `out`, and converted into `converted`, while they
 /// are in the cache.
 pub fn gather_twice<T, U>(
     stack: Stack<'_, T>,
@@ -89,7 +89,7 @@ where
     })
 }
 
-/// Patterns of `pixels` values each, one after another.
+/// Diffraction patterns of `pixels` values each, one after another.
 #[derive(Debug, Clone, Copy)]
 pub struct Stack<'a, T> {
     values: &'a [T],
@@ -97,21 +97,31 @@ pub struct Stack<'a, T> {
 }
 
 impl<'a, T> Stack<'a, T> {
-    /// The stack of those values.
+    /// A stack of patterns of `pixels` values.
     pub fn new(values: &'a [T], pixels: usize) -> Result<Self> {
         check::within("pixels", pixels, 1, usize::MAX)?;
         let whole = values.len() / pixels * pixels;
-        check::length("diffraction", values.len(), whole, "whole patterns")?;
+        check::length(
+            "diffraction",
+            values.len(),
+            whole,
+            "whole diffraction patterns",
+        )?;
         Ok(Self { values, pixels })
     }
 
-    /// Checks that groups and what is filled with them belong to the stack.
+    /// Checks that indices and an output of so many elements fit the stack.
     fn check(&self, indices: &[i32], channels: usize, out: usize) -> Result<()> {
         check::within("channels", channels, 1, usize::MAX)?;
         let groups = indices.len() / channels;
-        check::length("indices", indices.len(), groups * channels, "(B, C)")?;
+        check::length(
+            "indices",
+            indices.len(),
+            groups * channels,
+            "a multiple of C, for shape (B, C)",
+        )?;
         let expected = indices.len().saturating_mul(self.pixels);
-        check::length("out", out, expected, "(B, N, N, C)")?;
+        check::length("out", out, expected, "shape (B, N, N, C)")?;
         check::indices("indices", indices, self.values.len() / self.pixels)
     }
 
@@ -127,7 +137,7 @@ fn fill<T: Copy, U: Copy + Default>(
     convert: impl Fn(T) -> U,
     staged: bool,
 ) -> Result<()> {
-    let group = Group {
+    let group = FillGroup {
         patterns,
         out,
         convert,
@@ -136,15 +146,15 @@ fn fill<T: Copy, U: Copy + Default>(
     simd::run(group)?
 }
 
-/// Patterns become the channels of a group.
-struct Group<'a, T, U, F> {
+/// The kernel: patterns become the channels of a group.
+struct FillGroup<'a, T, U, F> {
     patterns: &'a [&'a [T]],
     out: &'a mut [U],
     convert: F,
     staged: bool,
 }
 
-impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for Group<'_, T, U, F> {
+impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for FillGroup<'_, T, U, F> {
     type Output = Result<()>;
 
     #[inline(always)]
@@ -184,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn channels_are_the_patterns(
+        fn channels_hold_the_patterns(
             pixels in 1..200_usize, n in 1..20_i32, channels in 1..17_usize,
             seed in prop::collection::vec(0..1000_i32, 0..60), dead in 1..50_usize,
         ) {
@@ -243,9 +253,9 @@ mod tests {
         }
     }
 
-    /// Beyond the caches, in pieces that do not divide the pattern.
+    /// An output beyond the caches, in pieces that do not divide the pattern.
     #[test]
-    fn large_outputs_are_the_same() {
+    fn large_outputs_follow_the_definition() {
         let (pixels, channels) = (101 * 101, 6);
         let stack: Vec<u16> = (0..7 * pixels).map(|i| (i * 7919 % 65536) as u16).collect();
         let indices: Vec<i32> = (0..280 * channels as i32).map(|i| i * i % 7).collect();
@@ -264,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn lengths_that_do_not_fit_are_refused() {
         let stack = [0.0_f32; 12];
         assert!(Stack::new(&stack, 5).is_err());
         assert!(Stack::new(&stack, 0).is_err());

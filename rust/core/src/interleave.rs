@@ -1,13 +1,14 @@
-//! Writing groups channels last: the pixels of C arrays become one array of
-//! pixels with C channels each.
+//! Channels last: C arrays of pixels are written as one array of pixels with C
+//! channels each, by way of the nearest cache if that is faster.
 
-/// Whether `out` is made piece by piece, in the nearest cache, and copied out.
+/// Whether `out` is made in pieces in the nearest cache, and these are copied.
 ///
-/// Where it does not fit the caches, a copy of whole cache lines, unlike
-/// stores, need not read what it overwrites: a third of all traffic. Stores of
-/// four channels are as wide as a cache line, and `out` may begin anywhere.
+/// Stores read a cache line before they overwrite part of it; a copy of whole cache
+/// lines does not. That saves a third of the memory traffic if `out` exceeds the
+/// caches. With four channels a store is as wide as a cache line, but `out` may
+/// begin anywhere, so that stores would cross cache lines.
 pub(crate) fn is_staged<T>(out: &[T], channels: usize) -> bool {
-    /// What caches hold, about.
+    /// About what the caches hold, in bytes.
     const CACHES: usize = 1 << 25;
     channels == 4 || size_of_val(out) > CACHES
 }
@@ -15,17 +16,17 @@ pub(crate) fn is_staged<T>(out: &[T], channels: usize) -> bool {
 /// Bytes of such a piece.
 pub(crate) const STAGE: usize = 1 << 14;
 
-/// More elements than begin in one cache line.
+/// At least as many elements as begin in one cache line.
 pub(crate) const LINE: usize = 64;
 
-/// What lies beyond the first boundary of a cache line: a wide store across
-/// one costs two.
+/// The part of `values` from the first cache line boundary on: a wide store that
+/// crosses a boundary costs two.
 pub(crate) fn aligned<T>(values: &mut [T]) -> &mut [T] {
     let skipped = values.as_ptr().align_offset(LINE).min(LINE);
     &mut values[skipped..]
 }
 
-/// Writes channel c from `channel(c)`: as many pixels as `out` (P, C) has.
+/// Fills `out` (P, C): its channel c holds the pixels of `channel(c)`.
 #[inline(always)]
 pub(crate) fn interleave<'a, T: Copy + 'a, U: Copy + Default>(
     channels: usize,
@@ -33,7 +34,8 @@ pub(crate) fn interleave<'a, T: Copy + 'a, U: Copy + Default>(
     out: &mut [U],
     convert: impl Fn(T) -> U,
 ) {
-    /// So few pixels that their cache lines are written while they are near.
+    /// Pixels that are handled together: few enough that their cache lines stay in
+    /// the nearest cache until all channels are written.
     const BLOCK: usize = 64;
     match channels {
         1 => {

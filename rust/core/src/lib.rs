@@ -1,19 +1,19 @@
-//! The engine of `ptycho_fast`, free of Python.
+//! The engine of `ptycho_fast`, without any Python.
 //!
-//! Ptychography records a diffraction pattern at each position of a scan;
+//! Ptychography records a diffraction pattern at each position of a scan, and
 //! neighbouring positions overlap. This crate
 //!
 //! - finds the neighbours of scan positions ([`index`]),
-//! - draws groups of overlapping positions from them ([`groups`]), by random
-//!   numbers that are a function of (key, point) alone ([`philox`]),
-//! - gathers the groups' patterns ([`gather`]), sums their energies
-//!   ([`energy`]), and cuts the patches of an object under them
-//!   ([`patches`]).
+//! - draws groups of overlapping positions ([`groups`]) by random words that are a
+//!   function of (key, position) alone ([`philox`]),
+//! - gathers the diffraction patterns of groups ([`gather`]) and computes their
+//!   energies ([`energy`]),
+//! - extracts the patches of an object at the positions of groups ([`patches`]).
 //!
-//! Slices come in, vectors or the caller's buffers go out. Nothing that a
-//! caller passes makes it panic: every precondition stands in [`check`], every
-//! refusal in [`Error`]. Neither the number of threads ([`parallel`]) nor the
-//! instruction set ([`simd`]) changes a bit of a result.
+//! Functions take slices, and return vectors or fill the caller's buffers. No input
+//! makes them panic: [`check`] holds the preconditions, [`Error`] the messages.
+//! Neither the number of threads ([`parallel`]) nor the instruction set ([`simd`])
+//! changes any bit of a result.
 //!
 //! ```
 //! use ptycho_fast_core::groups::{self, Draw, Known, Rule};
@@ -38,7 +38,7 @@
 //! # Ok::<(), ptycho_fast_core::Error>(())
 //! ```
 
-// See clippy.toml: what tests take is little.
+// Tests may allocate in the ways that clippy.toml forbids: they need little.
 #![cfg_attr(test, allow(clippy::disallowed_macros, clippy::disallowed_methods))]
 
 pub mod bounds;

@@ -1,4 +1,4 @@
-//! What a rule is asked, and what it answers.
+//! What a rule draws groups from, and what it returns.
 
 use std::ops::Range;
 
@@ -6,15 +6,16 @@ use crate::index::{Neighbors, Query};
 use crate::philox::Key;
 use crate::{Result, check, memory};
 
-/// Stands first in a group's place where the centre has too few slots.
+/// Marks the place of a group whose centre has too few slots.
 pub(super) const TOO_FEW: i32 = -1;
-/// Stands there where the rule found no group among the slots.
+/// Marks the place of a group that the rule could not form from the slots.
 pub(super) const NO_GROUP: i32 = -2;
 
-/// What memory is for.
-const WHAT: &str = "The groups that were drawn";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the groups that were drawn";
 
-/// Neighbours are within these where `least <= d² <= most`, in float64.
+/// The smallest and the largest squared distance of a neighbour, both allowed,
+/// compared in float64.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     pub(super) least: f64,
@@ -22,7 +23,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Between two distances.
+    /// The limits of these two distances.
     #[must_use]
     pub fn new(min_distance: f64, max_distance: f64) -> Self {
         Self {
@@ -32,43 +33,44 @@ impl Limits {
     }
 }
 
-/// What a rule draws from.
+/// Everything that groups are drawn from, except the rule.
 #[derive(Debug)]
 pub struct Draw<'a, I> {
-    /// Who knows the neighbours.
+    /// What finds the neighbours.
     pub index: &'a I,
-    /// The scan's positions, x and y in turn.
+    /// The positions of the scan, x and y in turn.
     pub positions: &'a [f64],
-    /// The centres tried.
+    /// The centres around which groups are drawn.
     pub centers: &'a [i32],
     /// Neighbours considered per centre (K).
     pub k: usize,
     /// Positions of a group (C).
     pub c: usize,
-    /// Which neighbours are considered at all.
+    /// How far from the centre a neighbour must and may be.
     pub limits: Option<Limits>,
-    /// What the random words come from.
+    /// The key of the random words.
     pub key: Key,
-    /// How many threads to use.
+    /// How many threads to use. The groups do not depend on it.
     pub threads: usize,
 }
 
-/// Groups, and the centres that have none.
+/// The groups that were drawn, and why some centres have none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Drawn {
     /// The centre of each group.
     pub centers: Vec<i32>,
-    /// The groups, row by row.
+    /// The groups, C positions each.
     pub groups: Vec<i32>,
-    /// The centres left out, each time they were tried, for want of slots.
+    /// The centres that are left out because they have too few neighbours.
     pub too_few: Vec<i32>,
-    /// How many were left out because the rule found no group for them.
+    /// How many centres are left out because the rule found no group around them.
     pub no_group: usize,
-    /// How many centres were asked for more groups than they have sets.
+    /// Rule `oversample`: how many centres were asked for more groups than they have
+    /// distinct ones.
     pub spent: usize,
-    /// The fewest sets that one of these has; 0 where there is none.
+    /// The fewest distinct groups that one of these has; 0 if `spent` is 0.
     pub fewest: u64,
-    /// Groups in the pool that was sampled.
+    /// Rule `pool`: how many groups the pool holds.
     pub pool: Option<usize>,
 }
 
@@ -112,7 +114,7 @@ impl<I: Neighbors> Draw<'_, I> {
         let n = self.index.positions();
         check::group(n, self.k, self.c)?;
         let length = self.positions.len();
-        check::length("positions", length, 2 * n, "an x and a y for each")?;
+        check::length("positions", length, 2 * n, "an x and a y for each position")?;
         check::indices("centers", self.centers, n)
     }
 
@@ -128,7 +130,7 @@ impl<I: Neighbors> Draw<'_, I> {
 }
 
 impl<I> Draw<'_, I> {
-    /// Neighbour minus centre.
+    /// The vector from the centre to a neighbour.
     pub(super) fn shift(&self, center: i32, neighbor: i32) -> [f64; 2] {
         let (i, j) = (center as usize, neighbor as usize);
         [0, 1].map(|axis| self.positions[2 * j + axis] - self.positions[2 * i + axis])
@@ -139,7 +141,7 @@ impl<I> Draw<'_, I> {
         dx * dx + dy * dy
     }
 
-    /// The part of `near`, nearest first, that is within the limits.
+    /// The part of `near`, which is sorted by distance, that is within the limits.
     pub(super) fn within(&self, center: i32, near: &[i32]) -> Range<usize> {
         let Some(limits) = self.limits else {
             return 0..near.len();
@@ -149,8 +151,9 @@ impl<I> Draw<'_, I> {
         start..start + inside
     }
 
-    /// The first `count` groups of `rows`, which hold those of one centre: the
-    /// first of all centres, then the second, ...
+    /// Collects `count` groups in rounds: the first group of every centre, then the
+    /// second of every centre, and so on. Each of the `rows` holds the groups of one
+    /// centre; centres without groups are left out.
     pub(super) fn collect(&self, rows: Vec<i32>, count: usize) -> Result<Drawn> {
         let (centers, c) = (self.centers, self.c);
         if rows.is_empty() {

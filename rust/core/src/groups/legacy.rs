@@ -1,17 +1,17 @@
-//! The rule `nearest` by the stream of `numpy.random.seed`, for the groups that
-//! older code drew.
+//! The rule `nearest` by the random stream of `numpy.random.seed`, to repeat the
+//! groups that older code drew.
 
 use super::legacy_rng::MersenneTwister;
 use crate::index::{Neighbors, neighbors};
 use crate::{Result, check, memory};
 
-/// What memory is for.
-const WHAT: &str = "The neighbors that groups are drawn from";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors that groups are drawn from";
 
-/// The same rule by the stream that `numpy.random.seed` starts: `m` centres
-/// (all in order if `m == n`), then a group for each. Returns (centres, groups).
+/// Draws `m` centres (all positions in order if `m == n`), unless `centers` are
+/// given, then a group for each. Returns (centres, groups).
 ///
-/// The stream is sequential, so only the search for neighbours is threaded.
+/// The stream is sequential, so only the search for neighbours uses threads.
 pub fn draw<I: Neighbors>(
     index: &I,
     centers: Option<&[i32]>,

@@ -1,12 +1,13 @@
-//! Natural numbers of any size: how many groups can be made of many neighbours.
+//! Natural numbers of any size: the number of groups that many neighbours allow can
+//! exceed 64 bits.
 
 use crate::{Result, memory};
 
-/// What memory is for.
-const WHAT: &str = "The numbering of sets";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the numbers of the groups";
 
-/// A natural number of any size, lowest limb first. Those that meet have the
-/// same number of limbs, with room for a product by one limb.
+/// A natural number in limbs of 64 bits, lowest first. Numbers that are combined must
+/// have the same number of limbs, with room for a product by one limb.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Natural(Vec<u64>);
 
@@ -30,7 +31,7 @@ impl Natural {
             count.multiply(slots as u64 - i);
             count.divide(i + 1);
         }
-        // And one more limb, for a product.
+        // One more limb, for a product.
         let used = count.0.iter().rposition(|&limb| limb > 0).unwrap_or(0) + 1;
         memory::resize(WHAT, &mut count.0, used + 1, 0)?;
         Ok(count)

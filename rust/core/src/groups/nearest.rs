@@ -1,12 +1,12 @@
-//! The rule `nearest`: C of the K nearest neighbours of each centre.
+//! The rule `nearest`: C of the K nearest neighbours of each centre, at random.
 
 use super::draw::{Draw, Drawn};
 use crate::index::{NeighborIndex, Neighbors};
 use crate::philox::{Key, Stage, below};
 use crate::{Result, memory};
 
-/// What memory is for.
-const WHAT: &str = "The neighbors that groups are drawn from";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors that groups are drawn from";
 
 /// Draws one group for each centre, without limits, from an index that knows
 /// `min(K, n - 1)` neighbours of every position.
@@ -56,8 +56,8 @@ pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Dr
     })
 }
 
-/// Draws `rounds` groups for each centre, within limits: all centres by
-/// replicate 0, then all by replicate 1, ...
+/// Draws `rounds` groups for each centre, within limits if there are any: one for
+/// every centre, then a second for every centre, and so on.
 pub fn draw_rounds<I: NeighborIndex>(
     draw: &Draw<'_, I>,
     include_center: bool,
@@ -79,11 +79,12 @@ pub fn draw_rounds<I: NeighborIndex>(
     draw.collect(rows, rounds.saturating_mul(draw.centers.len()))
 }
 
-/// Fills a centre's group from `slots` without replacement: a Fisher-Yates
-/// shuffle stopped early, by the words of stage 2.
+/// Fills a centre's group from `slots` without replacement, by a Fisher-Yates shuffle
+/// that stops after C draws.
 ///
-/// The words depend on the centre and the group size alone, so a centre's
-/// group does not depend on which other centres were drawn.
+/// The random words (stage `Choice`) depend only on the centre, the group size and the
+/// replicate. So the group of a centre does not depend on which other centres there
+/// are.
 pub(super) fn choose(
     center: i32,
     include_center: bool,
@@ -108,20 +109,20 @@ pub(super) fn choose(
     }
 }
 
-/// The words of stage 2 for draws 4·block.. of a centre.
+/// The random words for four draws of a centre, from draw number 4 `block` on.
 fn words(center: i32, c: usize, replicate: u64, block: usize, key: Key) -> [u64; 4] {
     let blocks = c.div_ceil(4) as u64;
     let block = 1 + center as u64 * blocks + block as u64;
     key.block(Stage::Choice, replicate, block)
 }
 
-/// As many slots as have their numbers in one word, four bits each.
+/// How many slots can have their numbers in one 64-bit word, four bits each.
 const PACKED: usize = 16;
 
-/// The same for some centres at once, with few slots.
+/// Does what [`choose`] does for several centres at once, if they have few slots.
 ///
-/// The words first, for all of them, so that the processor works on several
-/// blocks at a time; then the shuffle, over the slots' numbers in one register.
+/// The random words of all of them come first, so that the processor computes several
+/// blocks at a time. Then the numbers of the slots are shuffled within one register.
 fn choose_packed(
     centers: &[i32],
     include_center: bool,
@@ -155,7 +156,7 @@ fn choose_packed(
                     let slot = *order >> (4 * t) & 15;
                     let moved = *order >> (4 * j) & 15;
                     *order ^= (slot ^ moved) << (4 * t);
-                    // The slot after the neighbours is the centre.
+                    // The centre is the slot behind the neighbours.
                     *chosen = neighbors.get(slot as usize).copied().unwrap_or(center);
                 }
             }

@@ -1,22 +1,28 @@
 //! The slots of a centre: the neighbours that its groups are drawn from.
+//!
+//! Without limits these are its K nearest neighbours. Within limits it is not known
+//! beforehand how many neighbours must be looked at to find K of them; here they are
+//! searched for until they suffice.
 
 use super::draw::{Draw, TOO_FEW};
 use crate::index::{NeighborIndex, Wanted};
 use crate::{Result, memory};
 
-/// What memory is for.
-const WHAT: &str = "The neighbors that groups are drawn from";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors that groups are drawn from";
 
-/// Where so many neighbours do not do, those wanted are searched for alone.
+/// If this many neighbours do not suffice, only those within the limits are searched
+/// for.
 const LONG: usize = 64;
 
 impl<I: NeighborIndex> Draw<'_, I> {
-    /// Computes a row of `width` for each centre from its slots: `work(center,
-    /// scratch, slots, out)`. Rows of centres with too few slots say so.
+    /// Computes a row of `width` numbers for each centre from its slots, by
+    /// `work(center, scratch, slots, out)`. The row of a centre with too few slots is
+    /// filled with [`TOO_FEW`].
     ///
-    /// With `centered` channel 0 is the centre, and one slot less will do; else
-    /// the centre is the last slot where just that one is missing. Within
-    /// limits nobody is helped out.
+    /// If channel 0 is the centre (`centered`), C - 1 slots are enough. If not, and
+    /// only one slot is missing, the centre itself becomes the last slot. Within limits
+    /// C slots are needed either way.
     pub(super) fn rows<S>(
         &self,
         centered: bool,
@@ -68,9 +74,11 @@ impl<I: NeighborIndex> Draw<'_, I> {
         )
     }
 
-    /// Computes a row for each centre from as many neighbours as it takes:
-    /// `read(center, near)` is how many of them are looked at, None if more. What
-    /// is needed in the end are the K nearest in each of `quadrants`.
+    /// Computes a row for each centre from as many neighbours as it needs.
+    ///
+    /// `read(center, near)` returns how many of the neighbours `near` are needed, or
+    /// None if `near` are too few. In the end these are the K nearest within the limits
+    /// in each of `quadrants`.
     pub(super) fn rows_until<S>(
         &self,
         read: impl Fn(i32, &[i32]) -> Option<usize> + Sync,
@@ -89,7 +97,7 @@ impl<I: NeighborIndex> Draw<'_, I> {
             quadrants,
         };
         let usual = reading.usual()?;
-        // Where most need more than a search is good for, none is begun.
+        // If most centres need more than this search is good for, it is left out.
         let asked = if usual == LONG { 1 } else { usual };
         self.index.rows(
             self.query(asked, width),
@@ -103,7 +111,7 @@ impl<I: NeighborIndex> Draw<'_, I> {
     }
 }
 
-/// How a draw finds enough neighbours of a centre.
+/// The search for enough neighbours of a centre.
 struct Reading<'a, I, R> {
     draw: &'a Draw<'a, I>,
     read: R,
@@ -111,8 +119,8 @@ struct Reading<'a, I, R> {
 }
 
 impl<I: NeighborIndex, R: Fn(i32, &[i32]) -> Option<usize>> Reading<'_, I, R> {
-    /// Asks for twice as many neighbours until they are enough, or all; beyond
-    /// `most`, for those alone that are wanted.
+    /// Doubles the number of neighbours until they suffice or are all. Beyond `most`
+    /// searches only for those that are wanted, if the index can.
     fn read_on(
         &self,
         center: i32,
@@ -123,7 +131,7 @@ impl<I: NeighborIndex, R: Fn(i32, &[i32]) -> Option<usize>> Reading<'_, I, R> {
     ) -> Result<()> {
         let all = self.draw.index.positions() - 1;
         loop {
-            // An index that returns less than asked for knows no more.
+            // An index that returns fewer than asked for knows no more.
             let enough = near.len() < asked || asked >= all;
             if enough || (self.read)(center, near).is_some() {
                 return Ok(());
@@ -136,8 +144,8 @@ impl<I: NeighborIndex, R: Fn(i32, &[i32]) -> Option<usize>> Reading<'_, I, R> {
         }
     }
 
-    /// The K nearest in each quadrant and within the limits, nearest first;
-    /// whether the index knows them.
+    /// Finds the K nearest in each quadrant and within the limits, nearest first.
+    /// Returns false if the index cannot search for these alone.
     fn wanted(&self, center: i32, own: &mut I::Scratch, near: &mut Vec<i32>) -> Result<bool> {
         let &Draw {
             index, k, limits, ..
@@ -161,7 +169,7 @@ impl<I: NeighborIndex, R: Fn(i32, &[i32]) -> Option<usize>> Reading<'_, I, R> {
         Ok(true)
     }
 
-    /// The nearest `asked` neighbours, or as many as the index knows.
+    /// Finds the `asked` nearest neighbours, or as many as the index knows.
     fn ask(
         &self,
         center: i32,
@@ -176,9 +184,9 @@ impl<I: NeighborIndex, R: Fn(i32, &[i32]) -> Option<usize>> Reading<'_, I, R> {
         Ok(())
     }
 
-    /// How many neighbours nine of ten centres need, from a look at a few, at
-    /// most `LONG`. Whom that does not serve is asked for again, so it is only
-    /// a matter of speed.
+    /// Estimates from a few centres how many neighbours nine of ten centres need, at
+    /// most `LONG`. Centres that need more are searched again, so this only affects
+    /// the speed.
     fn usual(&self) -> Result<usize> {
         const LOOKS: usize = 64;
         const FIRST: usize = 16;

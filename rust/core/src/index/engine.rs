@@ -1,26 +1,26 @@
-//! The choice between the two indexes of a scan.
+//! The choice between the two kinds of index: cells or a tree.
 
 use super::grid::{self, Grid};
 use super::kdtree::{self, KdTree};
 use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted};
 use crate::Result;
 
-/// Which index finds the neighbours. The answer is the same.
+/// Which index finds the neighbours. The result is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// The grid, or the tree where positions crowd.
+    /// The grid, or the tree if positions crowd in few places.
     Auto,
-    /// [`Grid`], unless positions crowd so that it would take quadratic time.
+    /// [`Grid`], unless positions crowd so much that it would take quadratic time.
     Grid,
     /// [`KdTree`].
     KdTree,
 }
 
-/// One index or the other.
+/// An index of a whole scan.
 pub enum Index {
-    /// Cells.
+    /// In cells.
     Grid(Box<Grid>),
-    /// A tree.
+    /// In a tree.
     KdTree(Box<KdTree>),
 }
 
@@ -36,7 +36,7 @@ impl Index {
         KdTree::build(positions, threads).map(|tree| Self::KdTree(Box::new(tree)))
     }
 
-    /// Which it is: [`Engine::Grid`] or [`Engine::KdTree`].
+    /// Which kind it is: [`Engine::Grid`] or [`Engine::KdTree`].
     #[must_use]
     pub fn engine(&self) -> Engine {
         match self {

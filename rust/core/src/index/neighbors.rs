@@ -1,25 +1,26 @@
-//! What an index of scan positions answers.
+//! The traits of an index of scan positions, and what can be asked of it.
 
 use crate::{Result, check, memory, parallel};
 
-/// Whose neighbours are asked for, how many, and how much is made of them.
+/// Which neighbours are asked for, and how many numbers are computed from them.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
     /// The positions whose neighbours are asked for.
     pub centers: &'a [i32],
-    /// Neighbours of each (K); all other positions, if these are fewer.
+    /// Neighbours per position (K); all other positions if these are fewer.
     pub k: usize,
-    /// How many numbers are computed from the neighbours of each.
+    /// How many numbers are computed from the neighbours of each position.
     pub width: usize,
-    /// How many threads to use. No result depends on it.
+    /// How many threads to use. The results do not depend on it.
     pub threads: usize,
 }
 
-/// Something that finds the neighbours of many positions of a scan.
+/// Finds the neighbours of many positions of a scan.
 ///
-/// The order is that of (d², index) with `d² = dx·dx + dy·dy` in float64,
-/// unfused, and the centre is left out by index, not by place. That settles
-/// every tie, so all give the same answer.
+/// Neighbours are ordered by (d², index), where `d² = dx·dx + dy·dy` is computed in
+/// float64 without fused operations. The centre itself is left out by its index, so
+/// another position at the same place is a neighbour at distance 0. This order has no
+/// ties, so all implementations give the same result.
 pub trait Neighbors: Sync {
     /// The number of positions, at least 1.
     fn positions(&self) -> usize;
@@ -27,11 +28,11 @@ pub trait Neighbors: Sync {
     /// Computes a row of `query.width` numbers for each of `query.centers` from
     /// its `min(k, positions() - 1)` nearest neighbours, nearest first.
     ///
-    /// `work(centers, scratch, neighbors, out)` takes some centres at a time,
-    /// with their neighbours and for their results row by row, and may change
-    /// the neighbours as it likes. Centres come in an order that suits the
-    /// index, one that is named twice once or twice: a row is a function of its
-    /// centre.
+    /// `work(centers, scratch, neighbors, out)` is called for some centres at a time. It
+    /// gets their neighbours row by row, which it may overwrite, and fills their rows of
+    /// the result. The index chooses the order of the centres. For a centre that is
+    /// named twice, `work` is called once or twice, so its result must be a function of
+    /// the centre.
     fn batches<S>(
         &self,
         query: Query<'_>,
@@ -39,7 +40,8 @@ pub trait Neighbors: Sync {
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>>;
 
-    /// The same, one centre at a time: `work(center, scratch, neighbors, out)`.
+    /// Does the same as [`batches`](Self::batches), one centre at a time:
+    /// `work(center, scratch, neighbors, out)`.
     fn rows<S>(
         &self,
         query: Query<'_>,
@@ -62,18 +64,20 @@ pub trait Neighbors: Sync {
     }
 }
 
-/// Something that also finds those of one position, as many as are asked for.
+/// Also finds the neighbours of a single position, without a batch.
 pub trait NeighborIndex: Neighbors {
-    /// What is reused from query to query.
+    /// Memory that is reused from one call to the next.
     type Scratch: Default;
 
     /// Fills `out` with the nearest neighbours of position `center`, nearest
     /// first. `out` is no longer than `positions() - 1`.
     fn nearest(&self, center: usize, scratch: &mut Self::Scratch, out: &mut [i32]) -> Result<()>;
 
-    /// Appends the `k` nearest of those wanted to `out`, or all there are, and
-    /// takes no longer where nearer ones are not wanted. False where the index
-    /// knows no more neighbours than [`nearest`](Self::nearest) gives.
+    /// Appends the `k` nearest neighbours that are wanted to `out`, or all of them if
+    /// they are fewer. It does not take longer if many nearer ones are not wanted.
+    ///
+    /// Returns false if the index cannot do this, because it only knows a list of
+    /// neighbours.
     fn nearest_wanted(
         &self,
         center: usize,
@@ -84,19 +88,20 @@ pub trait NeighborIndex: Neighbors {
     ) -> Result<bool>;
 }
 
-/// Which neighbours of a position are wanted, by where they lie from it.
+/// Which neighbours of a position are wanted, by the vector from it to them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wanted {
-    /// The smallest squared distance.
+    /// The smallest squared distance that is wanted.
     pub least: f64,
-    /// The largest.
+    /// The largest squared distance that is wanted.
     pub most: f64,
-    /// Whether to the right and upwards, where it must be one or the other.
+    /// The quadrant in which neighbours must lie, if it matters: whether to the right,
+    /// and whether upwards.
     pub quadrant: Option<[bool; 2]>,
 }
 
 impl Wanted {
-    /// Everybody.
+    /// All neighbours.
     pub const ALL: Self = Self {
         least: 0.0,
         most: f64::INFINITY,
@@ -107,7 +112,7 @@ impl Wanted {
         *self == Self::ALL
     }
 
-    /// Whether a position is wanted that lies so far from the centre.
+    /// Whether a neighbour at this vector from the centre is wanted.
     #[must_use]
     pub fn holds(&self, shift @ [dx, dy]: [f64; 2]) -> bool {
         let d2 = dx * dx + dy * dy;
@@ -123,8 +128,8 @@ impl Wanted {
             && self.quadrant.is_none_or(|[x, y]| on(0, x) && on(1, y))
     }
 
-    /// Whether none is wanted of those that lie between `low` and `high` from
-    /// the centre and are near enough.
+    /// Whether no neighbour in the box from `low` to `high`, relative to the centre, can
+    /// be wanted. (The largest distance is not considered.)
     pub(super) fn is_vain(&self, low: [f64; 2], high: [f64; 2]) -> bool {
         let beside = |axis: usize, upwards: bool| {
             if upwards {
@@ -143,12 +148,11 @@ impl Wanted {
 
 #[cfg(test)]
 thread_local! {
-    /// Nodes and candidates that this thread looked at.
+    /// Nodes and candidates that this thread has looked at.
     pub(super) static LOOKED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// Counts what a search looks at, for the tests that there is no more of it
-/// than there must be.
+/// Counts what a search looks at. Tests check that this grows no faster than the scan.
 #[inline(always)]
 pub(super) fn looked(at: usize) {
     #[cfg(test)]
@@ -156,11 +160,11 @@ pub(super) fn looked(at: usize) {
     let _ = at;
 }
 
-/// What memory is for.
-const WHAT: &str = "The neighbors of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors of scan positions";
 
-/// The `min(k, n - 1)` nearest neighbours of each centre, nearest first, row
-/// by row, and the length of a row.
+/// The `min(k, n - 1)` nearest neighbours of each centre, nearest first, in rows; and
+/// the length of a row.
 pub fn neighbors<I: Neighbors>(
     index: &I,
     centers: &[i32],
@@ -185,10 +189,11 @@ pub fn neighbors<I: Neighbors>(
     Ok((rows, width))
 }
 
-/// [`Neighbors::batches`] of an index that finds one position's neighbours at a
-/// time, in the order of `place`: a path through the scan on which near places
-/// are near positions. Successive queries then find in the cache what the one
-/// before them fetched, worth 2-4x where centres come in random order.
+/// [`Neighbors::batches`] for an index that searches one position at a time.
+///
+/// Centres are visited in the order of `place`, a path through the scan on which
+/// successive positions are near each other. A search then finds in the cache what the
+/// one before it used: 2 to 4 times faster if the centres are in random order.
 pub(super) fn one_by_one<I: NeighborIndex, S>(
     index: &I,
     place: impl Fn(i32) -> u32,

@@ -78,7 +78,7 @@ proptest! {
 }
 
 #[test]
-fn exact_where_all_is_tied() {
+fn exact_where_distances_are_tied() {
     let raster: Vec<f64> = (0..400)
         .flat_map(|i| [f64::from(i % 20), f64::from(i / 20)])
         .collect();
@@ -223,7 +223,7 @@ fn far_shapes(n: usize) -> [(&'static str, Vec<f64>); 9] {
 /// What a search looks at grows as the scan does, whatever its shape: a
 /// position's share may grow by the depth of a tree.
 #[test]
-fn the_work_is_linear() {
+fn the_work_grows_linearly() {
     fn looked<I: NeighborIndex>(index: &I, n: usize) -> [u64; 3] {
         let every: Vec<i32> = (0..n as i32).collect();
         let some: Vec<i32> = (0..n as i32).step_by(n / 100).collect();
@@ -277,7 +277,7 @@ fn the_work_is_linear() {
 
 /// Of positions that are wanted, the nearest: by the definition.
 #[test]
-fn who_is_wanted_is_found() {
+fn wanted_neighbors_follow_the_definition() {
     let mut found = Vec::new();
     for (shape, positions) in shapes(300) {
         let extent = positions.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
@@ -341,7 +341,7 @@ fn noise(i: usize) -> f64 {
 }
 
 #[test]
-fn few_centers_of_many_shapes() {
+fn few_centers_are_exact_on_every_shape() {
     const N: usize = 5000;
     for (shape, positions) in shapes(N) {
         let mut centers: Vec<i32> = (0..N as i32).step_by(113).rev().collect();
@@ -362,7 +362,7 @@ fn few_centers_of_many_shapes() {
 }
 
 #[test]
-fn crowds_go_to_the_tree() {
+fn crowded_positions_get_the_tree() {
     let copies: Vec<f64> = (0..4000).map(|i| f64::from(i % 2)).collect();
     let index = Index::build(&copies, Engine::Auto, 1).unwrap();
     assert!(matches!(index, Index::KdTree(_)));

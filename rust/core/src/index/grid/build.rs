@@ -9,35 +9,35 @@ use crate::memory::{self, Buffer};
 use crate::parallel::Lazy;
 use crate::{Result, bounds, parallel, shared, simd};
 
-/// What memory is for.
-const WHAT: &str = "The grid of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the grid of scan positions";
 
-/// Positions sorted at a time: what the second-level cache holds.
-const POSITIONS_A_BAND: usize = 1 << 14;
+/// Positions that are sorted at a time: as many as fit in the second-level cache.
+const POSITIONS_PER_BAND: usize = 1 << 14;
 
-/// Elements behind the last position that may be read, and mean nothing:
-/// candidates are loaded so many at a time.
+/// Elements behind the last position, with arbitrary values. Candidates are loaded
+/// this many at a time, so they may be read; they are never used.
 pub(super) const PADDING: usize = 8;
 
-/// What is sorted into bands: a position and where it goes.
+/// Words of an entry that is sorted into bands: x, y, and (cell, index).
 const ENTRY: usize = 3;
 
-/// An exact index of scan positions in cells.
+/// An exact index of scan positions, sorted into cells.
 pub struct Grid {
     pub(super) x: Axis,
     pub(super) y: Axis,
-    /// The positions of cell (row, column) stand at
-    /// `starts[row * columns + column]..` the next start.
+    /// The positions of cell (row, column) are stored from
+    /// `starts[row * columns + column]` up to the next start.
     pub(super) starts: Buffer<u32>,
     pub(super) xs: Buffer<f64>,
     pub(super) ys: Buffer<f64>,
     pub(super) points: Buffer<i32>,
-    // Those three go on for PADDING more elements.
+    // `xs`, `ys` and `points` have PADDING more elements.
     pub(super) n: usize,
-    /// Where each position stands; most uses never ask.
+    /// Where each position is stored. Made when it is first needed: mostly it is not.
     place_of_point: Lazy<Vec<u32>>,
     crowding: f64,
-    /// For what cells are no help with; most uses never ask.
+    /// A tree for searches that cells are no help with, made when it is first needed.
     pub(super) tree: Lazy<Box<BoxTree>>,
 }
 
@@ -49,61 +49,21 @@ impl Grid {
         Self::within(positions, axes, threads)
     }
 
-    /// The same in these cells, of positions that were checked.
+    /// Builds the index in these cells, of positions that were checked before.
     pub fn within(positions: &[f64], [x, y]: [Axis; 2], threads: usize) -> Result<Self> {
         let n = positions.len() / 2;
         let threads = parallel::worth(n / 4, threads);
         simd::name()?;
 
-        // First the bands of rows, then the cells of each band: two passes over
-        // memory that is written in few places at a time, where one pass would
-        // miss the cache at every position.
-        let rows_a_band = (y.cells * POSITIONS_A_BAND).div_ceil(n).next_power_of_two();
-        let shift = rows_a_band.trailing_zeros();
-        let bands = y.cells.div_ceil(rows_a_band);
-        let part = n.div_ceil(threads);
-        let mut counts = memory::cleared::<u32>(WHAT, threads.saturating_mul(bands))?;
-        parallel::for_each_chunk(&mut counts, bands, threads, |i, counts| {
-            let positions = part_of(positions, i, part);
-            in_cells([x, y], positions, |positions, [_, rows]| {
-                for &row in &rows[..positions.len()] {
-                    counts[row as usize >> shift] += 1;
-                }
-            });
-            Ok(())
-        })?;
-        let mut band_starts = memory::room(WHAT, bands + 1)?;
-        let mut total = 0;
-        for band in 0..bands {
-            band_starts.push(total as usize);
-            for part in 0..threads {
-                let count = &mut counts[part * bands + band];
-                total += std::mem::replace(count, total);
-            }
-        }
-        band_starts.push(n);
-
-        let mut entries = Buffer::<u64>::new(WHAT, n, ENTRY)?;
-        let shared_entries = shared::long_words(&mut entries);
-        parallel::for_each_chunk(&mut counts, bands, threads, |i, next| {
-            let mut points = (i * part) as u64..;
-            in_cells([x, y], part_of(positions, i, part), |positions, cells| {
-                let cells = cells[0].iter().zip(&cells[1]);
-                for ((position, point), (&column, &row)) in
-                    positions.iter().zip(&mut points).zip(cells)
-                {
-                    let band = row as usize >> shift;
-                    let row = row as usize - (band << shift);
-                    let cell = row * x.cells + column as usize;
-                    let entry = &shared_entries[ENTRY * next[band] as usize..][..ENTRY];
-                    next[band] += 1;
-                    entry[0].store(position[0].to_bits(), Relaxed);
-                    entry[1].store(position[1].to_bits(), Relaxed);
-                    entry[2].store((cell as u64) << 32 | point, Relaxed);
-                }
-            });
-            Ok(())
-        })?;
+        // Positions are sorted first into bands of rows, then into the cells of each
+        // band. Each of these two passes writes to few places at a time; a single pass
+        // would miss the cache at every position.
+        let Bands {
+            entries,
+            starts: band_starts,
+            shift,
+        } = sort_into_bands(positions, [x, y], threads)?;
+        let bands = band_starts.len() - 1;
 
         let cells = x.cells * y.cells;
         let mut starts = Buffer::<u32>::new(WHAT, cells + 1, 1)?;
@@ -159,17 +119,17 @@ impl Grid {
         })
     }
 
-    /// Whether positions crowd in few cells: then a tree is faster. That is
-    /// known before anything is searched.
+    /// Whether positions crowd in few cells, so that a tree is faster. It is known before
+    /// anything is searched.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        /// Positions in the cell of a position, on average; 5 where they are
-        /// spread at random.
+        /// Positions that share a cell with a position, on average. It is 5 for positions
+        /// that are spread at random.
         const MOST: f64 = 40.0;
         self.crowding > MOST
     }
 
-    /// The places of cells `columns` of a row.
+    /// Where the positions in `columns` of a row are stored.
     #[inline(always)]
     pub(super) fn run(&self, row: usize, columns: [usize; 2]) -> Range<usize> {
         let first = row * self.x.cells;
@@ -185,6 +145,73 @@ impl Grid {
             Ok(places)
         })
     }
+}
+
+/// Positions sorted by band: rows of cells that follow one another.
+struct Bands {
+    /// x, y and (cell within the band, index) of each position.
+    entries: Buffer<u64>,
+    /// Where the positions of each band start, and where the last end.
+    starts: Vec<usize>,
+    /// A band has 2 to this power rows.
+    shift: u32,
+}
+
+/// Sorts positions into bands.
+fn sort_into_bands(positions: &[f64], [x, y]: [Axis; 2], threads: usize) -> Result<Bands> {
+    let n = positions.len() / 2;
+    let rows_per_band = (y.cells * POSITIONS_PER_BAND)
+        .div_ceil(n)
+        .next_power_of_two();
+    let shift = rows_per_band.trailing_zeros();
+    let bands = y.cells.div_ceil(rows_per_band);
+    let part = n.div_ceil(threads);
+    let mut counts = memory::cleared::<u32>(WHAT, threads.saturating_mul(bands))?;
+    parallel::for_each_chunk(&mut counts, bands, threads, |i, counts| {
+        let positions = part_of(positions, i, part);
+        in_cells([x, y], positions, |positions, [_, rows]| {
+            for &row in &rows[..positions.len()] {
+                counts[row as usize >> shift] += 1;
+            }
+        });
+        Ok(())
+    })?;
+    let mut band_starts = memory::room(WHAT, bands + 1)?;
+    let mut total = 0;
+    for band in 0..bands {
+        band_starts.push(total as usize);
+        for part in 0..threads {
+            let count = &mut counts[part * bands + band];
+            total += std::mem::replace(count, total);
+        }
+    }
+    band_starts.push(n);
+
+    let mut entries = Buffer::<u64>::new(WHAT, n, ENTRY)?;
+    let shared_entries = shared::long_words(&mut entries);
+    parallel::for_each_chunk(&mut counts, bands, threads, |i, next| {
+        let mut points = (i * part) as u64..;
+        in_cells([x, y], part_of(positions, i, part), |positions, cells| {
+            let cells = cells[0].iter().zip(&cells[1]);
+            for ((position, point), (&column, &row)) in positions.iter().zip(&mut points).zip(cells)
+            {
+                let band = row as usize >> shift;
+                let row = row as usize - (band << shift);
+                let cell = row * x.cells + column as usize;
+                let entry = &shared_entries[ENTRY * next[band] as usize..][..ENTRY];
+                next[band] += 1;
+                entry[0].store(position[0].to_bits(), Relaxed);
+                entry[1].store(position[1].to_bits(), Relaxed);
+                entry[2].store((cell as u64) << 32 | point, Relaxed);
+            }
+        });
+        Ok(())
+    })?;
+    Ok(Bands {
+        entries,
+        starts: band_starts,
+        shift,
+    })
 }
 
 fn part_of(positions: &[f64], i: usize, part: usize) -> &[f64] {

@@ -1,16 +1,16 @@
-//! The cells of a grid: which cell a position is in, and how near anything
-//! outside some cells can be.
+//! The cells of a grid: which cell a position is in, and how far away everything
+//! outside of some cells must be.
 
 use pulp::{Simd, WithSimd};
 
 use crate::simd;
 
-/// Positions of a cell, on average. Fewer, and the nearest 7 often lie beyond
-/// the cells around; more, and there is more to search.
+/// Positions per cell, on average. With fewer, the nearest 7 often lie beyond the
+/// adjacent cells; with more, there is more to search.
 pub const OCCUPANCY: f64 = 4.0;
 
-/// Shorter axes are one cell: the inverse of a cell must be finite, and its
-/// square no subnormal number.
+/// A shorter axis has a single cell: the inverse of a cell's length must be finite, and
+/// its square must not be subnormal.
 pub const SHORTEST: f64 = 1e-140;
 
 /// One axis of the grid.
@@ -22,7 +22,7 @@ pub struct Axis {
     /// Length of a cell.
     pub size: f64,
     inverse: f64,
-    /// More than rounding can move a position against the cells' borders.
+    /// More than rounding can move a position relative to the borders of cells.
     slack: f64,
 }
 
@@ -40,14 +40,14 @@ impl Axis {
             } else {
                 cells as f64 / extent
             },
-            // A cell number is a rounded product of two rounded factors, less
-            // a half, a border a rounded product: in all less than 8 roundings
-            // of numbers up to the extent, 4 EPSILON. This is twice that.
+            // A cell number is a rounded product of two rounded factors, minus a half;
+            // a border is a rounded product. That makes fewer than 8 roundings of
+            // numbers up to the extent, 4 EPSILON in all. This is twice as much.
             slack: 8.0 * f64::EPSILON * extent,
         }
     }
 
-    /// The cell of a coordinate; never decreases with it.
+    /// The cell of a coordinate. It never decreases as the coordinate grows.
     #[inline(always)]
     pub fn cell(&self, coordinate: f64) -> usize {
         self.short_cell(coordinate) as usize
@@ -55,15 +55,15 @@ impl Axis {
 
     #[inline(always)]
     fn short_cell(&self, coordinate: f64) -> u32 {
-        /// Its neighbours are whole numbers: added to a number below 2^32 it
-        /// rounds it and leaves it in the lowest bits. A cast would not become
-        /// a vector instruction.
+        /// 2^52, where adjacent floats are whole numbers. Adding it to a number below
+        /// 2^32 rounds that number and leaves it in the lowest bits. A cast would not
+        /// compile to a vector instruction.
         const ROUNDS: f64 = 4_503_599_627_370_496.0;
         let middle = (coordinate - self.low) * self.inverse - 0.5;
         ((middle.max(0.0) + ROUNDS).to_bits() as u32).min(self.last)
     }
 
-    /// The first and the last cell up to `rings` cells from one.
+    /// The first and the last cell that are at most `rings` cells away from a cell.
     #[inline(always)]
     pub fn around(&self, cell: usize, rings: usize) -> [usize; 2] {
         [
@@ -72,8 +72,8 @@ impl Axis {
         ]
     }
 
-    /// Where cells `first..=last` end, seen from `origin`: no position of other
-    /// cells lies between.
+    /// Where the cells `first..=last` end, relative to `origin`: no position of another
+    /// cell lies between these ends.
     #[inline(always)]
     pub fn ends(&self, [first, last]: [usize; 2], origin: f64) -> [f64; 2] {
         let origin = origin - self.low;
@@ -94,7 +94,7 @@ impl Axis {
 /// Positions whose cells are computed together.
 pub const CHUNK: usize = 512;
 
-/// The columns and the rows of their cells.
+/// The columns of their cells, and the rows.
 pub type Cells = [[u32; CHUNK]; 2];
 
 struct FindCells<'a> {
@@ -117,8 +117,9 @@ impl WithSimd for FindCells<'_> {
     }
 }
 
-/// Hands up to [`CHUNK`] positions at a time to `take`, with the columns and
-/// rows of their cells. [`simd::name`] has found that vectors can be chosen.
+/// Calls `take` with up to [`CHUNK`] positions at a time and with the columns and rows of
+/// their cells. The caller has called [`simd::name`], which reports the only error that
+/// can occur here.
 pub fn in_cells(axes: [Axis; 2], positions: &[f64], mut take: impl FnMut(&[[f64; 2]], &Cells)) {
     let mut cells = [[0; CHUNK]; 2];
     for positions in positions.chunks(2 * CHUNK) {
@@ -132,19 +133,19 @@ pub fn in_cells(axes: [Axis; 2], positions: &[f64], mut take: impl FnMut(&[[f64;
     }
 }
 
-/// How far from a position anything outside some cells is, at least.
+/// A lower bound of the distance from a position to anything outside of some cells.
 #[derive(Clone, Copy)]
 pub struct Margin(pub f64);
 
 impl Margin {
-    /// Whether a squared distance is less, by more than rounding.
+    /// Whether a squared distance is smaller, by more than rounding explains.
     #[inline(always)]
     pub fn exceeds(self, d2: f64) -> bool {
         self.0 > 0.0 && d2 < self.0 * self.0 * (1.0 - 16.0 * f64::EPSILON)
     }
 }
 
-/// The margin around `position` inside the cells `around` it, along x and y.
+/// The margin from `position` to the end of the cells `around` it, along x and y.
 #[inline(always)]
 pub fn margin(axes: [Axis; 2], around: [[usize; 2]; 2], position: [f64; 2]) -> Margin {
     let along = [0, 1].map(|i| {
@@ -154,11 +155,12 @@ pub fn margin(axes: [Axis; 2], around: [[usize; 2]; 2], position: [f64; 2]) -> M
     Margin(along[0].min(along[1]))
 }
 
-/// Cells as square as the extents allow, with so many positions in each.
+/// The axes of cells that are as square as possible and hold `occupancy` positions on
+/// average.
 pub fn axes(n: usize, [low, high]: [[f64; 2]; 2], occupancy: f64) -> [Axis; 2] {
     let wanted = (n as f64 / occupancy).max(1.0);
     let [width, height] = [high[0] - low[0], high[1] - low[1]];
-    // A line has one row (or column); 0/0 is a scan at one place.
+    // A line has one row (or one column). The ratio 0/0 is a scan at a single place.
     let ratio = height / width;
     let rows = (wanted * ratio).sqrt().clamp(1.0, wanted);
     let rows = if rows.is_nan() { 1.0 } else { rows.round() };

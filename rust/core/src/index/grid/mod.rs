@@ -1,17 +1,17 @@
-//! The cell grid: for scans that fill their field more or less evenly.
+//! The cell grid, for scans that fill their field more or less evenly.
 //!
-//! The scan lies in rows of cells, cells of a row one after another, positions
-//! of a cell by index. So the cells around a stretch of a row are three runs of
-//! memory (more for a large K), and the positions of a stretch are searched
-//! together, one in each lane of a vector.
+//! Positions are stored row of cells by row of cells, within a row cell by cell, within
+//! a cell by index. So the cells around a stretch of a row are three contiguous runs of
+//! memory (more for a large K). The positions of a stretch are searched together, each
+//! in one lane of a vector.
 //!
-//! A lane keeps the smallest K + 1 of its distances, in float32 and with the
-//! candidate's number in the lowest bits: K neighbours, and the next. These are
-//! known to be right, in the order of (d², index), where each is larger than
-//! the one before by more than rounding can explain, and where nothing outside
-//! the cells searched can be as near as the K-th. Elsewhere (ties, sparse
-//! corners) the definition is computed in float64, ring after ring, until
-//! nothing outside can be as near.
+//! A lane keeps the K + 1 smallest squared distances in float32, with the candidate's
+//! number in their lowest bits: those of the K neighbours, and the next. The neighbours
+//! and their order are certain if each distance is larger than the one before by more
+//! than rounding explains, and if nothing outside of the cells that were searched can be
+//! as near as the K-th. Otherwise (ties, sparse corners) the distances are computed in
+//! float64, as the definition says, in growing rings of cells, until nothing outside of
+//! them can be as near.
 
 mod build;
 pub mod cells;
@@ -29,10 +29,10 @@ use crate::{Result, check, memory, parallel, shared, simd};
 use search::{LANES, Together};
 use visit::{Visitor, rows_of_points};
 
-/// What memory is for.
-const WHAT: &str = "The neighbors of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors of scan positions";
 
-/// What one query leaves to the next.
+/// Memory that is reused from one search to the next.
 #[derive(Default)]
 pub struct Scratch {
     found: Vec<u128>,
@@ -69,15 +69,16 @@ impl NeighborIndex for Grid {
         scratch: &mut Scratch,
         out: &mut Vec<i32>,
     ) -> Result<bool> {
-        // Whose cells are those of the nearest wanted, a tree knows.
+        // The nearest that are wanted may be many cells away: a tree finds them faster.
         let tree = self.tree.get(|| {
             let positions = self.xs.iter().zip(&*self.ys);
             let entries = positions.zip(&self.points[..self.n]);
             let entry = |((&x, &y), &point)| Entry { x, y, point };
             let entries = memory::collect(WHAT, entries.map(entry))?;
-            BoxTree::of(entries, 1).map(Box::new)
+            BoxTree::of(entries).map(Box::new)
         })?;
-        tree.nearest_wanted(center, k, wanted, &mut scratch.tree, out)
+        tree.nearest_wanted(center, k, wanted, &mut scratch.tree, out)?;
+        Ok(true)
     }
 }
 
@@ -92,7 +93,7 @@ impl Neighbors for Grid {
         scratch: impl Fn() -> T + Sync,
         work: impl Fn(&[i32], &mut T, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
-        const PLACES_A_PART: usize = 2048;
+        const PLACES_PER_PART: usize = 2048;
         let n = self.positions();
         let Query { centers, width, .. } = query;
         check::indices("centers", centers, n)?;
@@ -103,15 +104,15 @@ impl Neighbors for Grid {
 
         let mut out = memory::zeros::<i32>(centers.len(), width)?;
         let shared_out = shared::words(&mut out);
-        let rows_a_part = (self.y.cells * PLACES_A_PART).div_ceil(n);
-        let parts = self.y.cells.div_ceil(rows_a_part);
+        let rows_per_part = (self.y.cells * PLACES_PER_PART).div_ceil(n);
+        let parts = self.y.cells.div_ceil(rows_per_part);
         let computed = AtomicUsize::new(0);
         parallel::for_each(parts, threads, |part| {
             let mut visitor = Visitor::new(self, k, together);
             let mut scratch = scratch();
             let mut results = memory::cleared(WHAT, width.saturating_mul(LANES))?;
             let mut count = 0;
-            for row in part * rows_a_part..((part + 1) * rows_a_part).min(self.y.cells) {
+            for row in part * rows_per_part..((part + 1) * rows_per_part).min(self.y.cells) {
                 visitor.visit(row, &row_of_point, |batch| {
                     let results = &mut results[..width * batch.centers.len()];
                     work(batch.centers, &mut scratch, batch.neighbors, results)?;
@@ -129,7 +130,7 @@ impl Neighbors for Grid {
             Ok(())
         })?;
         if computed.into_inner() < centers.len() {
-            // A centre that is named twice was computed for one of its rows.
+            // For a centre that is named twice only one row was computed.
             for (row, &center) in centers.iter().enumerate() {
                 let computed = row_of_point[center as usize] as usize - 1;
                 if computed != row {
@@ -147,9 +148,9 @@ mod tests {
     use crate::index::{KdTree, neighbors};
     use crate::philox::philox4x64;
 
-    /// Behind the last position stands whatever the memory held before.
+    /// Behind the last position the memory holds arbitrary values.
     #[test]
-    fn what_stands_behind_the_positions_means_nothing() {
+    fn values_behind_the_positions_do_not_affect_results() {
         for n in 200..232 {
             let positions: Vec<f64> = (0..n as u64)
                 .flat_map(|i| philox4x64([i, 0, 0, 0], [n as u64, 0]).into_iter().take(2))

@@ -1,15 +1,15 @@
-//! The neighbours of one position by the definition, ring after ring of cells.
+//! The neighbours of one position as the definition says, from growing rings of cells.
 
 use super::build::Grid;
 use super::cells::{OCCUPANCY, margin};
 use crate::index::neighbors::looked;
 use crate::{Result, memory};
 
-/// What memory is for.
-const WHAT: &str = "The neighbors of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors of scan positions";
 
 impl Grid {
-    /// How many rings of cells hold `k` neighbours, as a rule.
+    /// How many rings of cells usually hold `k` neighbours.
     pub(super) fn rings(&self, k: usize) -> usize {
         let wanted = 1.5 * (k + 1) as f64 / OCCUPANCY;
         let rings = if self.x.cells == 1 || self.y.cells == 1 {
@@ -20,9 +20,9 @@ impl Grid {
         (rings.ceil() as usize).max(1)
     }
 
-    /// The `k` nearest of the position at `place`, by the definition. Cells are
-    /// searched ring by ring, from `rings` on; no more than `bound` (d²) away,
-    /// if that is known to hold them.
+    /// Finds the `k` nearest neighbours of the position stored at `place`, with distances
+    /// in float64. The search begins with `rings` rings of cells. Positions at a larger
+    /// squared distance than `bound` are not considered, as it is known to hold `k`.
     pub(super) fn nearest_by_definition(
         &self,
         place: usize,
@@ -58,7 +58,8 @@ impl Grid {
             let near = &mut found[..count];
             if count < k {
                 if margin.0 == f64::INFINITY {
-                    // Only where `bound` did not hold: never a wrong answer.
+                    // `bound` held too few. This should not happen; if it does, the
+                    // result is still right.
                     bound = f64::INFINITY;
                 }
                 rings *= 2;

@@ -1,5 +1,5 @@
-//! The search of a stretch of a row: several positions at once, one in each lane
-//! of a vector.
+//! The vectorised search: the positions of a stretch of a row of cells at the same
+//! time, each in one lane.
 
 use pulp::{Simd, WithSimd};
 
@@ -7,44 +7,45 @@ use super::build::{Grid, PADDING};
 use crate::index::neighbors::looked;
 use crate::{Result, simd};
 
-/// Candidates that a stretch of a row is searched among.
+/// The largest number of candidates for the neighbours of a stretch.
 pub(super) const CANDIDATES: usize = 512;
 
-/// Positions of a stretch: the widest vectors have this many lanes.
+/// The largest number of positions in a stretch: the lanes of the widest vectors.
 pub(super) const LANES: usize = 16;
 
-/// Candidates sorted at a time.
+/// Candidates that are sorted at a time.
 pub(super) const SORTED: usize = PADDING;
 
-/// The longest list that lanes keep.
+/// The length of the longest list that a lane keeps.
 pub(super) const LONGEST: usize = 32;
 
-/// The rounding of float32.
+/// The unit roundoff of float32.
 const U: f32 = 1.0 / 16_777_216.0;
 
-/// A stretch of a row, in units of a cell relative to its first position.
+/// A stretch of a row and its candidates. Coordinates are in units of a cell, relative
+/// to the first position of the stretch.
 pub(super) struct Stretch {
-    /// The candidates that are the stretch's own positions.
+    /// Which candidates are the positions of the stretch themselves.
     own: [u32; LANES],
     x: [f32; CANDIDATES],
     y: [f32; CANDIDATES],
     pub(super) places: [u32; CANDIDATES],
     pub(super) points: [i32; CANDIDATES],
     candidates: usize,
-    /// No coordinate above exceeds this.
+    /// An upper bound of the coordinates.
     pub(super) width: f32,
-    /// Where the candidates' cells end: low and high x, low and high y.
+    /// Where the cells of the candidates end: low and high x, low and high y.
     ends: [f32; 4],
-    /// What was found: the smallest squared distances of each lane, with
-    /// candidates' numbers in their lowest bits.
+    /// The result: the smallest squared distances of each lane, with the numbers of
+    /// candidates in their lowest bits.
     pub(super) nearest: [[f32; LANES]; LONGEST],
-    /// The numbers' bits.
+    /// The bits that hold these numbers.
     numbers: u32,
-    /// 1 where the first K and their order are certain.
+    /// 1 if the K nearest of the lane and their order are certain, else 0.
     pub(super) certain: [f32; LANES],
-    /// 1 where no other position can be as near as the K-th.
+    /// 1 if no position beside the candidates can be as near as the K-th, else 0.
     pub(super) complete: [f32; LANES],
-    /// At least the K-th squared distance.
+    /// An upper bound of the K-th squared distance.
     pub(super) bound: [f32; LANES],
 }
 
@@ -65,25 +66,26 @@ impl Stretch {
         bound: [0.0; LANES],
     };
 
-    /// The candidate in a lane's list.
+    /// The candidate of an entry in a lane's list.
     #[inline(always)]
     pub(super) fn candidate(&self, nearest: f32) -> usize {
         (nearest.to_bits() & self.numbers) as usize % CANDIDATES
     }
 
-    /// The part of a distance that its number may hide; more than that.
+    /// More than the relative error of a squared distance whose lowest bits are replaced
+    /// by a number.
     #[inline(always)]
     pub(super) fn hidden(&self) -> f32 {
         U * (6.0 * (self.numbers as f32 + 1.0) + 16.0)
     }
 }
 
-/// How far two squared distances up to `d2` may be from what was computed in
-/// float32, beyond what [`Stretch::hidden`] covers.
+/// How much the float32 values of two squared distances up to `d2` can be wrong in
+/// total, beyond what [`Stretch::hidden`] covers.
 ///
-/// With u the rounding, W the width and d the distance: coordinates are within
-/// u W, differences within 4 u W, d² within 12 u W d + 4 u d² + 32 u² W². A
-/// distance is at most √8 W.
+/// Let u be the unit roundoff, W the width and d the distance. Then the error of a
+/// coordinate is at most u W, of a difference 4 u W, and of d²
+/// 12 u W d + 4 u d² + 32 u² W². A distance is at most √8 W.
 #[inline(always)]
 pub(super) fn error<S: Simd>(s: S, d2: S::f32s, width: f32) -> S::f32s {
     s.mul_add_e_f32s(
@@ -93,10 +95,10 @@ pub(super) fn error<S: Simd>(s: S, d2: S::f32s, width: f32) -> S::f32s {
     )
 }
 
-/// Keeps keys from being subnormal, which a process may flush to zero.
+/// Keeps keys from being subnormal numbers, which a process may flush to zero.
 const TINY: f32 = 1e-30;
 
-/// Farther than any candidate, its square finite.
+/// A coordinate farther away than any candidate, whose square is finite.
 const FAR: f32 = 1e18;
 
 /// The cells around a stretch.
@@ -106,8 +108,8 @@ pub(super) struct Around {
     pub columns: [usize; 2],
 }
 
-/// Searches a stretch: `L` is the length of a lane's list, more than `k`.
-struct Search<'a, const L: usize> {
+/// The kernel: searches a stretch. `L`, the length of a lane's list, exceeds `k`.
+struct SearchStretch<'a, const L: usize> {
     grid: &'a Grid,
     stretch: &'a mut Stretch,
     centers: &'a [(u32, u32)],
@@ -115,7 +117,7 @@ struct Search<'a, const L: usize> {
     k: usize,
 }
 
-impl<const L: usize> WithSimd for Search<'_, L> {
+impl<const L: usize> WithSimd for SearchStretch<'_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -135,7 +137,7 @@ impl<const L: usize> WithSimd for Search<'_, L> {
     }
 }
 
-/// Searches a stretch with lists of this `length`.
+/// Searches a stretch, with lists of `length` entries.
 pub(super) fn search_stretch(
     grid: &Grid,
     stretch: &mut Stretch,
@@ -145,21 +147,21 @@ pub(super) fn search_stretch(
     length: usize,
 ) -> Result<()> {
     match length {
-        8 => simd::run(Search::<8> {
+        8 => simd::run(SearchStretch::<8> {
             grid,
             stretch,
             centers,
             around,
             k,
         }),
-        16 => simd::run(Search::<16> {
+        16 => simd::run(SearchStretch::<16> {
             grid,
             stretch,
             centers,
             around,
             k,
         }),
-        _ => simd::run(Search::<32> {
+        _ => simd::run(SearchStretch::<32> {
             grid,
             stretch,
             centers,
@@ -169,13 +171,13 @@ pub(super) fn search_stretch(
     }
 }
 
-/// Eight at a time.
+/// Values eight at a time.
 #[inline(always)]
 fn chunks<T>(values: &[T]) -> &[[T; SORTED]] {
     values.as_chunks().0
 }
 
-/// How many positions are best searched together.
+/// How many positions are searched together: the lanes of the vectors in use.
 pub(super) struct Together;
 
 impl WithSimd for Together {
@@ -197,8 +199,8 @@ fn load(grid: &Grid, stretch: &mut Stretch, centers: &[(u32, u32)], around: Arou
     let mut count = 0;
     for row in around.rows[0]..=around.rows[1] {
         let run = grid.run(row, around.columns);
-        // Eights to the end, and beyond it: the next run, or what is far, comes
-        // there.
+        // Loads eight at a time, to the end of the run and beyond. The next run, or
+        // what is far away, overwrites what is too much.
         let eights = run.len().next_multiple_of(SORTED);
         let from = run.start..run.start + eights;
         let to = count..count + eights;
@@ -221,13 +223,13 @@ fn load(grid: &Grid, stretch: &mut Stretch, centers: &[(u32, u32)], around: Arou
         if run.contains(&origin) {
             let last = centers.len() - 1;
             for (lane, own) in stretch.own.iter_mut().enumerate() {
-                // Idle lanes repeat the last.
+                // Idle lanes repeat the last position.
                 *own = (count + centers[lane.min(last)].0 as usize - run.start) as u32;
             }
         }
         count += run.len();
     }
-    // What fills the last eight is farther than anything.
+    // The last eight are filled up with what is farther away than anything.
     stretch.candidates = count.next_multiple_of(SORTED);
     stretch.x[count..stretch.candidates].fill(FAR);
     stretch.y[count..stretch.candidates].fill(0.0);
@@ -310,8 +312,8 @@ fn search<S: Simd, const L: usize>(s: S, stretch: &mut Stretch, first: usize, k:
     s.partial_store_f32s(&mut stretch.bound[lanes], bound);
 }
 
-/// Orders pairs of keys in each lane, written out: a loop over a table of pairs
-/// would keep the keys in memory.
+/// Orders pairs of keys in each lane. The pairs are written out, because a loop over a
+/// table of them would keep the keys in memory rather than in registers.
 macro_rules! order {
     ($s:expr, $keys:expr, $([$i:literal, $j:literal])*) => {
         $(
@@ -322,8 +324,8 @@ macro_rules! order {
     };
 }
 
-/// Sorts eight keys in each lane, by the network of 19 comparisons (Knuth, The
-/// Art of Computer Programming 3, section 5.3.4).
+/// Sorts eight keys in each lane by the network of 19 comparisons (Knuth, The Art of
+/// Computer Programming, volume 3, section 5.3.4).
 #[inline(always)]
 fn sort<S: Simd>(s: S, keys: &mut [S::f32s; SORTED]) {
     order!(s, keys, [0, 2] [1, 3] [4, 6] [5, 7] [0, 4] [1, 5] [2, 6] [3, 7]);
@@ -331,9 +333,9 @@ fn sort<S: Simd>(s: S, keys: &mut [S::f32s; SORTED]) {
     order!(s, keys, [1, 2] [3, 4] [5, 6]);
 }
 
-/// Merges eight sorted keys into a sorted list, and drops the largest: the
-/// smaller of a rising and a falling sequence rise and fall, which Batcher's
-/// bitonic merge sorts (Knuth, as above).
+/// Merges eight sorted keys into a sorted list, and drops the eight largest. The
+/// elementwise minimum of a rising and a falling sequence rises and then falls, and
+/// Batcher's bitonic merge sorts such sequences (Knuth, as above).
 #[inline(always)]
 fn keep_smallest<S: Simd, const L: usize>(s: S, list: &mut [S::f32s; L], keys: &[S::f32s; SORTED]) {
     for i in 0..SORTED {
@@ -363,7 +365,8 @@ fn order_halves<S: Simd, const HALF: usize>(s: S, keys: &mut [S::f32s]) {
     }
 }
 
-/// The length of the lists that lanes keep for `k` neighbours.
+/// The length of the lists in which lanes find `k` neighbours; longer if ties are to be
+/// expected.
 pub(super) fn list_length(k: usize, tied: bool) -> usize {
     (k + 1 + usize::from(tied))
         .next_power_of_two()

@@ -1,4 +1,4 @@
-//! The way along a row of cells, stretch by stretch.
+//! The search along a row of cells, stretch by stretch.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,21 +10,21 @@ use super::search::{
 use crate::memory::{self, Buffer};
 use crate::{Result, parallel, shared};
 
-/// What memory is for.
-const WHAT: &str = "The neighbors of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors of scan positions";
 
-/// 1 + the row of each position among `centers`, 0 where it is none of them.
+/// For each position 1 + its row among `centers`, or 0 if it is not one of them.
 pub(super) fn rows_of_points(n: usize, centers: &[i32], threads: usize) -> Result<Buffer<u32>> {
-    const ROWS_A_PART: usize = 1 << 14;
+    const ROWS_PER_PART: usize = 1 << 14;
     let mut rows = Buffer::new(WHAT, n, 1)?;
-    parallel::for_each_chunk(&mut rows, 4 * ROWS_A_PART, threads, |_, rows| {
+    parallel::for_each_chunk(&mut rows, 4 * ROWS_PER_PART, threads, |_, rows| {
         rows.fill(0);
         Ok(())
     })?;
     let shared_rows = shared::words(&mut rows);
-    parallel::for_each(centers.len().div_ceil(ROWS_A_PART), threads, |part| {
-        let first = part * ROWS_A_PART;
-        let centers = centers[first..].iter().take(ROWS_A_PART);
+    parallel::for_each(centers.len().div_ceil(ROWS_PER_PART), threads, |part| {
+        let first = part * ROWS_PER_PART;
+        let centers = centers[first..].iter().take(ROWS_PER_PART);
         for (&center, row) in centers.zip(first as u32 + 1..) {
             shared_rows[center as usize].store(row, Relaxed);
         }
@@ -33,16 +33,17 @@ pub(super) fn rows_of_points(n: usize, centers: &[i32], threads: usize) -> Resul
     Ok(rows)
 }
 
-/// Goes along a row of cells, stretch by stretch.
+/// Goes along rows of cells and finds the neighbours of the centres in them.
 pub(super) struct Visitor<'a> {
     grid: &'a Grid,
     k: usize,
     rings: usize,
-    /// How many positions are searched together.
+    /// How many positions are searched together, at most.
     together: usize,
-    /// Whether ties call for lists longer than k + 1.
+    /// Whether there are so many ties that lists should be longer than k + 1.
     tied: bool,
-    /// (place, row of the result) of the centres in a row of cells.
+    /// The centres in a row of cells: where they are stored, and their row of the
+    /// result.
     centers: Vec<(u32, u32)>,
     stretch: Box<Stretch>,
     found: Vec<u128>,
@@ -53,7 +54,7 @@ pub(super) struct Visitor<'a> {
 pub(super) struct Batch<'a> {
     pub centers: &'a [i32],
     pub neighbors: &'a mut [i32],
-    /// (place, row of the result) of each.
+    /// Where each centre is stored, and its row of the result.
     pub rows: &'a [(u32, u32)],
 }
 
@@ -104,7 +105,7 @@ impl<'a> Visitor<'a> {
                     self.by_definition(place, f64::INFINITY)?;
                 } else if stretch.certain[lane] != 0.0 {
                     let nearest = stretch.nearest[..self.k].iter();
-                    // At most LONGEST times LANES: no limit is as low.
+                    // At most LONGEST times LANES elements: no memory limit is as low.
                     self.neighbors.extend(
                         nearest.map(|nearest| stretch.points[stretch.candidate(nearest[lane])]),
                     );
@@ -139,8 +140,9 @@ impl<'a> Visitor<'a> {
         )
     }
 
-    /// Puts a lane's list into order by the definition, if the list is known to
-    /// hold the k nearest: there is a gap behind the k-th or a later one.
+    /// Takes the k nearest from a lane's list, sorted by exact distances. Returns false if
+    /// the list is not certain to hold them: it is if there is a gap behind the k-th entry
+    /// or a later one.
     fn among_listed(&mut self, lane: usize, place: u32) -> bool {
         let stretch = &*self.stretch;
         let length = list_length(self.k, self.tied);
@@ -172,13 +174,13 @@ impl<'a> Visitor<'a> {
         true
     }
 
-    /// Searches the first of `centers` together, as many as fit, and says how
-    /// many these are: none, where even one has too many candidates.
+    /// Searches as many of the first `centers` together as fit, and returns how many
+    /// these are. It is 0 if even one has too many candidates.
     fn search(&mut self, centers: &[(u32, u32)], row: usize) -> usize {
         let grid = self.grid;
         let k = self.k;
-        // In cells too small squared distances underflow, and by that are tied:
-        // only the definition knows.
+        // In very small cells squared distances underflow, so that all are tied. Only
+        // the exact search breaks such ties.
         let size = grid.x.size.max(grid.y.size);
         if !(1..LONGEST).contains(&k) || size < SHORTEST {
             return 0;
