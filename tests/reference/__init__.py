@@ -10,7 +10,7 @@ from reference.groups import random_centers as centers
 from reference.neighbors import nearest_neighbors, nearest_neighbors_tree
 from reference.patches import extract_patches
 from reference.randomness import key, philox_block, words
-from reference.rules import overlap, rule_groups
+from reference.rules import inside_bounds, overlap, rule_groups
 from reference.scans import scan_shapes
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "coordinates",
     "extract_patches",
     "gather",
+    "inside_bounds",
     "key",
     "legacy_groups",
     "nearest_groups",

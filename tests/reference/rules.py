@@ -114,18 +114,23 @@ def overlap(dx: float, dy: float, N: int) -> float:
     return max(0.0, N - abs(dx)) * max(0.0, N - abs(dy)) / (N * N)
 
 
+def inside_bounds(points: Floats, bounds: Any) -> NDArray[np.bool_]:
+    """Which points lie within bounds, which are fractions of the extent along x and along y."""
+    inside = np.ones(len(points), dtype=bool)
+    for axis, (low, high) in enumerate(bounds):
+        value = points[:, axis]
+        extent = value.max() - value.min()
+        shifted = value - value.min()
+        inside &= (low * extent <= shifted) & (shifted <= high * extent)
+    return inside
+
+
 def _centers(
     points: Floats, centers: str | ArrayLike, bounds: Bounds | None, stream: Words
 ) -> tuple[list[int], int]:
     """Return the centres within the bounds, in order, and how many given ones are outside."""
     n = len(points)
-    inside = np.ones(n, dtype=bool)
-    if bounds is not None:
-        for axis, (low, high) in enumerate(bounds):
-            value = points[:, axis]
-            extent = value.max() - value.min()
-            shifted = value - value.min()
-            inside &= (low * extent <= shifted) & (shifted <= high * extent)
+    inside = np.ones(n, dtype=bool) if bounds is None else inside_bounds(points, bounds)
     if isinstance(centers, str):
         ranked = random_centers(n, n, stream) if centers == "random" else np.arange(n)
         return [int(i) for i in ranked if inside[i]], 0
