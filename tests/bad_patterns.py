@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Stored(Frames):
-    """Patterns out of core that know which of their pixels were measured."""
+    """Patterns that are read when needed, and tell which of their pixels were measured."""
 
     may_be_bad = True
 
@@ -35,7 +35,7 @@ class Stored(Frames):
 
 
 def saturated(scan: Any, share: float, seed: int = 0) -> NDArray[np.bool_]:
-    """Most of the bad pixels are the brightest, as where a detector's counter is full."""
+    """Return bad pixels, most of them the brightest ones, as in a saturated detector."""
     counts = np.square(scan.diffraction)
     bad = counts > np.quantile(counts, 1 - 0.8 * share)
     found: NDArray[np.bool_] = bad | (

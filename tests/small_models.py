@@ -1,4 +1,4 @@
-"""Small models and what the tests of several files do with them. Needs PyTorch and Lightning."""
+"""Small models for the tests: create, train, image, compare. Needs PyTorch and Lightning."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def infer(model: PtychoModel, scan: Any, **options: Any) -> Any:
 
 
 def told(rows: Any) -> list[dict[str, str]]:
-    """A history but for the clock, as text, so that all bits count."""
+    """Return a history without its seconds, as text, so that all bits are compared."""
     return [{k: str(v) for k, v in row.items() if k != "seconds"} for row in rows]
 
 
@@ -59,7 +59,7 @@ def same_weights(one: PtychoModel, other: PtychoModel) -> bool:
 
 
 def against_nothing(made: Any, scan: Any) -> tuple[float, float]:
-    """The complex error of an image, and of an object of 1."""
+    """Return the complex error of an image, and that of an object of 1."""
     image = place(made.object, made.origin, scan.object.shape)
     nothing = score(np.ones_like(scan.object), scan.object, scan.positions, N)
     return score(image, scan.object, scan.positions, N).complex_error, nothing.complex_error

@@ -1,4 +1,4 @@
-"""The smallest model whose run has all its files, and ways to damage them. Needs PyTorch."""
+"""The smallest model that can be trained, to test the files of its run. Needs PyTorch."""
 
 from __future__ import annotations
 

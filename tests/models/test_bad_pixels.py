@@ -89,7 +89,7 @@ def test_the_loss_is_the_mean_over_measured_pixels(kind: str) -> None:
             assert not slope[~counted].any()
             found.append((float(loss.detach()), slope))
         assert all(f[0] == found[0][0] and torch.equal(f[1], found[0][1]) for f in found)
-    # What is good everywhere is as if nobody had asked.
+    # If all pixels are good, the loss is the same as without `good`.
     everywhere = diffraction_loss(intensity, amplitude, kind, None, torch.ones_like(good))
     assert float(everywhere) == pytest.approx(
         float(diffraction_loss(intensity, amplitude, kind)), rel=1e-6
@@ -115,7 +115,7 @@ def train(model: Any, scan: Any, epochs: int = 1, **options: Any) -> list[float]
 
 @pytest.mark.parametrize("options", [{}, {"gridsize": 2}, {"overlap": 1}, {"least_exposure": 1e-2}])
 def test_values_of_bad_pixels_do_not_affect_training_or_imaging(small: Any, options: Any) -> None:
-    """Loss, weights and image are those of any other number in their place, in memory or not."""
+    """Loss and image are the same for any value, in memory and out of core."""
     bad = saturated(small, 0.01)
     stored = replace(small, diffraction=Stored(small.diffraction, bad))
     found = []
@@ -130,7 +130,7 @@ def test_values_of_bad_pixels_do_not_affect_training_or_imaging(small: Any, opti
 
 
 def test_a_network_learns_despite_bad_pixels(small: Any) -> None:
-    """Trained and imaged with 1 % of all pixels bad, most of them the brightest."""
+    """1 % of all pixels are bad in training and imaging, most of them the brightest."""
     pytest.importorskip("skimage")
     holes = spoilt(small, saturated(small, 0.01))
     errors = []
@@ -156,7 +156,7 @@ def test_pattern_correlations_are_of_measured_pixels(small: Any) -> None:
 
 
 def test_exposures_are_compared_over_pixels_that_both_scans_have(small: Any, tmp_path: Any) -> None:
-    """A mask over the brightest pixels in imaging alone takes light away, not exposure."""
+    """A mask that hides the brightest pixels, in imaging alone, is not a shorter exposure."""
 
     model = make_model()
     train(model, small, 2)
@@ -174,13 +174,13 @@ def test_exposures_are_compared_over_pixels_that_both_scans_have(small: Any, tmp
         assert ratio(seen, small) == pytest.approx(1, rel=1e-6)
         assert ratio(seen, masked) == pytest.approx(1, rel=1e-6)
         assert ratio(seen, twice) == pytest.approx(2, rel=1e-6)
-        # Some patterns' pixels are unknown: not darker either.
+        # Neither are bad pixels of single patterns.
         bad = np.random.default_rng(1).random(small.diffraction.shape) < 0.1
         assert ratio(seen, spoilt(small, bad)) == pytest.approx(1, rel=5e-3)
     nothing = np.zeros((16, 16), bool)
     with pytest.raises(ValueError, match="dark"):
         ratio(model, replace(small, mask=nothing))
-    # Trained with the other half of the detector.
+    # No pixel in common: trained with one half of the detector, imaged with the other.
     left = np.arange(16)[None] < np.full((16, 1), 8)
     half = make_model()
     train(half, replace(small, mask=left))

@@ -110,7 +110,7 @@ def test_a_checkpoint_of_another_network_is_refused(
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_found(run: Path, filed_scan: Any) -> None:
-    """In the numbers, where every value is a valid one."""
+    """The bit is in the weights, where every value would be valid."""
     path = run / "last.ckpt"
     with zipfile.ZipFile(path) as archive:
         piece = max(

@@ -43,11 +43,11 @@ def test_training_and_imaging_change_no_global_state(
     scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train(make_model(), scan, 1)  # what is imported on the way draws random numbers
+    train(make_model(), scan, 1, n_groups=8)  # what is imported on the way draws random numbers
     before = state_of_everything()
     variables = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     model = make_model("hybrid", gridsize=2)
-    train(model, scan, 1, refine_probe=1)
+    train(model, scan, 1, n_groups=24, refine_probe=1)
     infer(model, scan, refine=1)
     (tmp_path.parent / "state").mkdir()
     model.save(tmp_path.parent / "state")

@@ -40,7 +40,7 @@ def test_a_loaded_model_equals_the_saved_one(model: PtychoModel, scan: Any, tmp_
     assert np.array_equal(one.object, other.object)
     assert np.array_equal(one.coverage, other.coverage)
     assert one.metrics == other.metrics
-    # Other programs read it.
+    # The files are readable by other programs.
     config = json.loads((folder / "config.json").read_text())
     assert config["architecture"] == "cnn"
     assert config["N"] == N
@@ -50,10 +50,10 @@ def test_a_loaded_model_equals_the_saved_one(model: PtychoModel, scan: Any, tmp_
     probe = np.load(folder / "probe.npy", allow_pickle=False)
     assert probe.shape == (1, N, N)
     assert probe.dtype == np.complex64
-    # And it learns on.
+    # It can be trained further.
     first = train(loaded, scan, 1)
     assert first[0]["loss"] < 400
-    # Saving again replaces it.
+    # Saving again replaces the files.
     loaded.save(folder)
     assert same_weights(PtychoModel.load(folder), loaded)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
@@ -137,7 +137,7 @@ def test_missing_and_truncated_model_files_are_named(
 def test_a_configuration_that_does_not_fit_is_refused_by_its_path(
     model: PtychoModel, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    """Each refusal says which file it is about."""
+    """The message names the file."""
     model.save(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))

@@ -50,7 +50,7 @@ from lightning.pytorch.callbacks import Callback
 from ptycho_fast.models import PtychoModel
 
 torch.set_num_threads(1)
-# Whoever runs the tests in the background may have it ignored.
+# A shell that runs the tests in the background may have SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 place, output = sys.argv[1:]
 
@@ -64,7 +64,7 @@ class Wait(Callback):
             self.wait()
 
     def on_train_epoch_end(self, trainer, module):
-        # The history has this epoch, the checkpoint has not.
+        # The history contains this epoch already, the checkpoint does not.
         if place == "epoch end" and trainer.current_epoch == 2:
             self.wait()
 
@@ -85,7 +85,7 @@ def test_a_run_leaves_its_files_and_its_history(uninterrupted: tuple[Any, Path],
     assert [row["epoch"] for row in history_of(folder)] == [str(e) for e in range(EPOCHS)]
     loaded = PtychoModel.load(folder)
     assert same_weights(loaded, model)
-    # Without an output nothing but the return value tells of it, which is the same.
+    # Without an output nothing is written, but the returned history is the same.
     again = make_model()
     assert told(train(again, scan, EPOCHS)) == history_of(folder)
     assert same_weights(again, model)
@@ -120,12 +120,12 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         assert process.returncode in {-signal.SIGINT, 128 + signal.SIGINT}, errors
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert f"in {folder}, and the last complete epoch in {folder / 'last.ckpt'}" in errors
-    # What was written is whole.
+    # The files that were written are complete.
     assert files_in(folder) == sorted([*FILES, *OF_A_RUN])
     assert len(history_of(folder)) == (3 if place == "epoch end" else 2)
     left = PtychoModel.load(folder)
     assert np.isfinite(infer(left, scan).object).all()
-    # A run in a process that knows nothing of the first.
+    # Resume in a process that knows nothing of the first.
     model = make_model()
     rows = train(model, scan, EPOCHS, output=folder, resume=True)
     whole, expected = uninterrupted
@@ -137,7 +137,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
 
 def test_the_plateau_schedule_resumes_where_it_was(scan: Any, tmp_path: Path) -> None:
-    """Of the schedule that follows the losses, stopped just before it lowers the rate."""
+    """The run is stopped just before the schedule lowers the learning rate."""
 
     few = replace(
         scan,
@@ -145,7 +145,7 @@ def test_the_plateau_schedule_resumes_where_it_was(scan: Any, tmp_path: Path) ->
         positions_start=scan.positions_start[:24],
         diffraction=scan.diffraction[:24],
     )
-    # So fast that the losses do not fall.
+    # The rate is so high that the loss does not fall.
     options: dict[str, Any] = {"schedule": "plateau", "learning_rate": 0.5, "stages": 1}
     whole = told(train(make_model(**options), few, 12, batch_size=12))
     rates = [float(row["learning_rate"]) for row in whole]
@@ -180,7 +180,7 @@ def test_a_finished_run_can_be_given_more_epochs(
 def test_resuming_a_finished_run_changes_nothing(
     uninterrupted: tuple[Any, Path], scan: Any, tmp_path: Path
 ) -> None:
-    """Nothing is left to do, and nothing is changed."""
+    """No epoch is left to do."""
     folder = shutil.copytree(uninterrupted[1], tmp_path / "run")
     model = make_model()
     train(model, scan, EPOCHS, output=folder, resume=True)
@@ -231,21 +231,21 @@ def test_a_damaged_checkpoint_leaves_the_model_loadable(
     with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
         train(make_model(), scan, EPOCHS + 1, output=folder, resume=True)
     assert not (tmp_path / "was here").exists()
-    # The model itself is still there.
+    # The model itself can still be loaded.
     assert same_weights(PtychoModel.load(folder), uninterrupted[0])
 
 
 def test_an_infinite_loss_stops_training_and_keeps_the_files(
     uninterrupted: tuple[Any, Path], scan: Any, tmp_path: Path
 ) -> None:
-    """One pattern so bright that its counts do not fit into float32."""
+    """One pattern is so bright that its counts overflow float32."""
     folder = tmp_path / "run"
     train(make_model(), scan, 2, output=folder)
     before = {name: (folder / name).read_bytes() for name in (*FILES, "last.ckpt")}
     stack = scan.diffraction.copy()
     stack[17] *= 1e30
     bad = replace(scan, diffraction=stack)
-    # It is not the scan of the run: without the record that is not known.
+    # Without the record, resuming cannot tell that this is not the scan of the run.
     record = (folder / "run.json").read_bytes()
     (folder / "run.json").unlink()
     with (
@@ -263,7 +263,7 @@ def test_an_infinite_loss_stops_training_and_keeps_the_files(
     for name, kept in before.items():
         assert (folder / name).read_bytes() == kept
     assert len(history_of(folder)) == 2
-    # `max_epochs` is part of the schedule, so it goes on but not as the whole run did.
+    # The schedule depends on max_epochs, so the losses differ from those of the whole run.
     rows = train(make_model(), scan, EPOCHS, output=folder, resume=True)
     assert len(rows) == EPOCHS
     assert all(math.isfinite(float(row["loss"])) for row in rows)

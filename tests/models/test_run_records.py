@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 lightning = pytest.importorskip("lightning")
 
+import small_runs  # noqa: E402
 from small_runs import DEEP, EPOCHS, POSITIONS, N, contents, edit_json, make_model, resume, train  # noqa: E402
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def test_run_json_records_scan_and_options(run: Path, file: Path, filed_scan: An
     assert record["positions_sha256"] == positions
     assert (record["file"], record["n_positions"], record["N"]) == (str(file), POSITIONS, N)
     assert record["options"] == {
-        # At gridsize 1: as many as lie within N/4, which these have.
+        # At gridsize 1 it is the number of positions within N/4.
         "neighbor_count": record["options"]["neighbor_count"],
         "n_groups": 16,
         "batch_size": 8,
@@ -50,7 +51,7 @@ def test_run_json_records_scan_and_options(run: Path, file: Path, filed_scan: An
 
 
 def turned(scan: Any) -> Any:
-    """Patterns turned round: of the same energies."""
+    """Return the scan with its patterns turned by 180 degrees, which keeps their energies."""
     return replace(scan, diffraction=np.ascontiguousarray(scan.diffraction[:, ::-1, ::-1]))
 
 
@@ -136,7 +137,7 @@ def stopping(callbacks: Any, **others: Any) -> Any:
 def test_a_moved_compressed_or_float64_scan_is_the_same_scan(
     file: Path, filed_scan: Any, tmp_path: Path
 ) -> None:
-    """Moved and compressed, or in memory as doubles: it goes on as if it had not been stopped."""
+    """Resumed with any of them, a run has the losses of one that was not stopped."""
     whole = train(make_model(), filed_scan, 3)
     with np.load(file) as held:
         np.savez_compressed(tmp_path / "moved.npz", **held)
@@ -170,8 +171,8 @@ def test_a_run_without_a_record_resumes_with_a_warning(run: Path, filed_scan: An
     (run / "run.json").unlink()
     with pytest.warns(UserWarning, match=r"RUN has no run\.json: .*can't be checked") as warned:
         resume(run, turned(filed_scan))
-    assert [w.filename for w in warned if "run.json" in str(w.message)] == [__file__]
-    # From here on it has one.
+    assert [w.filename for w in warned if "run.json" in str(w.message)] == [small_runs.__file__]
+    # From now on it has a record.
     with pytest.raises(ValueError, match="checksum of the patterns was"):
         resume(run, filed_scan, EPOCHS + 2)
 
@@ -207,7 +208,7 @@ def test_the_command_line_records_a_run_and_refuses_another(
     said = capsys.readouterr().err
     assert "checksum of the patterns was" in said
     assert f"The scan of that run was {file}." in said
-    # All done and the history gone: nothing is left to say.
+    # If all epochs are done, a missing history does not matter.
     (run / "history.csv").unlink()
     assert main([*command, "--epochs", "2", "--resume"]) == 0
     shutil.move(file, tmp_path / "moved.npz")

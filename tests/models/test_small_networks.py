@@ -55,7 +55,7 @@ def test_the_default_batch_is_at_most_all_groups(
 def test_a_network_that_looks_at_its_weights_can_be_saved(
     filed_scan: Any, tmp_path: Path, registry: dict[str, Any]
 ) -> None:
-    """One that looks at what it was filled with can't be sketched, and is made as it is."""
+    """Such a network cannot be created on the meta device, so it is created with memory."""
 
     class Looks(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self, *, features: int, channels: int, N: int) -> None:

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 
 def test_thinned_patterns_have_the_statistics_of_shorter_exposures() -> None:
-    """Mean k and variance k (1 - p) / p after division by the share p: binomial."""
-    from ptycho_fast.models.training import thin  # noqa: PLC0415
+    """Binomial counts, divided by the fraction p, have mean k and variance k (1 - p) / p."""
+    from ptycho_fast.models.training.thinning import thin  # noqa: PLC0415
 
     counts = torch.tensor([0.0, 3.0, 400.0]).repeat(40_000).reshape(1, 1, 200, 600)
     for seed in range(3):

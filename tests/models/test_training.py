@@ -67,12 +67,12 @@ def test_every_architecture_and_option_learns(
 
 
 def test_a_known_object_does_not_affect_training(scan: Any) -> None:
-    """The patterns alone teach: without an object, or with a wrong one, it comes out the same."""
+    """Without an object, or with a wrong one, history and weights are the same."""
     wrong = np.ones_like(scan.object) * 1j
     histories, models = [], []
     for other in (scan, replace(scan, object=None), replace(scan, object=wrong)):
         models.append(make_model())
-        histories.append(told(train(models[-1], other)))
+        histories.append(told(train(models[-1], other, n_groups=48)))
     assert histories[0] == histories[1] == histories[2]
     assert same_weights(models[0], models[1])
     assert same_weights(models[0], models[2])
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_bits(scan: Any, gridsize: int) -> None:
     for seed in (7, 7, 8):
         torch.manual_seed(len(runs))  # of no matter
         model = make_model(seed=seed, gridsize=gridsize)
-        runs.append((told(train(model, scan)), model))
+        runs.append((told(train(model, scan, n_groups=48)), model))
     assert runs[0][0] == runs[1][0]
     assert same_weights(runs[0][1], runs[1][1])
     assert runs[0][0] != runs[2][0]
@@ -106,11 +106,11 @@ def test_held_out_positions_do_not_affect_training(scan: Any) -> None:
     scored = [row["validation_loss"] for row in history]
     assert all(isinstance(value, float) and value > 0 for value in scored)
     assert scored[-1] < 0.8 * scored[0]
-    # What is held out could be anything: none of it is learned from.
+    # The patterns that are held out can be replaced without any effect on the weights.
     along = scan.positions[:, np.argmax(np.ptp(scan.positions, axis=0))]
     held_out = along >= np.quantile(along, 0.75)
     other = replace(scan, diffraction=scan.diffraction.copy(), energies=None)
-    # Turned round: other patterns of the same energy, to which the probe is scaled.
+    # Turned by 180 degrees they keep their energy, to which the probe is scaled.
     other.diffraction[held_out] = other.diffraction[held_out, ::-1, ::-1]
     again = make_model()
     rows = train(again, other, 4, validation=0.25, batch_size=4)
@@ -122,7 +122,7 @@ def test_held_out_positions_do_not_affect_training(scan: Any) -> None:
 def test_the_probe_is_learned_only_if_asked_for(scan: Any) -> None:
     fixed, free = make_model(), make_model(trainable_probe=True)
     for one in (fixed, free):
-        train(one, scan)
+        train(one, scan, n_groups=48)
     assert fixed.network is not None
     assert free.network is not None
     energy = np.mean(np.sum(scan.diffraction.astype(float) ** 2, axis=(1, 2)))
@@ -145,7 +145,7 @@ def test_refining_a_wrong_probe_brings_it_closer_to_the_true_one(scan: Any) -> N
         return float(1 - match / np.linalg.norm(scan.probe))
 
     model = make_model()
-    train(model, replace(scan, probe=wrong.astype(np.complex64)), 1, refine_probe=20)
+    train(model, replace(scan, probe=wrong.astype(np.complex64)), 1, n_groups=8, refine_probe=20)
     assert model.probe is not None
     assert off(model.probe[0]) < 0.5 * off(wrong)
 

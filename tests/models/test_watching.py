@@ -26,14 +26,14 @@ def test_pictures_are_drawn_every_few_epochs_with_their_correlation(
 ) -> None:
     pytest.importorskip("matplotlib")
     model = make_model()
-    history = train(model, scan, 5, output=tmp_path / "run", picture_every=2)
+    history = train(model, scan, 5, output=tmp_path / "run", picture_every=2, n_groups=48)
     pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
     assert pictures == ["epoch_0002.png", "epoch_0004.png", "epoch_0005.png"]
     drawn = [row["image_correlation"] for row in history]
     assert [value != "" for value in drawn] == [False, True, False, True, True]
     assert drawn[-1] == infer(model, scan).metrics["amplitude_correlation"]
-    # Without an object: with the picture before, of which there is none at first.
-    history = train(make_model(), replace(scan, object=None), 3, picture_every=1)
+    # Without an object, the correlation is with the picture before, which the first one lacks.
+    history = train(make_model(), replace(scan, object=None), 3, picture_every=1, n_groups=48)
     drawn = [row["image_correlation"] for row in history]
     assert math.isnan(drawn[0])
     assert all(0.5 < value <= 1 for value in drawn[1:])
@@ -50,7 +50,7 @@ def test_a_network_that_returns_one_image_is_warned_about(
             super().__init__()
             rows, columns = torch.meshgrid(torch.arange(N), torch.arange(N), indexing="ij")
             bent = torch.sin(0.7 * rows) * torch.cos(0.5 * columns) if learned else 0 * rows
-            # The same in all channels, so that nothing differs anywhere.
+            # All channels are the same, so that no two patches differ.
             self.phase = torch.nn.Parameter(bent[None].float())
             self.channels = channels
 
