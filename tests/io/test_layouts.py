@@ -343,7 +343,7 @@ def test_parts_of_arrays_are_named() -> None:
     is_written(read(path, x="grid[:,:,0]", y="grid[:,:,1]", reshape=True))
     with pytest.raises(ValueError, match=r"Name one row: x='rows\[0\]'"):
         read(path, x="rows", y="rows")
-    with pytest.raises(ValueError, match=r"'rows\[2\]' can't be: 'rows' has shape \(2, 12\)"):
+    with pytest.raises(ValueError, match=r"Cannot select 'rows\[2\]': 'rows' has shape \(2, 12\)"):
         read(path, x="rows[2]", y="rows[0]")
 
 

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptycho_fast as pf
-from ptycho_fast.io import about
-from ptycho_fast.io.plain_pickle import loads
+from ptycho_fast.io.npz.metadata import as_json, read_metadata
+from ptycho_fast.io.npz.plain_pickle import loads
 from ptycho_fast.ptychopinn import RawData
 
 if TYPE_CHECKING:
@@ -266,12 +266,12 @@ def test_metadata_in_every_form(stored: Any, expected: Any) -> None:
     file = io.BytesIO()
     np.save(file, stored, allow_pickle=True)
     file.seek(0)
-    assert about.read(file) == expected
+    assert read_metadata(file) == expected
 
 
 def test_metadata_is_written_as_json() -> None:
     value = {"a": np.float32(0.5), "b": np.arange(3), "c": [None, np.str_("d")]}
-    assert about.as_json(value) == '{"a": 0.5, "b": [0, 1, 2], "c": [null, "d"]}'
+    assert as_json(value) == '{"a": 0.5, "b": [0, 1, 2], "c": [null, "d"]}'
     for wrong in ({"a": object()}, {"a": 1j}, {(1, 2): 3}):
         with pytest.raises(ValueError, match="."):
-            about.as_json(wrong)
+            as_json(wrong)

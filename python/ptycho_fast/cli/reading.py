@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho_fast.cli.command import defaults_of
 from ptycho_fast.cli.numbers import numbers
 from ptycho_fast.io import read_scan
-from ptycho_fast.io.prepare import METRES
+from ptycho_fast.io.recipe import METRES
 
 if TYPE_CHECKING:
     import argparse

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from ptycho_fast.bad_pixels import BadPixels
-    from ptycho_fast.io.prepare import Window
+    from ptycho_fast.io.recipe import Window
 
 PIECE_BYTES = 2**20
 """Raw frames become amplitudes this much at a time, which stays in a processor's cache."""

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 from ptycho_fast.io.npy import open_npy, write_stack
 
 try:
@@ -96,7 +96,7 @@ def clear_cache() -> int:
     for path, match in _ours():
         with (
             contextlib.suppress(BlockingIOError, FileNotFoundError),
-            _locked(path.with_name(match["entry"]), wait=False),
+            locked(path.with_name(match["entry"]), wait=False),
         ):
             size = path.stat().st_size
             path.unlink()
@@ -176,7 +176,7 @@ def unpacked(
     if frames is not None:
         return frames
     make_folder()
-    with _locked(entry) as alone:
+    with locked(entry) as alone:
         frames = _cached(entry, shape, dtype)
         if frames is None:
             if alone:  # so what is unfinished was left by a process that was killed
@@ -249,7 +249,7 @@ def _with_bar(blocks: Iterable[NDArray[Any]], name: str, size: int) -> Iterator[
 
 
 @contextlib.contextmanager
-def _locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
+def locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
     """Keep other processes, and threads, from an entry. The kernel lets go when a process dies.
 
     False: there are no locks here (Windows, some network file systems). Then several processes

@@ -12,7 +12,7 @@ from ptycho_fast.notices import warn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.io.prepare import Recipe
+    from ptycho_fast.io.recipe import Recipe
 
 MOST_FRAMES = 2**25
 
@@ -68,7 +68,7 @@ def stack_layout(
     Examples
     --------
     >>> from ptycho_fast.io.layouts import stack_layout
-    >>> from ptycho_fast.io.prepare import Recipe
+    >>> from ptycho_fast.io.recipe import Recipe
     >>> stack_layout("diff3d", (16, 16, 9), Recipe(), 9)
     Layout(shape=(9, 16, 16), frames_last=True)
     >>> stack_layout("data", (3, 3, 16, 16), Recipe(reshape=True), 9)

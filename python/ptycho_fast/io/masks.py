@@ -19,6 +19,9 @@ from ptycho_fast.notices import warn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ptycho_fast.io.container import Container
+    from ptycho_fast.io.recipe import Recipe
+
 SAYS_BAD = re.compile(r"(?<![a-z])(bad|dead|hot|invalid|defect|broken)")
 SAYS_GOOD = re.compile(r"(?<![a-z])(good|valid)")
 SAYS_MASK = re.compile(r"(?<![a-z])mask|mask(?![a-z])")
@@ -100,6 +103,39 @@ def good_pixels(
             f"pass invert_mask={not invert} ({'leave out' if invert else 'pass'} --invert-mask)."
         )
     return good
+
+
+def read_mask(
+    container: Container, recipe: Recipe, shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Read the mask that the caller names.
+
+    Parameters
+    ----------
+    container : Container
+        The file, in which a mask without ``FILE:`` lies.
+    recipe : Recipe
+        Its `mask` and `invert_mask` are used.
+    shape : tuple of int, (n, H, W)
+        Of the frames.
+
+    Returns
+    -------
+    ndarray, (H, W) or (n, H, W), bool, or None
+        True for good pixels; None if no mask is named.
+
+    Raises
+    ------
+    ValueError
+        If `invert_mask` is given without a mask; or as `good_pixels`.
+    """
+    if recipe.mask is None:
+        if recipe.invert_mask:
+            msg = "invert_mask turns a mask over, so it needs mask=KEY."
+            raise ValueError(msg)
+        return None
+    values = container.read_named(recipe.mask)
+    return good_pixels(recipe.mask, values, shape, invert=recipe.invert_mask)
 
 
 def _last(key: str) -> str:

@@ -9,16 +9,18 @@ import shlex
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io import hdf5, named, ptychodus, read_scan
+from ptycho_fast.io.formats import format_of, ptychodus
 from ptycho_fast.io.layouts import is_complex
 from ptycho_fast.io.listing import listed
-from ptycho_fast.io.masks import names_a_mask
-from ptycho_fast.io.prepare import EV_METRE
-from ptycho_fast.io.prepare import METRES as POSITION_UNITS
+from ptycho_fast.io.masks import good_pixels, names_a_mask
+from ptycho_fast.io.opening import open_container
+from ptycho_fast.io.recipe import EV_METRE, Recipe
+from ptycho_fast.io.recipe import METRES as POSITION_UNITS
+from ptycho_fast.io.scan_files import read_scan
 from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
 
 if TYPE_CHECKING:
-    from ptycho_fast.io.hdf5 import DataSet
+    from ptycho_fast.io.container import ArrayInfo, Container
 
 LEAST_SIDE = 4
 """Detectors have more pixels a side than positions have coordinates."""
@@ -52,18 +54,19 @@ def suggest(path: str | os.PathLike[str]) -> dict[str, str]:
     OSError
         If the file can't be read.
     """
-    return _Guess(path).options
+    with open_container(path) as container:
+        return _Guess(container).options
 
 
-def proposal(path: str | os.PathLike[str], found: dict[str, DataSet] | None = None) -> str:
+def proposal(path: str | os.PathLike[str], found: dict[str, ArrayInfo] | None = None) -> str:
     """Return a `ptycho-fast convert` line that was tried, and what is to be known about it.
 
     Parameters
     ----------
     path : path
         A file.
-    found : dict of str to DataSet, optional
-        What `ptycho_fast.io.named.members` says of it.
+    found : dict of str to ArrayInfo, optional
+        What `ptycho_fast.io.list_arrays` says of it.
 
     Returns
     -------
@@ -75,7 +78,8 @@ def proposal(path: str | os.PathLike[str], found: dict[str, DataSet] | None = No
     OSError
         If the file can't be read.
     """
-    guess = _Guess(path, found)
+    with open_container(path) as container:
+        guess = _Guess(container, found)
     line, reasons = command_line(path, guess.options), list(guess.reasons)
     failed = _try(path, guess.options, reasons)
     if failed is not None:
@@ -130,21 +134,17 @@ def _arguments(guess: dict[str, str]) -> dict[str, Any]:
 class _Guess:
     """A guess, and why some of it is none."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], found: dict[str, DataSet] | None = None
-    ) -> None:
-        self.path = path
+    def __init__(self, container: Container, found: dict[str, ArrayInfo] | None = None) -> None:
+        self.container = container
         self.reasons: list[str] = []
         self.options: dict[str, str] = {}
-        self.found: dict[str, DataSet] = {}
-        if hdf5.is_hdf5(path):
-            with hdf5.open_file(path) as file:
-                if ptychodus.recognises(file):  # which lacks nothing but its patterns
-                    beside = os.path.join(os.path.dirname(path), "diffraction.h5")
-                    there = os.path.exists(beside)
-                    self.options["diffraction"] = f"{beside}:/patterns" if there else "?"
-                    return
-        self.found = named.members(path) if found is None else found
+        self.found: dict[str, ArrayInfo] = {}
+        if format_of(container, Recipe()) is ptychodus:  # which lacks nothing but its patterns
+            beside = os.path.join(os.path.dirname(container.path), "diffraction.h5")
+            there = os.path.exists(beside)
+            self.options["diffraction"] = f"{beside}:/patterns" if there else "?"
+            return
+        self.found = container.arrays() if found is None else found
         self.options = dict.fromkeys(("diffraction", "counts", "x", "y", "unit"), "?")
         stack = self._stack()
         if stack is not None:
@@ -220,7 +220,7 @@ class _Guess:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             try:
-                named.masked(self.path, key, shape)
+                good_pixels(key, self.container.read_named(key), shape)
             except ValueError as error:
                 told.append(error)  # type: ignore[arg-type]
         if told:
@@ -340,7 +340,7 @@ class _Guess:
                 continue
             known: dict[str, float] = {}
             refused = []
-            for key, value in named.scalars(self.path, keys).items():
+            for key, value in self.container.numbers(keys).items():
                 number = self._in_si(option, key, value)
                 if number is None or not least <= number <= most:
                     refused.append(f"{key}, {value:g} ({self.found[key].unit or 'no unit'})")

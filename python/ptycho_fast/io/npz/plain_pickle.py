@@ -58,7 +58,7 @@ def loads(content: bytes) -> Any:
     Examples
     --------
     >>> import pickle
-    >>> from ptycho_fast.io.plain_pickle import loads
+    >>> from ptycho_fast.io.npz.plain_pickle import loads
     >>> loads(pickle.dumps({"nphotons": 1e9}))
     {'nphotons': 1000000000.0}
     """

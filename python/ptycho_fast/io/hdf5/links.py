@@ -6,9 +6,9 @@ import contextlib
 import glob
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ptycho_fast.io.regular import check_regular, open_regular
+from ptycho_fast.io.regular import check_regular
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -16,22 +16,15 @@ MOST_LINKS = 64
 """Links lead on to links; after so many they are a circle."""
 
 
-def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Tell from its content whether a file is HDF5; a user block may come before it.
-
-    Raises
-    ------
-    OSError
-        If the file can't be read.
-    """
-    with open_regular(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        start = 0
-        while start < size:
-            file.seek(start)
-            if file.read(len(SIGNATURE)) == SIGNATURE:
-                return True
-            start = max(512, 2 * start)
+def has_signature(file: IO[bytes]) -> bool:
+    """Tell from its content whether an open file is HDF5; a user block may precede the data."""
+    size = file.seek(0, os.SEEK_END)
+    start = 0
+    while start < size:
+        file.seek(start)
+        if file.read(len(SIGNATURE)) == SIGNATURE:
+            return True
+        start = max(512, 2 * start)
     return False
 
 

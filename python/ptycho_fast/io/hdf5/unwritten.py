@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptycho_fast.io.links import (
+from ptycho_fast.io.hdf5.links import (
     external_files,
     follow,
     import_h5py,

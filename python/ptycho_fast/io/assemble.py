@@ -1,16 +1,16 @@
-"""From what a detector counted and motors read to amplitudes on object pixels."""
+"""Frames and positions are joined to a scan whose positions are pixels of the object."""
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_count
 from ptycho_fast.io.amplitudes import PreparedFrames, Shifted
+from ptycho_fast.io.recipe import EV_METRE, METRES, Recipe, Window
 from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
@@ -18,129 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ptycho_fast.frames import Frames
-
-EV_METRE = 1.2398419843320026e-06
-"""h c / e: a photon of 1 eV has this wavelength in metres."""
-
-METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
-"""Units of positions; the other one is ``px``."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the caller of `ptycho_fast.read_scan`, which explains each, says about a file."""
-
-    intensity: bool | None = None
-    diffraction: str | None = None
-    x: str | None = None
-    y: str | None = None
-    probe: str | None = None
-    mask: str | None = None
-    index: str | None = None
-    unit: str | None = None
-    energy_eV: float | None = None  # noqa: N815  # the unit is eV
-    distance_m: float | None = None
-    detector_pixel_m: float | None = None
-    swap_xy: bool = False
-    flip_x: bool = False
-    flip_y: bool = False
-    crop: int | tuple[int, int] | None = None
-    centre: tuple[float, float] | None = None
-    bin: int | None = None
-    fftshift: bool = False
-    invert_mask: bool = False
-    bad_value: float | None = None
-    drop_dark: bool = False
-    frames_axis: int | None = None
-    reshape: bool = False
-    first: int | None = None
-    index_base: int | None = None
-    average_positions: bool = False
-
-    def __post_init__(self) -> None:
-        if self.unit not in (None, "px", *METRES):
-            msg = f"unit must be one of {', '.join(METRES)} or px, got {self.unit!r}."
-            raise ValueError(msg)
-        for name in ("energy_eV", "distance_m", "detector_pixel_m"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                msg = f"{name} must be a positive number, got {value!r}."
-                raise ValueError(msg)
-
-    def given(self, *names: str) -> list[str]:
-        """Return which of these were asked for."""
-        return [name for name in names if getattr(self, name) != getattr(Recipe, name)]
-
-
-class Window(NamedTuple):
-    """The part of a detector that is kept, and how many of its pixels make one."""
-
-    rows: slice
-    columns: slice
-    bin: int
-
-    @property
-    def N(self) -> int:  # noqa: N802
-        """Pixels per side of what comes out."""
-        return int(self.rows.stop - self.rows.start) // self.bin
-
-    def good(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return a mask of the detector for what comes out: all pixels of a bin must be good."""
-        N, b = self.N, self.bin
-        return np.asarray(mask[self.rows, self.columns].reshape(N, b, N, b).all(axis=(1, 3)))
-
-
-def window(shape: tuple[int, ...], recipe: Recipe) -> Window:
-    """Return the window that `crop`, `centre` and `bin` make of a detector.
-
-    The pixel `centre` (the nearest to it) becomes pixel ``N // 2``, where a Fourier transform has
-    its zero frequency.
-
-    Raises
-    ------
-    ValueError
-        If it reaches beyond the detector, is not square, or no multiple of the bin.
-    """
-    detector = shape[1:]
-    whole = "x".join(map(str, detector))
-    b = 1 if recipe.bin is None else as_count("bin", recipe.bin)
-    crop = detector if recipe.crop is None else recipe.crop
-    try:
-        size = (operator.index(crop),) * 2 if not isinstance(crop, tuple) else crop
-        sizes = [as_count("crop", side) for side in size]
-        middle = [side // 2 for side in detector]
-        centre = [round(c) for c in (middle if recipe.centre is None else recipe.centre)]
-        if len(sizes) != 2 or len(centre) != 2:
-            raise TypeError
-    except (TypeError, OverflowError):
-        msg = (
-            "crop must be a number of pixels or (rows, columns), and centre (row, column), got "
-            f"crop={recipe.crop!r}, centre={recipe.centre!r}."
-        )
-        raise ValueError(msg) from None
-    if recipe.centre is not None and recipe.crop is None:
-        msg = "centre says where to crop, so it needs crop, the number of pixels to keep."
-        raise ValueError(msg)
-    if sizes[0] != sizes[1]:
-        msg = (
-            f"Patterns must be square, but these are {sizes[0]} rows x {sizes[1]} columns. Pass "
-            f"crop={min(sizes) // b * b} (and centre=(row, column) of the beam)."
-        )
-        raise ValueError(msg)
-    if sizes[0] % b:
-        msg = f"Patterns of {sizes[0]} pixels can't be binned by {b}: crop={sizes[0] // b * b}."
-        raise ValueError(msg)
-    firsts = [c - side // 2 for c, side in zip(centre, sizes, strict=True)]
-    for first, side, length in zip(firsts, sizes, detector, strict=True):
-        if first < 0 or first + side > length:
-            msg = (
-                f"crop={recipe.crop} about centre={tuple(centre)} reaches from row {firsts[0]}, "
-                f"column {firsts[1]} to row {firsts[0] + sizes[0] - 1}, column "
-                f"{firsts[1] + sizes[1] - 1}, beyond the detector's {whole} pixels. Crop less."
-            )
-            raise ValueError(msg)
-    rows, columns = (slice(first, first + side) for first, side in zip(firsts, sizes, strict=True))
-    return Window(rows, columns, b)
 
 
 def scaled(
@@ -322,40 +199,22 @@ def as_ids(
     return ids - 1 if recipe.index_base == 1 else ids
 
 
-def assemble(
-    source: Frames,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    recipe: Recipe,
-    *,
-    intensity: bool,
-    object_pixel: tuple[float, float] | None,
-    part: Window,
-    frame_ids: NDArray[np.int64] | None = None,
-    position_ids: NDArray[np.int64] | None = None,
-    mask: NDArray[np.bool_] | None = None,
-    listed: BadPixels | None = None,
-    probe: NDArray[Any] | None = None,
-    object: NDArray[Any] | None = None,
-) -> Scan:
-    """Make a scan of frames and positions; each format brings them here.
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a format found in a file.
 
     Parameters
     ----------
     source : Frames, (n_frames, H, W)
         What the detector recorded.
     x, y : ndarray, (n_positions,), float64
-        Positions, in metres or, without `object_pixel`, in pixels.
-    recipe : Recipe
-        Of which `swap_xy`, `flip_x` and `flip_y` count here.
+        Positions, in metres or, without `object_pixel`, in pixels of the object.
     intensity : bool
         The frames are counts.
     object_pixel : tuple of float, optional
-        Width and height of an object pixel in metres. Positions in metres are moved so that the
-        smallest x and y are ``N // 2``.
-    part : Window
-        What is kept of a frame.
-    frame_ids, position_ids : ndarray, optional
+        Width and height of a pixel of the object in metres. Positions in metres are moved so that
+        the smallest x and y are ``N // 2``.
+    frame_ids, position_ids : ndarray, int64, optional
         As of `join`.
     mask : ndarray, (H, W) or (n_frames, H, W), bool, optional
         True for good pixels.
@@ -364,7 +223,100 @@ def assemble(
     probe, object : ndarray, optional
         What is known of them.
     """
-    n_frames, n_positions = len(source), len(x)
+
+    source: Frames
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    intensity: bool
+    object_pixel: tuple[float, float] | None = None
+    frame_ids: NDArray[np.int64] | None = None
+    position_ids: NDArray[np.int64] | None = None
+    mask: NDArray[np.bool_] | None = None
+    listed: BadPixels | None = None
+    probe: NDArray[Any] | None = None
+    object: NDArray[Any] | None = None
+
+
+def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
+    """Make a scan of frames and positions; each format brings them here.
+
+    Parameters
+    ----------
+    given : Given
+        What the file holds.
+    part : Window
+        What is kept of a frame.
+    recipe : Recipe
+        Its `first`, `average_positions`, `swap_xy`, `flip_x`, `flip_y`, `fftshift` and
+        `bad_value` are used.
+
+    Returns
+    -------
+    Scan
+        Its patterns stay in the file (`PreparedFrames`).
+
+    Raises
+    ------
+    ValueError
+        If frames and positions do not belong together.
+
+    Warns
+    -----
+    UserWarning
+        If frames or positions have no partner, or the probe does not fit the patterns: they are
+        left out.
+    """
+    frames, x, y = _joined(given, recipe)
+    if recipe.swap_xy:
+        x, y = y, x
+    # A mirrored axis keeps its extent.
+    x = x.min() + x.max() - x if recipe.flip_x else x
+    y = y.min() + y.max() - y if recipe.flip_y else y
+    metadata = {}
+    if given.object_pixel is not None:
+        width, height = given.object_pixel
+        x = (x - x.min()) / width + part.N // 2
+        y = (y - y.min()) / height + part.N // 2
+        metadata["object_pixel_m"] = np.array(given.object_pixel)
+    probe = given.probe
+    if probe is not None and (probe.ndim not in (2, 3) or probe.shape[-2:] != (part.N, part.N)):
+        warn(
+            f"The probe has shape {probe.shape}, which does not fit patterns of {part.N} x "
+            f"{part.N}; it was left out.",
+        )
+        probe = None
+    source, mask, listed = given.source, given.mask, given.listed
+    if recipe.fftshift:
+        source = Shifted(source)
+        mask = None if mask is None else np.fft.fftshift(mask, axes=(-2, -1))
+        listed = None if listed is None else listed.shifted(*source.shape[1:])
+    if mask is not None and mask.ndim == 3:
+        listed = BadPixels.of(~mask & mask.any(axis=0))
+        mask = np.asarray(mask.any(axis=0))
+    return Scan(
+        positions=np.stack([x, y], axis=1),
+        diffraction=PreparedFrames(
+            source,
+            part,
+            intensity=given.intensity,
+            rows=None if len(frames) == len(source) else frames,
+            mask=mask,
+            listed=listed,
+            bad_value=recipe.bad_value,
+        ),
+        probe=probe,
+        object=given.object,
+        mask=None if mask is None else part.good(mask),
+        metadata=metadata,
+    )
+
+
+def _joined(
+    given: Given, recipe: Recipe
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the frames that have a finite position, and x and y of each."""
+    x, y, frame_ids, position_ids = given.x, given.y, given.frame_ids, given.position_ids
+    n_frames, n_positions = len(given.source), len(x)
     if recipe.first is not None:
         n_frames = n_positions = as_first(recipe.first, n_frames, n_positions)
         x, y = x[:n_positions], y[:n_positions]
@@ -391,44 +343,4 @@ def assemble(
             f"{lost['frames']} of {n_frames} frames have no position, and {lost['positions']} "
             f"of {len(x)} positions no frame; they were left out.",
         )
-    x, y = x[rows], y[rows]
-    if recipe.swap_xy:
-        x, y = y, x
-    # A mirrored axis keeps its extent.
-    x = x.min() + x.max() - x if recipe.flip_x else x
-    y = y.min() + y.max() - y if recipe.flip_y else y
-    metadata = {}
-    if object_pixel is not None:
-        width, height = object_pixel
-        x = (x - x.min()) / width + part.N // 2
-        y = (y - y.min()) / height + part.N // 2
-        metadata["object_pixel_m"] = np.array(object_pixel)
-    if probe is not None and (probe.ndim not in (2, 3) or probe.shape[-2:] != (part.N, part.N)):
-        warn(
-            f"The probe has shape {probe.shape}, which does not fit patterns of {part.N} x "
-            f"{part.N}; it was left out.",
-        )
-        probe = None
-    if recipe.fftshift:
-        source = Shifted(source)
-        mask = None if mask is None else np.fft.fftshift(mask, axes=(-2, -1))
-        listed = None if listed is None else listed.shifted(*source.shape[1:])
-    if mask is not None and mask.ndim == 3:
-        listed = BadPixels.of(~mask & mask.any(axis=0))
-        mask = np.asarray(mask.any(axis=0))
-    return Scan(
-        positions=np.stack([x, y], axis=1),
-        diffraction=PreparedFrames(
-            source,
-            part,
-            intensity=intensity,
-            rows=None if len(frames) == len(source) else frames,
-            mask=mask,
-            listed=listed,
-            bad_value=recipe.bad_value,
-        ),
-        probe=probe,
-        object=object,
-        mask=None if mask is None else part.good(mask),
-        metadata=metadata,
-    )
+    return frames, x[rows], y[rows]
