@@ -27,7 +27,7 @@ N = 32
 
 
 class PatchNetwork(LightningModule):
-    """Predicts real and imaginary part of the object under each pattern, where it is illuminated."""
+    """Predicts the object under each pattern, where it is illuminated: real and imaginary part."""
 
     def __init__(self, probe: Tensor) -> None:
         super().__init__()
