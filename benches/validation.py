@@ -330,7 +330,8 @@ neighbours and the listing of the pool, as `group_positions` does both without a
 ## Tests
 
 {python} in Python (parametrised ones counted each), {rust} in Rust. The acceptance list of the drop-in
-and of scan files is `tests/ptychopinn/test_acceptance.py`; each row of the [table of
+and of scan files is `tests/ptychopinn/test_acceptance.py` and
+`tests/io/test_scan_file_contract.py`; each row of the [table of
 differences](migration.md#what-differs) names its test.
 
 ## Lines a caller no longer needs
