@@ -1,4 +1,4 @@
-"""Pictures of a scan and its groups."""
+"""The picture of a scan: its object, its positions, and how groups cover them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from ptycho_fast.canvas import span
 from ptycho_fast.illumination import illumination
-from ptycho_fast.io.atomic import replacing
 from ptycho_fast.patterns import mean_pattern
+from ptycho_fast.plot.figure import new_figure, write_png
 from ptycho_fast.quality import (
     LEAST_OVERLAP,
     check_groups,
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
@@ -31,40 +30,44 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 COLORS = ("#e41a1c", "#ff9f1c", "#12b886", "#00a6ff", "#c44bff", "#ff5fa2")
-"""One a group shown: told apart on grey, on white, and on each other."""
+"""One for each group shown. They stand out on grey, on white, and against each other."""
 
 POSITION_COLOR = "#2f6fde"
 
 DOTS = 5000
-"""More positions than that are drawn as a density: dots would be ink."""
+"""Above this number of positions, their density is drawn; single dots would merge."""
 
 OUTLINES = 150
-"""As many groups are outlined, spread over all."""
+"""At most this many groups are outlined, spread evenly over all of them."""
 
 OUTLINE_COLOR = "#7fd7ff"
 
 WIDE = 30
-"""On objects of more windows than that, an outline would be a dot."""
+"""On objects wider than this many windows, an outline would be as small as a dot."""
 
 
 def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = None) -> None:
     """Draw a scan to a PNG file: object, scan positions, and how groups cover them.
 
-    The first panel shows the whole scan on the phase of the object, and six of the groups, each
-    position joined to its group's centre; of more than 5000 positions, how dense they lie. Then
-    come a close-up of one group with the windows its patches are cut from, a map of the light
-    that the groups shed on the object with the outlines of some, and a histogram of the overlap
-    within groups. Without groups, the map is of the light of the whole scan. A scan without an
-    object also shows its mean diffraction pattern.
+    The panels are:
+
+    - the scan positions on the phase of the object, with six groups, each member joined to the
+      centre of its group (above 5000 positions, a density map of the positions);
+    - a close-up of one group, with the windows from which its patches are cut;
+    - a map of the light that falls on the object in all groups, with the outlines of some;
+    - a histogram of the overlap within groups.
+
+    Without groups, only the first panel and a map of the light of the whole scan are drawn. For a
+    scan without an object, the mean diffraction pattern is drawn too.
 
     Parameters
     ----------
     scan : Scan
-        What to draw.
-    path : path
+        The scan to draw.
+    path : path-like
         The PNG file. It appears whole or not at all.
     groups : Groups, optional
-        Groups of this scan.
+        Groups that were drawn from this scan.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
     OSError
         If the file can't be written.
     ValueError
-        If there are no groups, or they were drawn from another number of positions.
+        If `groups` is empty, or was drawn from another number of positions.
 
     Examples
     --------
@@ -86,10 +89,31 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    figure_class = _figure_class()
+    figure = new_figure(dpi=120)
     if groups is not None:
         check_groups(scan, groups)
+    panels = _panels(scan, groups)
+    rows = 1 if groups is None else 2
+    columns = -(-len(panels) // rows)
+    figure.set_size_inches(6.6 * columns, 6.6 * rows + 0.4)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, draw in zip(grid, panels, strict=False):
+        draw(axes)
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    title = f"{len(scan)} positions, patterns of {scan.N} x {scan.N} pixels"
+    if groups is not None:
+        title += (
+            f"\nB = {len(groups)} groups of C = {groups.group_size}, drawn from the "
+            f"K = {groups.n_neighbors} nearest neighbours, seed {groups.seed}"
+            + (f", epoch {groups.epoch}" if groups.epoch else "")
+        )
+    figure.suptitle(title)
+    write_png(figure, path)
 
+
+def _panels(scan: Scan, groups: Groups | None) -> list[Callable[[Axes], None]]:
+    """Return what draws each panel, in the order in which they are shown."""
     panels: list[Callable[[Axes], None]] = [lambda axes: _overview(axes, scan, groups)]
     if groups is None:
         panels.append(lambda axes: _light_map(axes, scan, None))
@@ -107,44 +131,19 @@ def plot_scan(scan: Scan, path: str | os.PathLike[str], groups: Groups | None = 
         panels.insert(2, lambda axes: _mean_pattern(axes, scan))
         if groups is not None and groups.group_size > 1:
             panels.append(lambda axes: _table(axes, scan, groups))
-
-    rows = 1 if groups is None else 2
-    columns = -(-len(panels) // rows)
-    figure = figure_class(figsize=(6.6 * columns, 6.6 * rows + 0.4), dpi=120, layout="compressed")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, draw in zip(grid, panels, strict=False):
-        draw(axes)
-    for axes in grid[len(panels) :]:
-        axes.axis("off")
-    title = f"{len(scan)} positions, patterns of {scan.N} x {scan.N} pixels"
-    if groups is not None:
-        title += (
-            f"\nB = {len(groups)} groups of C = {groups.group_size}, drawn from the "
-            f"K = {groups.n_neighbors} nearest neighbours, seed {groups.seed}"
-            + (f", epoch {groups.epoch}" if groups.epoch else "")
-        )
-    figure.suptitle(title)
-    with replacing(path) as file:
-        figure.savefig(file, format="png")
+    return panels
 
 
 def _shown(groups: Groups, most: int = len(COLORS)) -> NDArray[np.intp]:
-    """Return the rows of the groups to draw: some, spread over all."""
+    """Return the rows of the groups to draw, spread evenly over all groups."""
     return np.unique(np.linspace(0, len(groups) - 1, most).astype(np.intp))
-
-
-def _view(scan: Scan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the edges, (x, y), of what the windows reach."""
-    area = span(scan.positions, scan.N)
-    lowest = np.array(area.origin, np.float64) - 0.5
-    return lowest, lowest + area.shape[::-1]
 
 
 def _draw_object(axes: Axes, scan: Scan) -> None:
     if scan.object is None:
         return
     height, width = scan.object.shape
-    step = max(1, max(height, width) // 2000)  # the picture has no more pixels than that
+    step = max(1, max(height, width) // 2000)  # the panel has no more pixels than that
     axes.imshow(
         np.angle(scan.object[::step, ::step]),
         cmap="gray",
@@ -159,18 +158,17 @@ def _label(axes: Axes, title: str) -> None:
 
 def _overview(axes: Axes, scan: Scan, groups: Groups | None) -> None:
     x, y = scan.positions.T
+    left, right, bottom, top = span(scan.positions, scan.N).extent
     many = len(scan) > DOTS
     if many:
         _draw_density(axes, scan)
     else:
         _draw_object(axes, scan)
-        # Many dots on little ground are small dots, or they would hide what is under them.
-        lowest, highest = _view(scan)
-        ground = np.ptp(scan.positions, axis=0).max() / (highest - lowest).max()
+        # The denser the positions lie in the panel, the smaller the dots, so that the object shows.
+        ground = np.ptp(scan.positions, axis=0).max() / max(right - left, bottom - top)
         size = np.clip(25000 * ground**2 / len(scan), 0.5, 14)
         axes.scatter(x, y, s=size, color=POSITION_COLOR, linewidths=0, label="scan positions")
-    lowest, highest = _view(scan)
-    axes.set(xlim=(lowest[0], highest[0]), ylim=(highest[1], lowest[1]))
+    axes.set(xlim=(left, right), ylim=(bottom, top))
     if groups is not None:
         for row, color in zip(_shown(groups), COLORS, strict=False):
             _draw_group(axes, groups, row, color)
@@ -187,7 +185,7 @@ def _overview(axes: Axes, scan: Scan, groups: Groups | None) -> None:
 def _draw_density(axes: Axes, scan: Scan) -> None:
     x, y = scan.positions.T
     extent = max(float(np.ptp(x)), float(np.ptp(y)))
-    # Some forty positions a cell, so that what shows is density and not chance.
+    # About 40 positions per cell, so that the map shows density and not counting noise.
     bins = int(np.clip(np.sqrt(len(scan) / 40), 16, 200))
     side = extent / bins
     columns, rows = (
@@ -215,12 +213,13 @@ def _light_map(axes: Axes, scan: Scan, groups: Groups | None) -> None:
             light.values,
             cmap="inferno",
             vmin=0,
-            vmax=np.percentile(light.values, 99.5) or None,  # a bright spot would darken the rest
+            # A single bright spot must not darken the rest.
+            vmax=np.percentile(light.values, 99.5) or None,
             extent=light.extent,
             interpolation="nearest",
         )
 
-    label = "light, in peaks of one pattern's"
+    label = "light, in units of the peak of one probe"
     axes.figure.colorbar(draw(axes), ax=axes, shrink=0.75, extend="max", label=label)
     if groups is None:
         _label(axes, "Light on the object")
@@ -230,7 +229,7 @@ def _light_map(axes: Axes, scan: Scan, groups: Groups | None) -> None:
     if max(right - left, bottom - top) <= WIDE * scan.N:
         _draw_outlines(axes, axes, groups, _shown(groups, OUTLINES))
         return
-    # Groups would be dots: those about one in the middle are shown larger.
+    # Here groups are as small as dots. An inset enlarges those around the middle.
     centers = groups.positions[groups.centers]
     middle = centers[np.abs(centers - np.array([left + right, bottom + top]) / 2).sum(1).argmin()]
     half = WIDE * scan.N / 8
@@ -245,12 +244,12 @@ def _light_map(axes: Axes, scan: Scan, groups: Groups | None) -> None:
 
 
 def _draw_outlines(axes: Axes, beside: Axes, groups: Groups, rows: NDArray[np.intp]) -> None:
-    """Outline groups, and say beside which axes how many."""
+    """Outline groups on some axes, and say in a legend under others how many they are."""
     from matplotlib.collections import LineCollection  # noqa: PLC0415
 
     members = groups.positions[groups.indices[rows]]
     around = members - members.mean(axis=1, keepdims=True)
-    # In the order of their direction from the mean, or lines would cross.
+    # Ordered by their direction from the mean, so that the lines do not cross.
     order = np.argsort(np.arctan2(around[..., 1], around[..., 0]), axis=1)
     order = np.concatenate([order, order[:, :1]], axis=1)
     outlines = np.take_along_axis(members, order[..., np.newaxis], axis=1)
@@ -303,7 +302,8 @@ def _close_up(axes: Axes, scan: Scan, groups: Groups) -> None:
         axes.annotate(
             str(channel),
             member,
-            xytext=(outwards[0], -outwards[1]),  # y points down in the picture, up in points
+            # On these axes y points down, in points it points up.
+            xytext=(outwards[0], -outwards[1]),
             textcoords="offset points",
             ha="center",
             va="center",
@@ -333,76 +333,8 @@ def _draw_window(axes: Axes, position: NDArray[np.float64], N: int, color: str, 
 
 
 def _mean_pattern(axes: Axes, scan: Scan) -> None:
-    # White where no pattern was measured.
+    # Pixels that no pattern measured are NaN, which is drawn white.
     image = axes.imshow(np.log10(1 + np.sqrt(mean_pattern(scan))), cmap="viridis")
     axes.figure.colorbar(image, ax=axes, shrink=0.75, label="log10(1 + root of the mean count)")
     _label(axes, "Mean diffraction pattern (the scan has no object)")
     axes.set(xlabel="detector x (pixels)", ylabel="detector y (pixels)")
-
-
-def _figure_class() -> type[Figure]:
-    try:
-        # Not pyplot: that would pick a backend for the whole process.
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        msg = (
-            f'Pictures need matplotlib ({error}). Install it with: pip install "ptycho_fast[plot]"'
-        )
-        raise ImportError(msg) from error
-    return Figure
-
-
-def plot_image(
-    image: NDArray[np.complexfloating],
-    coverage: NDArray[np.floating],
-    path: str | os.PathLike[str],
-    *,
-    title: str = "",
-    origin: tuple[int, int] = (0, 0),
-) -> None:
-    """Draw a reconstructed object to a PNG file: its phase and its modulus.
-
-    Parameters
-    ----------
-    image : ndarray, (H, W), complex
-        The object, indexed ``[row=y, column=x]``.
-    coverage : ndarray, (H, W), float
-        How well each pixel was seen. Shown is where that is at least a tenth of the median of
-        what was seen at all; the mean phase there is 0.
-    path : path
-        The PNG file. It appears whole or not at all.
-    title : str
-        Above both.
-    origin : (int, int)
-        The pixel (x, y) of ``image[0, 0]``, on the grid of the positions, which the axes show.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    OSError
-        If the file can't be written.
-    """
-    figure_class = _figure_class()
-    seen = coverage > 0
-    if seen.any():
-        seen = coverage >= np.median(coverage[seen]) / 10
-    turned = np.where(seen, image * np.exp(-1j * np.angle(image[seen].sum())), np.nan)
-    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
-    left, top = (pixel - 0.5 for pixel in origin)
-    extent = (left, left + image.shape[1], top + image.shape[0], top)
-    figure = figure_class(figsize=(11, 5), dpi=110, layout="compressed")
-    for axes, (name, values, colours) in zip(
-        figure.subplots(1, 2),
-        (("Phase, rad", np.angle(turned), "viridis"), ("Modulus", np.abs(turned), "gray")),
-        strict=True,
-    ):
-        drawn = axes.imshow(values, cmap=colours, interpolation="nearest", extent=extent)
-        figure.colorbar(drawn, ax=axes)
-        if len(rows):
-            axes.set_xlim(left + columns[0], left + columns[-1] + 1)
-            axes.set_ylim(top + rows[-1] + 1, top + rows[0])
-        axes.set(title=name, xlabel="x, pixels", ylabel="y, pixels")
-    figure.suptitle(title)
-    with replacing(path) as file:
-        figure.savefig(file, format="png")
