@@ -10,14 +10,13 @@ from ptycho_fast.cli.group_count import add_group_count, group_count
 from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.io import read_scan
+from ptycho_fast.models.config import DEVICES
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
     from ptycho_fast.cli.command import Commands
-
-DEVICES = ("auto", "cpu", "gpu")
 
 
 def add(commands: Commands) -> None:
@@ -49,7 +48,7 @@ def add(commands: Commands) -> None:
         "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--device", choices=DEVICES, default="auto",
+        "--device", choices=DEVICES, default=DEVICES[0],
         help="auto is a GPU where there is one (default: %(default)s)",
     )  # fmt: skip
     add_reading(parser)

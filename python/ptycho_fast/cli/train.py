@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.cli.command import add_command
 from ptycho_fast.cli.group_count import add_group_count, group_count
-from ptycho_fast.cli.infer import DEVICES
 from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.io import read_scan
+from ptycho_fast.models.architectures import list_architectures
+from ptycho_fast.models.config import DEVICES, LOSSES, SCHEDULES, ModelConfig
+from ptycho_fast.models.training.options import PATTERNS_A_STEP, TrainingOptions
 
 if TYPE_CHECKING:
     import argparse
@@ -45,35 +47,39 @@ def add(commands: Commands) -> None:
 def _add_model(command: argparse.ArgumentParser) -> None:
     """Add the options of the model."""
     command.add_argument(
-        "--architecture", default="cnn", metavar="NAME",
-        help="cnn, fno, hybrid or hybrid_resnet (default: cnn)",
+        "--architecture", default=ModelConfig.architecture, metavar="NAME",
+        help=f"{', '.join(list_architectures())} (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
-        "--gridsize", type=int, default=1, metavar="G",
-        help="the network sees groups of G² patterns (default: 1)",
+        "--gridsize", type=int, default=ModelConfig.gridsize, metavar="G",
+        help="the network sees groups of G² patterns (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
-        "--loss", choices=("poisson", "amplitude"), default="poisson",
+        "--loss", choices=LOSSES, default=ModelConfig.loss,
         help="what is minimised: the Poisson likelihood of the counts or the difference of "
         "amplitudes (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
-        "--schedule", choices=("cosine", "plateau"), default="cosine",
+        "--schedule", choices=SCHEDULES, default=ModelConfig.schedule,
         help="how the learning rate falls (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
-        "--learning-rate", type=float, default=2e-3, metavar="R", help="(default: %(default)s)"
+        "--learning-rate",
+        type=float,
+        default=ModelConfig.learning_rate,
+        metavar="R",
+        help="learning rate of Adam after its warm-up (default: %(default)g)",
     )
     command.add_argument(
-        "--least-exposure", type=float, default=1.0, metavar="SHARE",
+        "--least-exposure", type=float, default=ModelConfig.least_exposure, metavar="SHARE",
         help="show the network patterns with counts reduced down to this fraction; 1e-3 trains "
-        "for scans of a thousandth of the photons (default: %(default)s)",
+        "for scans of a thousandth of the photons (default: %(default)g)",
     )  # fmt: skip
     command.add_argument(
         "--trainable-probe", action="store_true", help="train the probe together with the network"
     )
     command.add_argument(
-        "--seed", type=int, default=0, metavar="S",
+        "--seed", type=int, default=ModelConfig.seed, metavar="S",
         help="seed of the initial weights and of the groups (default: %(default)s)",
     )  # fmt: skip
 
@@ -81,29 +87,29 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 def _add_training(command: argparse.ArgumentParser) -> None:
     """Add the options of the training."""
     command.add_argument(
-        "--neighbors", type=int, default=4, metavar="K",
+        "--neighbors", type=int, default=TrainingOptions.neighbor_count, metavar="K",
         help="draw groups from the K nearest neighbours of a centre (default: %(default)s)",
     )  # fmt: skip
     add_group_count(command)
     command.add_argument(
-        "--epochs", type=int, default=15, metavar="E",
+        "--epochs", type=int, default=TrainingOptions.max_epochs, metavar="E",
         help="epochs in all, those of a run that is resumed included (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--batch-size", type=int, metavar="B",
-        help="groups per step (default: as many as hold 8 patterns)",
+        help=f"groups per step (default: as many as hold {PATTERNS_A_STEP} patterns)",
     )  # fmt: skip
     command.add_argument(
         "--validation", type=float, metavar="SHARE",
         help="fraction of the scan that is held out for validation",
     )  # fmt: skip
     command.add_argument(
-        "--refine-probe", type=int, default=0, metavar="P",
+        "--refine-probe", type=int, default=TrainingOptions.refine_probe, metavar="P",
         help="iterations of a classical algorithm that refine the probe before training; for "
         "measured data 20 are usually enough (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
-        "--picture-every", type=int, default=5, metavar="E",
+        "--picture-every", type=int, default=TrainingOptions.picture_every, metavar="E",
         help="write a picture of the object every E epochs; 0 writes none (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
@@ -111,11 +117,11 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         help="continue from the checkpoint in RUN/, with the same scan and the same options",
     )  # fmt: skip
     command.add_argument(
-        "--device", choices=DEVICES, default="auto",
+        "--device", choices=DEVICES, default=DEVICES[0],
         help="auto is a GPU where there is one (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
-        "--devices", type=int, default=1, metavar="D",
+        "--devices", type=int, default=TrainingOptions.devices, metavar="D",
         help="number of devices that train together (default: %(default)s)",
     )  # fmt: skip
 

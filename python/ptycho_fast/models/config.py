@@ -1,15 +1,24 @@
-"""The configuration of a model: every option that its network and its training depend on."""
+"""The configuration of a model: every option that its network and its training depend on.
+
+`PtychoModel` and the command line take their defaults from here. PyTorch is not imported.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ptycho_fast.checks import as_count
-from ptycho_fast.models.physics import LOSSES
+
+LOSSES = ("poisson", "amplitude")
+"""What `ptycho_fast.models.physics.diffraction_loss` can compute."""
 
 SCHEDULES = ("cosine", "plateau")
+"""How the learning rate can fall."""
+
+DEVICES = ("auto", "cpu", "gpu")
+"""Where a network can be computed; "auto", the default, is the GPU if PyTorch finds one."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +41,18 @@ class ModelConfig:
         If a value is out of its range.
     """
 
-    architecture: str
-    N: int
-    gridsize: int
-    seed: int
-    stages: int
-    overlap: int
-    loss: str
-    schedule: str
-    learning_rate: float
-    trainable_probe: bool
-    least_exposure: float
-    options: dict[str, Any]
+    architecture: str = "cnn"
+    N: int = 64
+    gridsize: int = 1
+    seed: int = 0
+    stages: int = 2
+    overlap: int = 4
+    loss: str = LOSSES[0]
+    schedule: str = SCHEDULES[0]
+    learning_rate: float = 2e-3
+    trainable_probe: bool = False
+    least_exposure: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         N = as_count("N", self.N, least=4)
@@ -74,8 +83,8 @@ class ModelConfig:
             "trainable_probe": bool(self.trainable_probe),
             "least_exposure": float(least),
         }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)  # the dataclass is frozen
+        for name, number in checked.items():
+            object.__setattr__(self, name, number)  # the dataclass is frozen
 
     @property
     def channels(self) -> int:

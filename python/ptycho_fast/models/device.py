@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-DEVICES = ("auto", "cpu", "gpu")
+from ptycho_fast.models.config import DEVICES
 
 
 def choose_device(device: str) -> str:

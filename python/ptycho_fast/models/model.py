@@ -12,7 +12,7 @@ import torch
 from ptycho_fast.canvas import canvas
 from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.models.checkpoint import count_epochs, find_checkpoint
-from ptycho_fast.models.config import ModelConfig
+from ptycho_fast.models.config import DEVICES, ModelConfig
 from ptycho_fast.models.device import choose_device
 from ptycho_fast.models.imaging import choose_rows, image_scan
 from ptycho_fast.models.network import build_network, sketch_network
@@ -25,8 +25,9 @@ from ptycho_fast.models.storage import (
     save_model,
 )
 from ptycho_fast.models.training.history import read_history
+from ptycho_fast.models.training.options import TrainingOptions
 from ptycho_fast.models.training.pictures import PICTURED, Pictures
-from ptycho_fast.models.training.setup import TrainingOptions, plan_training, record_run
+from ptycho_fast.models.training.setup import plan_training, record_run
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
@@ -102,18 +103,18 @@ class PtychoModel:
 
     def __init__(
         self,
-        architecture: str = "cnn",
-        N: int = 64,
-        gridsize: int = 1,
+        architecture: str = ModelConfig.architecture,
+        N: int = ModelConfig.N,
+        gridsize: int = ModelConfig.gridsize,
         *,
-        seed: int = 0,
-        stages: int = 2,
-        overlap: int = 4,
-        loss: str = "poisson",
-        learning_rate: float = 2e-3,
-        schedule: str = "cosine",
-        trainable_probe: bool = False,
-        least_exposure: float = 1.0,
+        seed: int = ModelConfig.seed,
+        stages: int = ModelConfig.stages,
+        overlap: int = ModelConfig.overlap,
+        loss: str = ModelConfig.loss,
+        learning_rate: float = ModelConfig.learning_rate,
+        schedule: str = ModelConfig.schedule,
+        trainable_probe: bool = ModelConfig.trainable_probe,
+        least_exposure: float = ModelConfig.least_exposure,
         **options: Any,
     ) -> None:
         self.model_config = ModelConfig(
@@ -166,19 +167,19 @@ class PtychoModel:
     def train(
         self,
         scan: ScanOrPath,
-        neighbor_count: int = 4,
+        neighbor_count: int = TrainingOptions.neighbor_count,
         n_groups: int | None = None,
         batch_size: int | None = None,
-        max_epochs: int = 15,
+        max_epochs: int = TrainingOptions.max_epochs,
         *,
         validation: float | None = None,
         output: str | os.PathLike[str] | None = None,
         source: str | os.PathLike[str] | None = None,
         resume: bool = False,
-        refine_probe: int = 0,
-        picture_every: int = 5,
-        device: str = "auto",
-        devices: int = 1,
+        refine_probe: int = TrainingOptions.refine_probe,
+        picture_every: int = TrainingOptions.picture_every,
+        device: str = DEVICES[0],
+        devices: int = TrainingOptions.devices,
         trainer_cls: Any = None,
     ) -> list[dict[str, Any]]:
         """Train on the diffraction patterns of a scan.
@@ -335,7 +336,7 @@ class PtychoModel:
         *,
         n_groups: int | None = None,
         neighbor_count: int | None = None,
-        device: str = "auto",
+        device: str = DEVICES[0],
     ) -> Reconstruction:
         """Image a scan with the trained network.
 

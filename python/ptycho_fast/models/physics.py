@@ -25,8 +25,6 @@ from ptycho_fast.patches.torch import add_patches, extract_patches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LOSSES = ("poisson", "amplitude")
-
 SHARPENING = 2
 """Number of Landweber iterations on the canvas of a group (as in `ptycho_fast.models.stitching`).
 Without them the canvas blurs the patches, and the network learns to compensate with patches that

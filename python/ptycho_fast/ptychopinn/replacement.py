@@ -135,7 +135,7 @@ def _import(module_name: str) -> types.ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # If it is a module that this one imports that is missing, Python's own message says it best.
+        # Where it is an import inside that module that fails, Python's own message says it best.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         msg = (

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from ptycho_fast.models.config import ModelConfig
     from ptycho_fast.models.network import PatchNetwork
-    from ptycho_fast.models.training.setup import TrainingOptions, TrainingPlan
+    from ptycho_fast.models.training.options import TrainingOptions
+    from ptycho_fast.models.training.setup import TrainingPlan
 
 logger = logging.getLogger("ptycho_fast")
 

@@ -1,10 +1,10 @@
-"""What is decided before training begins: its options, its groups and its batches."""
+"""What is decided before training begins: its groups and its batches."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +13,11 @@ from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.models.record import RunRecord
+from ptycho_fast.models.training.options import PATTERNS_A_STEP
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
-
     from ptycho_fast.models.config import ModelConfig
+    from ptycho_fast.models.training.options import TrainingOptions
     from ptycho_fast.scan import Scan
 
 PARTNERS_WITHIN = 1 / 4
@@ -27,55 +26,6 @@ Closer patterns contain almost the same information; those farther away overlap 
 
 MOST_PARTNERS = 64
 """Largest number of neighbours from which these others are chosen."""
-
-PATTERNS_A_STEP = 8
-"""The default batch has this many patterns per device."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """The options of `ptycho_fast.models.PtychoModel.train`, which describes them.
-
-    Parameters
-    ----------
-    neighbor_count, max_epochs, refine_probe, picture_every, devices : int
-    n_groups, batch_size : int, optional
-    validation : float, optional
-    output : Path, optional
-    source : path-like, optional
-    resume : bool
-    accelerator : {"cpu", "gpu"}
-    trainer_cls : type, optional
-
-    Raises
-    ------
-    ValueError
-        If a count is out of its range.
-    """
-
-    neighbor_count: int
-    n_groups: int | None
-    batch_size: int | None
-    max_epochs: int
-    validation: float | None
-    output: Path | None
-    source: str | os.PathLike[str] | None
-    resume: bool
-    refine_probe: int
-    picture_every: int
-    accelerator: str
-    devices: int
-    trainer_cls: Any
-
-    def __post_init__(self) -> None:
-        checked = {
-            "max_epochs": as_count("max_epochs", self.max_epochs),
-            "devices": as_count("devices", self.devices),
-            "refine_probe": as_count("refine_probe", self.refine_probe, least=0),
-            "picture_every": as_count("picture_every", self.picture_every, least=0),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)  # the dataclass is frozen
 
 
 @dataclass(frozen=True)

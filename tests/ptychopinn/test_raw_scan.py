@@ -13,7 +13,7 @@ import ptycho_fast as pf
 import reference
 from ptycho_fast.ptychopinn import RawData
 
-pytest.importorskip("torch")  # the package of the networks needs it
+pytest.importorskip("torch")  # the package of the networks, where these are public, needs it
 
 from ptycho_fast.models import RawScan, group_raw_npz, load_raw_npz
 
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "scan.npz"
 
 
-def test_what_the_file_holds(path: Path) -> None:
+def test_a_raw_scan_has_the_arrays_of_its_file(path: Path) -> None:
     raw = load_raw_npz(path)
     assert isinstance(raw, RawScan)
     with np.load(path) as held:
@@ -73,7 +73,7 @@ def test_what_the_file_does_not_hold_is_none(tmp_path: Path) -> None:
     assert data["diffraction"].shape == (5, N, N, 4)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_no_scans_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"missing\.npz"):
         load_raw_npz(tmp_path / "missing.npz")
     (tmp_path / "text.npz").write_text("no archive")
@@ -119,7 +119,7 @@ def test_groups_are_those_of_the_record(
     assert np.array_equal(found["coords_nn"], positions[indices].transpose(0, 2, 1)[:, None])
 
 
-def test_too_few_neighbours(path: Path) -> None:
+def test_too_few_neighbours_are_refused(path: Path) -> None:
     raw = load_raw_npz(path)
     with pytest.raises(ValueError, match=r"neighbor_count=3 must be at least gridsize² = 4"):
         group_raw_npz(raw, N=N, gridsize=2, neighbor_count=3, n_groups=5)
@@ -156,7 +156,7 @@ def test_the_record_is_not_changed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
-def test_more_groups_than_positions(path: Path, gridsize: int) -> None:
+def test_more_groups_than_positions_become_one_around_each(path: Path, gridsize: int) -> None:
     """Every point is a centre once, in its order, as the record does it at gridsize 1."""
     raw = load_raw_npz(path)
     arguments: dict[str, Any] = {"N": N, "gridsize": gridsize, "neighbor_count": 5, "seed": 3}
