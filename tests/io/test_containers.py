@@ -436,9 +436,9 @@ def test_a_sentence_about_many_arrays_is_short() -> None:
         ("a.tif", b"II*\0" + bytes(100), "is a TIFF file.*tifffile.imread"),
         ("big.tif", b"MM\0+" + bytes(100), "is a TIFF file"),
         ("a.mat", b"MATLAB 5.0 MAT-file, Platform" + bytes(100), "version 5.*-v7.3, which is HDF5"),
-        ("a.h5.gz", b"\x1f\x8b\x08" + bytes(100), "is packed. Unpack it first: gzip -d"),
-        ("a.bin", bytes(range(256)), "is no NPZ file, or it is damaged"),
-        ("cut.npz", b"PK\x03\x04" + bytes(100), "is no NPZ file, or it is damaged"),
+        ("a.h5.gz", b"\x1f\x8b\x08" + bytes(100), "is compressed. Decompress it first: gzip -d"),
+        ("a.bin", bytes(range(256)), "is not an NPZ file, or it is damaged"),
+        ("cut.npz", b"PK\x03\x04" + bytes(100), "is not an NPZ file, or it is damaged"),
     ],
 )
 def test_other_formats_are_named(name: str, content: bytes, words: str) -> None:

@@ -174,7 +174,7 @@ def test_links_and_virtual_data_sets_lead_to_the_patterns(tmp_path: Path) -> Non
         frames[6]
     # Where no handle of before is open.
     shutil.copytree(tmp_path, tmp_path / "elsewhere")
-    with pytest.raises(OSError, match=r"part1\.h5 is no HDF5 file, or it is damaged"):
+    with pytest.raises(OSError, match=r"part1\.h5 is not an HDF5 file, or it is damaged"):
         pf.read_scan(tmp_path / "elsewhere" / "master.h5", **virtual)
     (tmp_path / "part1.h5").unlink()
     with pytest.raises(OSError, match=r"'/virtual' is made of part1\.h5, which is missing"):
@@ -575,7 +575,7 @@ def test_a_file_cut_short_while_it_is_read_is_an_oserror(
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" * 99])
 def test_files_of_no_format(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(OSError, match=r"a\.h5 is no (NPZ|HDF5) file, or it is damaged"):
+    with pytest.raises(OSError, match=r"a\.h5 is not an (NPZ|HDF5) file, or it is damaged"):
         pf.read_scan(tmp_path / "a.h5")
     with pytest.raises(FileNotFoundError):
         pf.read_scan(tmp_path / "nothing.h5")

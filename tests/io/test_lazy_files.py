@@ -606,7 +606,7 @@ def test_open_npy(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="is cut short: 7 patterns of 4 x 4 uint8"):
         open_npy(path)
     path.write_bytes(whole[:20])
-    with pytest.raises(OSError, match="is no NPY file, or it is damaged"):
+    with pytest.raises(OSError, match="is not an NPY file, or it is damaged"):
         open_npy(path)
     fortran, pickled = np.asfortranarray(_counts()), np.full((2, 2, 2), None)
     for wrong in (np.zeros((3, 4, 5)), np.zeros(3), np.zeros((2, 2, 2), complex), fortran, pickled):

@@ -27,21 +27,32 @@ def scaled(
     part: Window,
     shape: tuple[int, ...],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float] | None]:
-    """Bring positions of the unit that the caller names to metres, or to pixels of the object.
+    """Convert positions to metres or, for the unit ``px``, to pixels of the object.
 
-    Cropping a detector makes the pixels of the object larger, so positions in pixels shrink.
+    Cropping the detector makes the pixels of the object larger, so positions in pixels shrink.
+
+    Parameters
+    ----------
+    x, y : ndarray, (n,), float64
+        In the unit that `recipe` names; ``px`` are pixels of the object of the uncropped pattern.
+    recipe : Recipe
+        Its `unit`, `energy_eV`, `distance_m` and `detector_pixel_m` are used.
+    part : Window
+        What is kept of the detector.
+    shape : tuple of int, (n_frames, H, W)
+        Of the frames as they are stored.
 
     Returns
     -------
     x, y : ndarray, (n,), float64
-        In metres, or in pixels for the unit px.
+        In metres; for the unit ``px``, in pixels of the object.
     object_pixel : tuple of float, or None
-        Width and height in metres.
+        Width and height of a pixel of the object, in metres; None for the unit ``px``.
 
     Raises
     ------
     ValueError
-        If the unit or what it needs is not given.
+        If the unit is not given, or the geometry that it needs.
     """
     side = part.N * part.bin
     if recipe.unit == "px":
@@ -66,7 +77,7 @@ def scaled(
 
 
 def as_first(first: object, n_frames: int, n_positions: int) -> int:
-    """Return how many frames and positions are used of those that are there."""
+    """Return `first` as a number of frames and positions, if there are as many of both."""
     count = as_count("first", first)
     if count > min(n_frames, n_positions):
         msg = f"first={count}, but there are {n_frames} frames and {n_positions} positions."
@@ -80,25 +91,25 @@ def join(
     frame_ids: NDArray[np.int64] | None = None,
     position_ids: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the position of each frame: the one with its number.
+    """Find the position of each frame: the one with the same number.
 
     Parameters
     ----------
     n_frames, n_positions : int
-        How many there are.
+        How many frames and how many positions there are.
     frame_ids, position_ids : ndarray, (n_frames,) and (n_positions,), int64, optional
-        Their numbers; 0, 1, 2, ... if not given. Negative ones have no partner.
+        The number of each; 0, 1, 2, ... if not given. Negative numbers have no partner.
 
     Returns
     -------
     frames, positions : ndarray, (n,), int64
-        Rows that belong together, by ascending frame.
+        Indices of frames and positions that belong together, by ascending frame.
 
     Raises
     ------
     ValueError
-        If the numbers of frames and positions differ and no ids say what belongs together, or if
-        two positions have one number.
+        If there are more frames than positions, or the reverse, and no numbers say what belongs
+        together; or if two positions have the same number.
     """
     if frame_ids is None and position_ids is None:
         if n_frames != n_positions:
@@ -135,14 +146,21 @@ def join(
 def averaged(
     x: NDArray[np.float64], y: NDArray[np.float64], ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return one position for each frame: the mean of those that are finite.
+    """Return one position for each frame: the mean of its finite positions.
 
     Parameters
     ----------
     x, y : ndarray, (n,), float64
         Positions.
     ids : ndarray, (n,), int64
-        The frame of each; negative ones have none, and are left out.
+        The number of the frame of each position; positions with negative numbers are left out.
+
+    Returns
+    -------
+    x, y : ndarray, (m,), float64
+        Mean positions.
+    ids : ndarray, (m,), int64
+        The number of the frame of each, ascending.
     """
     kept = (ids >= 0) & np.isfinite(x) & np.isfinite(y)
     frames, which, counts = np.unique(ids[kept], return_inverse=True, return_counts=True)
@@ -154,23 +172,24 @@ def averaged(
 def as_ids(
     values: NDArray[Any], key: str, recipe: Recipe | None = None, n: int | None = None
 ) -> NDArray[np.int64]:
-    """Return whole numbers, which detectors also write as floats, as int64, counted from 0.
+    """Return the numbers of frames or positions as int64, counted from 0.
 
     Parameters
     ----------
     values : ndarray, (n,), (n, 1), (1, n), or (ny, nx) with `reshape`
-        What was read.
+        Whole numbers, which some detectors write as floats.
     key : str
-        Its name.
+        The name of the array.
     recipe : Recipe, optional
-        Of which `index_base` and `reshape` count here.
+        Its `index_base` and `reshape` are used.
     n : int, optional
-        How many things they number, if it can be told from them that they count from 1.
+        How many frames or positions they number. If given, numbers that seem to count from 1 are
+        refused unless `index_base` is given.
 
     Raises
     ------
     ValueError
-        If they are no whole numbers, or may count from 1.
+        If they are not whole numbers, or seem to count from 1.
     """
     recipe = recipe or Recipe()
     ids = np.asarray(values)
@@ -191,8 +210,8 @@ def as_ids(
         low, high = int(numbered.min()), int(numbered.max())
         if low > 0 and high == n:
             msg = (
-                f"index={key!r} holds {low} .. {high}, and there are {n}, of which the last is "
-                f"number {n - 1} if the first is 0. Do the numbers count from 1? Then pass "
+                f"index={key!r} holds {low} .. {high}, but there are {n}, of which the last is "
+                f"number {n - 1} if the first is 0. If the numbers count from 1, pass "
                 "index_base=1 (--index-base 1), else index_base=0."
             )
             raise ValueError(msg)
@@ -324,7 +343,7 @@ def _joined(
         position_ids = None if position_ids is None else position_ids[:n_positions]
     if recipe.average_positions:
         if position_ids is None:
-            msg = "average_positions needs index=KEY, which says the frame of each position."
+            msg = "average_positions needs index=KEY, the number of the frame of each position."
             raise ValueError(msg)
         x, y, position_ids = averaged(x, y, position_ids)
         n_positions = len(x)

@@ -137,7 +137,7 @@ def warn_of_oddities(
     """
     if survey.mask is not None and not survey.mask.any():
         msg = (
-            f"{os.fspath(path)}: no pixel holds a measurement in any of {survey.looked_at} "
+            f"{os.fspath(path)}: no pixel was measured in any of {survey.looked_at} "
             "patterns: all are masked, flagged or not finite. Check the mask and the dtype."
         )
         raise ValueError(msg)
@@ -154,7 +154,7 @@ def warn_of_oddities(
 
 
 def without_dark(scan: Scan, survey: Survey, path: str | os.PathLike[str]) -> Scan:
-    """Leave out the patterns that hold nothing.
+    """Leave out the empty patterns.
 
     Raises
     ------
@@ -165,9 +165,9 @@ def without_dark(scan: Scan, survey: Survey, path: str | os.PathLike[str]) -> Sc
         return scan
     rows = np.setdiff1d(np.arange(len(scan)), survey.dark)
     if not len(rows):
-        msg = f"{os.fspath(path)}: all {len(scan)} patterns hold nothing. There is nothing to keep."
+        msg = f"{os.fspath(path)}: all {len(scan)} patterns are empty, so drop_dark keeps none."
         raise ValueError(msg)
-    logger.info("%s: %d patterns that hold nothing were left out", path, len(survey.dark))
+    logger.info("%s: %d empty patterns were left out", path, len(survey.dark))
     patterns = scan.diffraction
     kept = patterns.take(rows) if isinstance(patterns, PreparedFrames) else patterns[rows]
     return scan.take(rows, kept)

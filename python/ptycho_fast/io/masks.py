@@ -1,10 +1,11 @@
-"""Which way a mask counts: one rule for every format.
+"""Whether a mask marks good or bad pixels: one rule for every format.
 
-- A mask whose name says bad (``bad_pixels``, ``dead``, ``hot``, ``invalid``) is bad where it is not
-  0 or False; one whose name says good (``good_pixels``, ``valid``) is good there.
-- Of any other name, bools are True where a pixel is good, and numbers are 0 where it is good (the
-  bit fields of NeXus and CXI).
-- ``invert_mask=True`` turns any of them over.
+- A mask whose name says bad (``bad_pixels``, ``dead``, ``hot``, ``invalid``) marks bad pixels by
+  True or by numbers other than 0; one whose name says good (``good_pixels``, ``valid``) marks good
+  pixels in the same way.
+- With any other name, True marks good pixels in a mask of bools, and 0 marks them in a mask of
+  numbers (the bit fields of NeXus and CXI).
+- ``invert_mask=True`` reverses the meaning of any of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SAYS_MASK = re.compile(r"(?<![a-z])mask|mask(?![a-z])")
 
 
 def names_a_mask(key: str) -> bool:
-    """Tell whether a name is one that masks have."""
+    """Tell whether an array of this name is likely to be a mask."""
     name = _last(key)
     return any(says.search(name) for says in (SAYS_BAD, SAYS_GOOD, SAYS_MASK))
 
@@ -41,13 +42,13 @@ def good_pixels(
     Parameters
     ----------
     key : str
-        The name of the mask, which may say which way it counts.
+        The name of the mask, which may say whether it marks good or bad pixels.
     values : ndarray, (H, W), or (n, H, W) for a mask of each frame, bool or numbers
         The mask as it is stored.
     shape : tuple of int, (n, H, W)
         Of the frames.
     invert : bool
-        It counts the other way round.
+        It has the opposite of the meaning that the rule gives it.
 
     Returns
     -------
@@ -56,12 +57,12 @@ def good_pixels(
     Raises
     ------
     ValueError
-        If the shape does not fit or no pixel is good.
+        If the shape does not fit, or no pixel is good.
 
     Warns
     -----
     UserWarning
-        If less than half of the pixels are good.
+        If fewer than half of the pixels are good.
 
     Examples
     --------
@@ -79,27 +80,27 @@ def good_pixels(
     name = _last(key)
     marked: NDArray[np.bool_] = values != 0
     if SAYS_BAD.search(name):
-        good, rule = ~marked, f"its name says that what is {_set(values)} is bad"
+        good, rule = ~marked, f"its name says that pixels that are {_set(values)} are bad"
     elif SAYS_GOOD.search(name):
-        good, rule = marked, f"its name says that what is {_set(values)} is good"
+        good, rule = marked, f"its name says that pixels that are {_set(values)} are good"
     elif values.dtype.kind == "b":
-        good, rule = marked, "in a mask of bools, True is good"
+        good, rule = marked, "in a mask of bools, True means good"
     else:
-        good, rule = ~marked, "in a mask of numbers, 0 is good"
+        good, rule = ~marked, "in a mask of numbers, 0 means good"
     if invert:
-        good, rule = ~good, f"invert_mask turns round what is usual ({rule})"
+        good, rule = ~good, f"invert_mask reverses the usual meaning ({rule})"
     count = np.count_nonzero(good)
     share = f"{count} of {good.size} pixels ({count / max(1, good.size):.2%})"
     if not count:
         msg = (
-            f"The mask {key!r} leaves none of {good.size} pixels: {rule}. If it counts the other "
-            f"way round, pass invert_mask={not invert} ("
+            f"The mask {key!r} leaves none of {good.size} pixels: {rule}. If it means the "
+            f"opposite, pass invert_mask={not invert} ("
             f"{'leave out' if invert else 'pass'} --invert-mask)."
         )
         raise ValueError(msg)
     if count < good.size / 2:
         warn(
-            f"The mask {key!r} leaves {share}: {rule}. If it counts the other way round, "
+            f"The mask {key!r} leaves {share}: {rule}. If it means the opposite, "
             f"pass invert_mask={not invert} ({'leave out' if invert else 'pass'} --invert-mask)."
         )
     return good
@@ -131,7 +132,7 @@ def read_mask(
     """
     if recipe.mask is None:
         if recipe.invert_mask:
-            msg = "invert_mask turns a mask over, so it needs mask=KEY."
+            msg = "invert_mask reverses the meaning of a mask, so it needs mask=KEY."
             raise ValueError(msg)
         return None
     values = container.read_named(recipe.mask)

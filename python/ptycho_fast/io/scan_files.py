@@ -64,106 +64,111 @@ def read_scan(
 ) -> Scan:
     """Read a scan file: NPZ, CXI, a ptychodus product, or any HDF5 file whose data sets you name.
 
-    The format is told from the content. A file of which `diffraction`, `x` and `y` are named is
-    read by these names, whatever it is.
+    The format is recognised by the content of the file, not by its name. If you name `diffraction`,
+    `x` and `y`, the file is read by these names, whatever its format.
 
-    - **NPZ**: ``xcoords``, ``ycoords`` (n,), ``diff3d`` or ``diffraction`` ((n, N, N), (N, N, n) or
-      (n, N, N, 1)) and, optionally, ``probeGuess``, ``objectGuess``, ``xcoords_start``,
-      ``ycoords_start``, ``scan_index``; other keys are kept in ``Scan.metadata``. Positions are
-      pixels and patterns amplitudes, unless you say otherwise.
-    - **CXI**: counts, and how far the sample moved, in metres. Positions are minus that along the
-      detector's ``basis_vectors``. Its mask is used.
-    - **ptychodus product**: positions on the product's object. The counts are in another file:
-      ``diffraction="diffraction.h5:/patterns"``; the ``indexes`` and ``bad_pixels`` that ptychodus
-      writes beside ``patterns`` are used.
-    - **Any HDF5 file**: `diffraction`, `x`, `y`, `unit`, and `counts` or not must be given.
+    - **NPZ**: positions ``xcoords`` and ``ycoords`` (n,), patterns ``diff3d`` or ``diffraction``
+      ((n, N, N), (N, N, n) or (n, N, N, 1)) and, optionally, ``probeGuess``, ``objectGuess``,
+      ``xcoords_start``, ``ycoords_start`` and ``scan_index``. Other keys are kept in
+      ``Scan.metadata``. Positions are pixels and patterns are amplitudes, unless you say otherwise.
+    - **CXI**: counts, and the motion of the sample in metres. The positions are minus this motion
+      along the detector's ``basis_vectors``. The mask of the file is used.
+    - **ptychodus product**: positions on the object of the product. The counts are in another file,
+      which you name: ``diffraction="diffraction.h5:/patterns"``. The ``indexes`` and
+      ``bad_pixels`` that ptychodus writes beside ``patterns`` are used.
+    - **Any other HDF5 file**: `diffraction`, `x`, `y`, `unit` and `counts` must be given.
 
     Parameters
     ----------
     path : path
         The file.
     load : bool
-        Read the patterns into memory. False leaves them in the file (`ptycho_fast.frames.Frames`)
-        until they are wanted, some at a time.
+        Whether to read the patterns into memory. False leaves them in the file
+        (`ptycho_fast.frames.Frames`), from which they are read when they are needed.
     allow_pickle : bool
-        Unpickle what needs it. A pickle runs code: only for files you trust. ``_metadata`` of plain
-        values is read without.
+        Whether arrays of Python objects may be unpickled. Unpickling runs code, so allow it only
+        for files you trust. Plain values under ``_metadata`` are read without it.
     intensity, counts : bool, optional
-        True: the patterns are counts, whose square roots are taken. False: they are amplitudes.
-        Two names for the same. It is never guessed.
+        True: the patterns are counts, of which square roots are taken. False: they are amplitudes.
+        These are two names for the same option. It is never guessed.
     diffraction, x, y, probe, mask, index : str, optional
-        Names of data sets. ``FILE:KEY`` is one in another file, ``KEY[:,0]`` one column and
-        ``KEY[0]`` one row of it.
+        Names of arrays. ``FILE:KEY`` names one in another file; ``KEY[:,0]`` selects a column and
+        ``KEY[0]`` a row of it.
     mask
-        (H, W) of the whole detector, or (n, H, W), one for each frame. Which way it counts:
-        `ptycho_fast.io.masks`.
+        (H, W), one mask for the whole detector, or (n, H, W), one for each frame.
+        `ptycho_fast.io.masks` says how good and bad pixels are marked.
     index
-        Whole numbers from 0: for each position its frame or, if there are as many as frames and
-        not as positions, for each frame its position. Frames and positions without partner are
-        left out, with a warning. Without `index` they belong together in order.
+        Which frames and positions belong together, as whole numbers from 0. If there are as many
+        numbers as positions, each is the frame of a position; else, if there are as many as
+        frames, each is the position of a frame. Frames and positions without a partner are left
+        out, with a warning. Without `index`, frame i belongs to position i.
     unit : {"px", "m", "mm", "um", "nm"}, optional
-        Of x and y. Metres become pixels of the object, which are wavelength * distance / (N *
-        detector pixel), N that of the result times `bin`; the smallest x and y become ``N // 2``.
-        Pixels are those of the uncropped pattern's object.
+        The unit of x and y. Lengths are converted to pixels of the object, whose side is
+        wavelength * distance / (N * detector pixel), where N is the side of the final patterns
+        times `bin`; the smallest x and y become ``N // 2``. With ``px``, they are pixels of the
+        object of the uncropped pattern.
     energy_eV, distance_m, detector_pixel_m : float, optional
-        Photon energy, distance of the detector, and side of its pixels, not binned.
+        Photon energy, distance from sample to detector, and side of an unbinned detector pixel.
     swap_xy, flip_x, flip_y : bool
-        Of the positions, not of the patterns: exchange the axes of the motors, then mirror.
+        Exchange x and y, then mirror x or y. Patterns are not changed.
     crop : int or (rows, columns), optional
-        Pixels of the detector to keep, a square.
+        How many pixels of the detector to keep; the result must be square.
     centre : (row, column), optional
-        The pixel about which `crop` cuts, which becomes ``N // 2``; the middle by default.
+        The pixel in the middle of the part that `crop` keeps, which becomes pixel ``N // 2``. By
+        default, the middle of the detector.
     bin : int, optional
-        Sum the counts of so many by so many pixels.
+        Sum the counts of squares of `bin` by `bin` pixels.
     fftshift : bool
-        The patterns have zero frequency in their corner, at ``[0, 0]``: bring it to the middle.
+        The patterns have zero frequency in their corner, at ``[0, 0]``: move it to the middle.
     invert_mask : bool
-        The mask counts the other way round.
+        The mask marks good pixels where the rule takes it to mark bad ones, or the reverse.
     bad_value : float, optional
-        A value, as it is stored, that marks bad pixels.
+        A value in the file that marks bad pixels.
     drop_dark : bool
-        Leave out patterns that hold nothing: all zero, or without a good pixel.
+        Leave out empty patterns: those that are all zero or have no good pixel.
     frames_axis : {0, 2}, optional
-        The axis of a stack (n, N, N) or (N, N, n) that counts the frames, where both are as long.
+        The axis of the stack that counts frames, (n, N, N) or (N, N, n), if both would fit.
     reshape : bool
-        Patterns (ny, nx, rows, columns) and positions (ny, nx) are taken row by row.
+        Read patterns (ny, nx, rows, columns) and positions (ny, nx) row by row.
     first : int, optional
-        Use the first so many frames and positions only.
+        Use only the first so many frames and positions.
     index_base : {0, 1}, optional
-        The number of the first one in `index`: 0, unless the numbers look as if it were 1; then
-        it must be said.
+        The number in `index` that means the first frame or position. It is 0 by default, but must
+        be given if the numbers look as if they counted from 1.
     average_positions : bool
-        Where several positions belong to one frame, take their mean.
+        Where several positions belong to one frame, use their mean.
 
     Returns
     -------
     Scan
-        Where anything but an amplitude NPZ was read, patterns are float32; those of one keep their
-        dtype. A pixel was not
-        measured if it is masked, holds the largest value of its integer dtype (saturated, or a
-        gap), a negative integer (a flag), no finite float, or `bad_value`; with `bin`, its whole
-        bin was not. Its amplitude is 0, and it is False in ``Scan.mask`` if that is so in every
-        pattern; of the others `Scan.measured` tells. What does not fit the result (a probe of
-        another size, an object on which the positions no longer lie) is left out with a warning.
-        Where positions were metres, ``metadata["object_pixel_m"]`` is the width and height of an
-        object pixel.
+        Its patterns are float32, except that those of an amplitude NPZ keep their dtype.
+
+        A pixel counts as not measured if it is masked, holds the largest value of its integer
+        dtype (saturated, or a gap between modules), a negative integer (a flag), a float that is
+        not finite, or `bad_value`. With `bin`, this spoils the whole bin. Its amplitude is 0. If
+        it was not measured in any pattern, it is False in ``Scan.mask``; otherwise
+        `Scan.measured` tells in which patterns it counts.
+
+        A probe of another size than the patterns, and an object on which the positions no longer
+        lie, are left out, with a warning. If positions were lengths,
+        ``metadata["object_pixel_m"]`` holds the width and height of a pixel of the object.
 
     Raises
     ------
     OSError
-        If the file is missing, truncated, damaged, or of no known format.
+        If the file is missing, truncated, damaged or of an unknown format.
     KeyError
         If a key is missing.
     ValueError
-        If shapes do not fit one another, something that can't be guessed is not given, a key
-        needs unpickling, or no pixel is measured in any pattern.
+        If shapes do not fit one another, an option that cannot be guessed is not given, a key
+        needs unpickling, or no pixel was measured in any pattern.
     ImportError
-        If an HDF5 file is read without h5py.
+        If the file is HDF5 and h5py is not installed.
 
     Warns
     -----
     UserWarning
-        Of what is odd about the patterns, with numbers (``docs/formats.md`` lists it).
+        If something about the patterns is odd (``docs/formats.md`` has a list).
 
     Examples
     --------
@@ -205,27 +210,37 @@ def _loaded(scan: Scan) -> tuple[Scan, Survey]:
 
 
 def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
-    """Write a scan as an uncompressed NPZ file that `read_scan` reads back as it was.
+    """Write a scan as an uncompressed NPZ file, which `read_scan` reads back unchanged.
 
     Parameters
     ----------
     scan : Scan
-        What to write. ``metadata`` is written as further keys.
+        The scan. The entries of its ``metadata`` become further keys.
     path : path
         The file. It appears whole or not at all.
 
     Raises
     ------
     OSError
-        If the file can't be written.
+        If the file cannot be written.
     ValueError
-        If an entry of ``metadata`` is no array of numbers or text.
+        If an entry of ``metadata`` is not an array of numbers or text.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import ptycho_fast as pf
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "scan.npz"
+    >>> scan = pf.simulate_scan(n_positions=9, N=16, seed=0)
+    >>> pf.write_scan(scan, path)
+    >>> bool((pf.read_scan(path).diffraction == scan.diffraction).all())
+    True
     """
     scan = replace(scan, energies=brought_energies(scan))
     if not isinstance(scan.diffraction, PreparedFrames):
         npz_scan.write(scan, path)
         return
-    # What was not measured is found as the patterns are read.
+    # Which pixels were not measured is found as the patterns are read.
     passing = Passing(scan.diffraction, scan.mask)
     npz_scan.write(
         replace(scan, diffraction=passing),

@@ -91,7 +91,7 @@ def _check_options(path: str, recipe: Recipe) -> None:
         )
         raise ValueError(msg)
     if recipe.unit not in (None, "m"):
-        msg = f"CXI positions are in metres, so unit={recipe.unit!r} can't be. Leave unit out."
+        msg = f"CXI positions are in metres; unit={recipe.unit!r} cannot be right. Leave unit out."
         raise ValueError(msg)
 
 
@@ -132,7 +132,7 @@ def _positive(path: str, name: str, value: NDArray[Any] | None) -> float:
         raise KeyError(msg)
     number = np.unique(value)
     if value.dtype.kind not in "fiu" or len(number) != 1 or not 0 < number[0] < np.inf:
-        msg = f"{path}: {name} is {value}, no positive number. Pass {option}=."
+        msg = f"{path}: {name} is {value}, which is no positive number. Pass {option}=."
         raise ValueError(msg)
     return float(number[0])
 

@@ -143,7 +143,7 @@ def _require(path: str, found: dict[str, Member]) -> None:
     if not any(key in found for key in PATTERN_KEYS):
         missing.append("diff3d (or diffraction)")
     if missing:
-        msg = f"{path} is no scan: it lacks {', '.join(missing)}. Its keys: {listed(found)}."
+        msg = f"{path} is not a scan: it lacks {', '.join(missing)}. Its keys: {listed(found)}."
         raise KeyError(msg)
 
 

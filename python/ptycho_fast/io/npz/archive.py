@@ -169,7 +169,8 @@ class Archive:
         # RuntimeError: encrypted, or (NotImplementedError) compressed in an unknown way.
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             msg = what_it_is(self.path) or (
-                f"{os.fspath(self.path)} is no NPZ file, or it is damaged or cut short ({error}). "
+                f"{os.fspath(self.path)} is not an NPZ file, or it is damaged or cut short "
+                f"({error}). "
                 "Copy or write it again."
             )
             raise OSError(msg) from error
