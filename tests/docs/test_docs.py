@@ -46,5 +46,5 @@ def test_the_quick_starts_commands_run(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("page", PAGES)
 def test_every_script_that_a_page_names_is_there(page: str) -> None:
     text = (DOCS / page).read_text()
-    for script in re.findall(r"`python ((?:docs|benches)/\w+\.py)", text):
+    for script in re.findall(r"`(?:python )?((?:docs|benches)/\w+\.py)", text):
         assert (DOCS.parent / script).exists(), script
