@@ -81,8 +81,8 @@ pub enum Error {
 
     /// Neighbour lists that are shorter than what is asked of them.
     #[error(
-        "The neighbor lists hold {listed} neighbors of each position, but {needed} are needed. \
-         List more of them, or pass the index instead."
+        "The neighbor lists have length {listed}, but {needed} neighbors of each position are needed. Pass longer \
+         lists, or the index itself."
     )]
     TooFewListed {
         /// Neighbours that are needed of each position.

@@ -173,3 +173,129 @@ fn centers_alone<I>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn> {
         ..Drawn::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::groups::draw::Limits;
+    use crate::index::neighbors;
+    use crate::philox::Key;
+
+    const NEAREST: Rule = Rule::Nearest {
+        include_center: false,
+        rounds: 1,
+    };
+
+    #[test]
+    fn what_is_known_does_not_affect_groups() {
+        let n = 600_usize;
+        let positions: Vec<f64> = (0..2 * n).map(|i| ((i * i * 37) % 1009) as f64).collect();
+        let all: Vec<i32> = (0..n as i32).collect();
+        let index = Index::build(&positions, Engine::Grid, 1).unwrap();
+        let (lists, width) = neighbors(&index, &all, 9, 1).unwrap();
+        let known = [
+            (Known::Index(&index), Some(Engine::Grid)),
+            (Known::Lists(Listed::new(&lists, width, n).unwrap()), None),
+        ];
+        let rules = [
+            NEAREST,
+            Rule::Nearest {
+                include_center: true,
+                rounds: 3,
+            },
+            Rule::Oversample { count: 3 * n },
+            Rule::Overlap {
+                window: 200,
+                min_overlap: 0.25,
+                rounds: 1,
+            },
+            Rule::Pool { count: Some(50) },
+            Rule::Pool { count: None },
+        ];
+        // Few centres are searched without an index of the scan.
+        for centers in [&all[..], &all[..6]] {
+            for rule in rules {
+                let nothing = |engine| Known::Nothing {
+                    engine,
+                    labels: None,
+                };
+                let draw = |known: Known<'_>| {
+                    let draw = Draw {
+                        index: &known,
+                        positions: &positions,
+                        centers,
+                        k: 9,
+                        c: 4,
+                        limits: None,
+                        key: Key([5, 6]),
+                        threads: 2,
+                    };
+                    rule.draw(&draw).unwrap()
+                };
+                let expected = draw(nothing(Engine::KdTree));
+                assert_eq!(expected.1, Some(Engine::KdTree));
+                for (known, engine) in known
+                    .into_iter()
+                    .chain([(nothing(Engine::Auto), Some(Engine::Grid))])
+                {
+                    assert_eq!(draw(known), (expected.0.clone(), engine), "{rule:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn groups_of_one_position_are_the_centers() {
+        let positions = [0.0, 0.0, 3.0, 0.0, 1.0, 0.0];
+        let nothing = Known::Nothing {
+            engine: Engine::Auto,
+            labels: None,
+        };
+        let draw = Draw {
+            index: &nothing,
+            positions: &positions,
+            centers: &[2, 0],
+            k: 1,
+            c: 1,
+            limits: None,
+            key: Key([5, 6]),
+            threads: 1,
+        };
+        let twice = Rule::Nearest {
+            include_center: false,
+            rounds: 2,
+        };
+        let (drawn, engine) = twice.draw(&draw).unwrap();
+        assert_eq!((drawn.groups, engine), (vec![2, 0, 2, 0], None));
+        // Within limits a centre may have no neighbour, and so no group.
+        let limited = Draw {
+            limits: Some(Limits::new(0.0, 1.5)),
+            centers: &[1, 0],
+            ..draw
+        };
+        let (drawn, _) = NEAREST.draw(&limited).unwrap();
+        assert_eq!((drawn.centers, drawn.too_few), (vec![0], vec![1]));
+    }
+
+    #[test]
+    fn lists_that_are_too_short_are_refused() {
+        let lists = [1, 0, 1];
+        let known = Known::Lists(Listed::new(&lists, 1, 3).unwrap());
+        let draw = Draw {
+            index: &known,
+            positions: &[0.0, 0.0, 1.0, 0.0, 2.0, 0.0],
+            centers: &[0],
+            k: 2,
+            c: 2,
+            limits: None,
+            key: Key([5, 6]),
+            threads: 1,
+        };
+        let error = NEAREST.draw(&draw).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "The neighbor lists have length 1, but 2 neighbors of each position are needed. Pass longer lists, or \
+             the index itself."
+        );
+    }
+}
