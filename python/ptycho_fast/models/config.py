@@ -74,8 +74,8 @@ class ModelConfig:
             "trainable_probe": bool(self.trainable_probe),
             "least_exposure": float(least),
         }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)  # the dataclass is frozen
+        for name, number in checked.items():
+            object.__setattr__(self, name, number)  # the dataclass is frozen
 
     @property
     def channels(self) -> int:
