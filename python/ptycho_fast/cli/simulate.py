@@ -26,6 +26,7 @@ def add(commands: Commands) -> None:
         run,
         summary="Write a simulated scan to an NPZ file.",
         example="-o scan.npz --positions 2000 --pixels 64 --trajectory spiral --seed 0",
+        renamed={"n_positions": "--positions", "N": "--pixels"},
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE.npz", help="the file to write"
