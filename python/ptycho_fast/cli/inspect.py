@@ -12,7 +12,7 @@ from ptycho_fast.cli.outputs import check_outputs
 from ptycho_fast.cli.progress import bar, step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.grouping import ScanIndex, group_positions
-from ptycho_fast.io import examine, named
+from ptycho_fast.io import examine, list_arrays
 from ptycho_fast.io.suggest import proposal
 from ptycho_fast.plot import plot_scan
 from ptycho_fast.quality import coverage
@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     check_outputs(arguments.file, arguments.plot)
-    members = named.members(arguments.file)
+    members = list_arrays(arguments.file)
     _print_members(members)
     try:
         with bar("inspect") as advance:

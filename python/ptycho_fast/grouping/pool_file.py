@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ptycho_fast.atomic import replacing
 from ptycho_fast.checks import as_indices, as_positions, positions_checksum
 from ptycho_fast.grouping.rules.pool import Pool
-from ptycho_fast.io.atomic import replacing
 from ptycho_fast.io.npz import read_array
 from ptycho_fast.notices import warn
 

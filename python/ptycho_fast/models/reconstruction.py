@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 from ptycho_fast.plot import plot_image
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast._core import __version__
+from ptycho_fast.atomic import replacing
 from ptycho_fast.checks import positions_checksum
-from ptycho_fast.io.atomic import replacing
 from ptycho_fast.models.storage import read_text
 from ptycho_fast.notices import warn
 from ptycho_fast.patterns import brought_energies, measured_energies

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ptycho_fast._core import __version__
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 from ptycho_fast.io.regular import open_regular
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 
 if TYPE_CHECKING:
     import os

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 from ptycho_fast.models.storage import read_text
 
 if TYPE_CHECKING:

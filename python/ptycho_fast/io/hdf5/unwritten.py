@@ -1,4 +1,4 @@
-"""Which frames of an HDF5 data set were ever written: HDF5 makes up the others without a word."""
+"""Which frames of an HDF5 data set were never written; HDF5 fills them in without a warning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptycho_fast.io.links import (
+from ptycho_fast.io.hdf5.links import (
     external_files,
     follow,
     import_h5py,
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST = 2**26
-"""Nothing that is counted here is longer."""
+"""Longer axes are not counted; the file is refused."""
 
 DEEPEST = 32
-"""Virtual data sets are made of virtual data sets; beyond this they are a circle."""
+"""Virtual data sets nested deeper than this are taken to lead in a circle."""
 
 
 class Holes(NamedTuple):
-    """What HDF5 makes up of a stack."""
+    """What HDF5 fills in of a stack."""
 
     frames: NDArray[np.int64]
-    """Those of which less was written than of others, ascending."""
+    """Frames of which less was written than of others, ascending."""
     pixels: int
     """How many pixels were written in no frame."""
     fill: float
-    """What is made up."""
+    """The value that is filled in."""
 
 
 class Parts:
-    """The chunks and files that a data set is made of; no element is read.
+    """The chunks and files of which a data set is made. No element is read.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ class Parts:
     Attributes
     ----------
     files : set of str
-        The files, that of the data set among them.
+        The files, including that of the data set itself.
 
     Raises
     ------
     OSError
-        If a file of which it is made is missing, damaged, cut short, or lacks the data set.
+        If a file of which the data set is made is missing, damaged, cut short, or lacks its part.
     """
 
     def __init__(self, item: Any) -> None:
@@ -68,14 +68,14 @@ class Parts:
         return 0 if self.total is None else math.prod(self.item.shape) - int(self.total)
 
     def holes(self, n: int, *, frames_last: bool) -> Holes | None:
-        """Return what was never written of n frames; None if all was.
+        """Return what was never written of n frames; None if everything was written.
 
         Parameters
         ----------
         n : int
             How many frames there are.
         frames_last : bool
-            The last axis counts them, not the first (or the first two).
+            Whether the last axis counts them, and not the first (or the first two).
         """
         if self.missing() == 0:
             return None
@@ -89,29 +89,30 @@ class Parts:
         fill = np.ravel(self.item.fillvalue)[0]
         most = written.max()
         return Holes(
-            # Where nothing at all was written, all frames lack the same: everything.
+            # If nothing at all was written, every frame is missing.
             np.flatnonzero(written < max(most, 1)),
             math.prod(shape) // n - int(most) if most else 0,
             float(fill),
         )
 
     def _written(self, item: Any, lead: tuple[int, ...], depth: int) -> NDArray[np.int64] | None:
-        """Return how many elements were written for each index along some axes; None: all.
+        """Return how many elements were written for each index along some axes; None for all.
 
         Parameters
         ----------
         item : h5py.Dataset
-            This one, or one of which it is made.
+            The data set, or one of which it is made.
         lead : tuple of int
             The axes.
         depth : int
-            How many virtual data sets lead to it.
+            Through how many virtual data sets it was reached.
         """
         if 0 in item.shape:
             return None
         if math.prod(item.shape[axis] for axis in lead) > MOST:
             msg = (
-                f"{item.file.filename}: {item.name!r} has shape {item.shape}, too long to be read."
+                f"{item.file.filename}: {item.name!r} has shape {item.shape}, which is too long "
+                "to be read."
             )
             raise OSError(msg)
         if item.is_virtual:
@@ -141,7 +142,7 @@ class Parts:
         return written
 
     def _check_external(self, item: Any) -> None:
-        """HDF5 reads zeros beyond the end of a raw file."""
+        """Refuse raw files that are missing or too short: HDF5 would read zeros."""
         name = f"{item.file.filename}: {item.name!r}"
         needed = math.prod(item.shape) * item.dtype.itemsize
         for path, first, most in external_files(item):
@@ -164,10 +165,13 @@ class Parts:
             needed -= part
 
     def _mapped(self, item: Any, lead: tuple[int, ...], depth: int) -> NDArray[np.int64] | None:
-        """Return what `_written` does, of a virtual data set."""
+        """Return the same as `_written`, for a virtual data set."""
         name = f"{item.file.filename}: {item.name!r}"
         if depth > DEEPEST:
-            msg = f"{name} is made of data sets that are made of others, {DEEPEST} deep: a circle?"
+            msg = (
+                f"{name} is a virtual data set of virtual data sets, nested more than {DEEPEST} "
+                "deep: do they form a circle?"
+            )
             raise OSError(msg)
         shape = item.shape
         written = np.zeros([shape[axis] for axis in lead], np.int64)
@@ -197,18 +201,18 @@ class Parts:
         leading: tuple[int, ...],
         depth: int,
     ) -> NDArray[np.int64] | int:
-        """Return how much of a mapping was written, for each index along the leading axes.
+        """Return how many elements of a mapping were written, for each index along some axes.
 
         Parameters
         ----------
         item : h5py.Dataset
-            The virtual one.
+            The virtual data set.
         whole : tuple
-            Its name, that of the source's file, where that is, and the mapping.
+            Its name, the name and the place of the file of the source, and the mapping.
         sides : list of int
-            How much of each axis is mapped.
+            The extent of the mapping along each axis.
         leading, depth
-            As of `_written`.
+            As `lead` and `depth` of `_written`.
         """
         name, called, path, mapping = whole
         file = item.file if path == Path(item.file.filename) else open_file(path)
@@ -225,9 +229,9 @@ class Parts:
             return each
         axes = picked[0]
         if math.prod(map(len, axes)) < math.prod(sides) and len(axes) == len(sides):
-            # All of a source that should be larger than it is.
+            # All of a source that is smaller now than it should be.
             axes = [np.arange(side) for side in sides]
-        # The axes of the source that count these frames: its first ones or, failing that, its last.
+        # Which axes of the source count these frames: its first ones or, failing that, its last.
         first = [
             k for k in range(len(axes) + 1) if math.prod(len(axis) for axis in axes[:k]) == frames
         ]
@@ -253,7 +257,7 @@ class Parts:
             amount[there] = left
         else:
             some = known[np.ix_(*(inside[axis] for axis in lead))] if lead else known
-            # Where a frame of the source lacks something, it counts as lacking as much here.
+            # A frame of which the source lacks something is taken to lack as much here.
             amount[there] = np.where(some == full, left, np.minimum(left, some))
         if math.prod(amount.shape) != frames:
             return min(each, int(amount.sum()) // max(1, frames))
@@ -261,7 +265,7 @@ class Parts:
 
 
 def _chunks(item: Any) -> list[tuple[int, ...]]:
-    """Return where the chunks begin that were written."""
+    """Return where each chunk that was written begins."""
     if hasattr(item.id, "chunk_iter"):
         found: list[tuple[int, ...]] = []
         item.id.chunk_iter(lambda chunk: found.append(chunk.chunk_offset))
@@ -271,7 +275,7 @@ def _chunks(item: Any) -> list[tuple[int, ...]]:
 
 
 def _selected(space: Any, shape: tuple[int, ...]) -> list[list[NDArray[np.int64]]]:
-    """Return blocks of a selection, each as the indices along every axis."""
+    """Return the blocks of a selection, each as its indices along every axis."""
     h5s = import_h5py().h5s
     kind = space.get_select_type()
     if kind == h5s.SEL_NONE:
@@ -283,7 +287,7 @@ def _selected(space: Any, shape: tuple[int, ...]) -> list[list[NDArray[np.int64]
         for first, step, count, block, side in zip(
             *space.get_regular_hyperslab(), shape, strict=True
         ):
-            # As many as there are: to the end of what there is now.
+            # Of unlimited extent: to the present end of the data set.
             open_ended = h5s.UNLIMITED in (count, block) or count >= 2**63 or block >= 2**63
             if open_ended:
                 steps, width = (range(first, side, step), 1) if block == 1 else ([first], side)
@@ -303,7 +307,7 @@ def _selected(space: Any, shape: tuple[int, ...]) -> list[list[NDArray[np.int64]
 
 
 def _indices(starts: range | list[int], width: int) -> NDArray[np.int64]:
-    """Return `width` numbers from each start."""
+    """Return `width` consecutive indices from each start."""
     if len(starts) * width > MOST:
         msg = f"A virtual data set is made of {len(starts)} x {width} rows, too many to be read."
         raise OSError(msg)

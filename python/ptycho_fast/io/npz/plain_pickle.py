@@ -1,8 +1,8 @@
 """Pickles of plain values, read without running what they say.
 
 A pickle is a program, and ``pickle.loads`` runs it: whatever it names is imported and called. Here
-the few of its instructions that make numbers, text, lists, dicts and NumPy arrays are carried out
-by hand, and nothing is imported or called for it. What else it names is refused by name.
+only the instructions that make numbers, text, lists, dicts and NumPy arrays are carried out, and
+nothing is imported or called for them. A pickle that names anything else is refused with that name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MOST_BYTES = 2**24
 """A longer pickle is refused."""
 
 MOST_VALUES = 10**5
-"""Values in it, each counted as often as it is referred to: a few bytes can mean billions."""
+"""Values in a pickle, each counted as often as it is referred to: a few bytes can mean billions."""
 
 DEEPEST = 50
-"""Lists in lists."""
+"""How deep lists may be nested."""
 
 SCALARS = (type(None), bool, int, float, complex, str, bytes)
 
@@ -39,7 +39,7 @@ DTYPES = re.compile(r"[biufc]\d{1,2}|[SU]\d{1,7}|O8?")
 
 
 def loads(content: bytes) -> Any:
-    """Return what a pickle holds, if that is plain values.
+    """Return the value of a pickle, if it consists of plain values.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ def loads(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it names anything else (which is told), is damaged, or too large.
+        If the pickle names anything else (the message says what), is damaged, or is too large.
 
     Examples
     --------
     >>> import pickle
-    >>> from ptycho_fast.io.plain_pickle import loads
+    >>> from ptycho_fast.io.npz.plain_pickle import loads
     >>> loads(pickle.dumps({"nphotons": 1e9}))
     {'nphotons': 1000000000.0}
     """
@@ -67,7 +67,7 @@ def loads(content: bytes) -> Any:
         raise ValueError(msg)
     try:
         return _Copy().of(_Machine().run(content), 0)
-    # What a damaged one comes to: it takes from an empty stack, adds to what is no list, ...
+    # A damaged pickle takes from an empty stack, adds to what is not a list, ...
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         msg = f"it is damaged ({type(error).__name__}: {error})"
         raise ValueError(msg) from error
@@ -82,7 +82,7 @@ def _wrong(value: Any) -> TypeError:
 
 
 class _Copy:
-    """What was made, without what only the making needed, and not larger than it looked."""
+    """Copies the value that was made, without helper objects, and counts what is in it."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -106,7 +106,7 @@ class _Copy:
         if isinstance(value, _Dtype):
             return value.get()
         if not isinstance(value, _Array):
-            msg = f"it names {value.name}, which is no value"
+            msg = f"it names {value.name}, which is not a plain value"
             raise ValueError(msg)
         if id(value) not in self.arrays:
             array = self.arrays[id(value)] = value.get()
@@ -117,7 +117,7 @@ class _Copy:
 
 
 def _keys(values: list[Any]) -> list[Any]:
-    """Return values that can be hashed (tuples in tuples without end can't)."""
+    """Return the values, if they can be hashed and are not nested too deeply."""
     for value in values:
         for each in value if type(value) is tuple else [value]:
             if type(each) not in SCALARS and not isinstance(each, np.generic):
@@ -127,7 +127,7 @@ def _keys(values: list[Any]) -> list[Any]:
 
 @dataclass
 class _Name:
-    """What a pickle refers to by name. It is not looked up."""
+    """Something that a pickle refers to by name. It is not looked up."""
 
     name: str
 
@@ -140,7 +140,7 @@ class _Dtype:
     def set_state(self, state: Any) -> None:
         # (version, byte order, and what only structured dtypes and dates have)
         if state[2:5] != (None, None, None) or len(state) > 8 or state[1] not in "<>=|":
-            msg = f"it holds a NumPy dtype {self.code!r} of a kind that is not read"
+            msg = f"it holds a NumPy dtype {self.code!r} of a kind that cannot be read"
             raise ValueError(msg)
         self.order = state[1]
 
@@ -152,7 +152,7 @@ class _Dtype:
 
 @dataclass
 class _Array:
-    """An array that is being made: who refers to it gets its content later."""
+    """An array that is being made; its content comes later in the pickle."""
 
     state: tuple[Any, ...] | None = None
 
@@ -182,7 +182,7 @@ class _Array:
 
 
 class _Machine:
-    """Carries out a pickle's instructions on a stack, as its protocol says."""
+    """Carries out the instructions of a pickle on a stack, as the pickle protocol defines them."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -190,10 +190,10 @@ class _Machine:
         """The stacks before each mark."""
         self.memo: dict[int, Any] = {}
         self.made = 0
-        """Bytes, about, that calls have made: a few instructions could make as many again."""
+        """About how many bytes calls have made: a few instructions could double them again."""
 
     def run(self, content: bytes) -> Any:
-        """Return what the pickle ends with."""
+        """Return the value that the pickle ends with."""
         argument: Any
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count > 4 * MOST_VALUES:
@@ -214,12 +214,12 @@ class _Machine:
             elif name in OTHERS:
                 OTHERS[name](self)
             elif name not in ("PROTO", "FRAME"):
-                msg = f"it uses {name}, which makes no plain value"
+                msg = f"it uses the instruction {name}, which makes no plain value"
                 raise ValueError(msg)
         raise IndexError(len(content))
 
     def marked(self) -> list[Any]:
-        """Return what lies above the last mark, and take it off."""
+        """Take what lies above the last mark off the stack, and return it."""
         above, self.stack = self.stack, self.below.pop()
         return above
 
@@ -231,7 +231,7 @@ class _Machine:
         self.stack.append(value)
 
     def top(self, count: int) -> tuple[Any, ...]:
-        """Return some values, and take them off."""
+        """Take the last values off the stack, and return them."""
         if count > len(self.stack):
             raise IndexError(count)
         values = tuple(self.stack[-count:])
@@ -286,13 +286,13 @@ class _Machine:
 def _named(module: Any, name: Any) -> _Name:
     full = f"{module}.{name}"
     if not KNOWN.fullmatch(full):
-        msg = f"it names {full[:200]}, and running that is not reading"
+        msg = f"it names {full[:200]}, which would have to be run"
         raise ValueError(msg)
     return _Name(full)
 
 
 def _called(name: str, arguments: tuple[Any, ...]) -> Any:
-    """Return what a function that NumPy's pickles call would make of plain arguments."""
+    """Return what a function that pickles of NumPy call would make of plain arguments."""
     last = name.rpartition(".")[2]
     if last == "_reconstruct":
         if not (isinstance(arguments[0], _Name) and arguments[0].name == "numpy.ndarray"):
@@ -303,7 +303,7 @@ def _called(name: str, arguments: tuple[Any, ...]) -> Any:
         return _Array((1, shape, dtype, order == "F", content))
     if last == "dtype":
         if not (isinstance(arguments[0], str) and DTYPES.fullmatch(arguments[0])):
-            msg = f"it holds a NumPy dtype {arguments[0]!r} of a kind that is not read"
+            msg = f"it holds a NumPy dtype {arguments[0]!r} of a kind that cannot be read"
             raise ValueError(msg)
         return _Dtype(arguments[0])
     if last == "scalar":

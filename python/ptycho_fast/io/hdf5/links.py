@@ -1,4 +1,4 @@
-"""Files that HDF5 files lead to: opened only if they are files, and followed link by link."""
+"""Links of HDF5 files, which are followed one by one so that only regular files are opened."""
 
 from __future__ import annotations
 
@@ -6,63 +6,56 @@ import contextlib
 import glob
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ptycho_fast.io.regular import check_regular, open_regular
+from ptycho_fast.io.regular import check_regular
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 MOST_LINKS = 64
-"""Links lead on to links; after so many they are a circle."""
+"""A path that leads through more links than this is taken to lead in a circle."""
 
 
-def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Tell from its content whether a file is HDF5; a user block may come before it.
-
-    Raises
-    ------
-    OSError
-        If the file can't be read.
-    """
-    with open_regular(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        start = 0
-        while start < size:
-            file.seek(start)
-            if file.read(len(SIGNATURE)) == SIGNATURE:
-                return True
-            start = max(512, 2 * start)
+def has_signature(file: IO[bytes]) -> bool:
+    """Tell from its content whether an open file is HDF5; a user block may precede the data."""
+    size = file.seek(0, os.SEEK_END)
+    start = 0
+    while start < size:
+        file.seek(start)
+        if file.read(len(SIGNATURE)) == SIGNATURE:
+            return True
+        start = max(512, 2 * start)
     return False
 
 
 def import_h5py() -> Any:
-    """Return the module h5py.
+    """Import h5py, and what it needs to read the compression of detectors.
 
     Raises
     ------
     ImportError
-        If it is not installed.
+        If h5py is not installed.
     """
     try:
         import h5py  # noqa: PLC0415
     except ImportError as error:
         msg = f'HDF5 files need h5py ({error}): pip install "ptycho_fast[hdf5]"'
         raise ImportError(msg) from error
-    # Registers what detectors compress with (bitshuffle, LZ4, Blosc, ...), if it is installed.
+    # If it is installed, it registers the filters of detectors (bitshuffle, LZ4, Blosc, ...).
     with contextlib.suppress(ImportError):
         import hdf5plugin  # noqa: F401, PLC0415
     return h5py
 
 
 def open_file(path: str | os.PathLike[str], **cache: Any) -> Any:
-    """Open an HDF5 file to read it.
+    """Open an HDF5 file for reading.
 
     Raises
     ------
     OSError
-        If it is missing, damaged, cut short, open for writing or no HDF5 file.
+        If it is missing, damaged, cut short, open for writing or not an HDF5 file.
     ImportError
-        If there is no h5py.
+        If h5py is not installed.
     """
     h5py = import_h5py()
     check_regular(path)
@@ -77,7 +70,7 @@ def open_file(path: str | os.PathLike[str], **cache: Any) -> Any:
                 f"{name} (of the HDF5 tools) makes the file readable."
             )
         else:
-            msg = f"{name} is no HDF5 file, or it is damaged or cut short ({reason})."
+            msg = f"{name} is not an HDF5 file, or it is damaged or cut short ({reason})."
         raise OSError(msg) from error
 
 
@@ -86,14 +79,14 @@ def _parts_of(path: str) -> list[str]:
 
 
 def follow(item: Any, key: str) -> Any:
-    """Return what a path leads to, links followed; None if there is nothing.
+    """Return the object at a path, following links; None if there is none.
 
-    HDF5 would open whatever file an external link names, also a pipe.
+    HDF5 itself would open any file that an external link names, even a pipe.
 
     Raises
     ------
     OSError
-        If a link leads to a file that can't be opened, or links lead in a circle.
+        If a link leads to a file that cannot be opened, or links lead in a circle.
     """
     h5py = import_h5py()
     parts, links = _parts_of(key), 0
@@ -132,16 +125,16 @@ def follow(item: Any, key: str) -> Any:
 
 
 def beside(path: str | os.PathLike[str], name: str, prefix: str) -> Path | None:
-    """Return the file that one HDF5 file names; None if there is none.
+    """Return the file that an HDF5 file names; None if it does not exist.
 
     Parameters
     ----------
     path : path
-        The file that names it.
+        The HDF5 file.
     name : str
-        Absolute, or from its folder or the current one.
+        The name in it, absolute or relative to its folder or to the current one.
     prefix : str
-        The environment variable by which HDF5 looks elsewhere first.
+        The environment variable that says where HDF5 looks first.
     """
     folder = Path(path).parent
     elsewhere = [place for place in os.environ.get(prefix, "").split(":") if place]
@@ -151,14 +144,15 @@ def beside(path: str | os.PathLike[str], name: str, prefix: str) -> Path | None:
 
 
 def virtual_sources(item: Any) -> list[tuple[str, Path | None]]:
-    """Return the file of each mapping of a virtual data set: its name, and where it is.
+    """Return the name of the file of each mapping of a virtual data set, and where it is.
 
-    None: it is missing. One for each block (``%b``) is taken for as many files as there are.
+    The place is None for a file that is missing. A name with ``%b`` stands for all files that
+    match it.
 
     Raises
     ------
     OSError
-        If one of them is no file, but a pipe or a device.
+        If one of them is not a file, but a pipe or a device.
     """
     properties = item.id.get_create_plist()
     if properties.get_layout() != import_h5py().h5d.VIRTUAL:
@@ -183,12 +177,12 @@ def virtual_sources(item: Any) -> list[tuple[str, Path | None]]:
 
 
 def external_files(item: Any) -> list[tuple[Path, int, int]]:
-    """Return the raw files of a data set: where HDF5 looks for them, first byte, most bytes.
+    """Return the raw files of a data set: their place, the first byte, and how many bytes at most.
 
     Raises
     ------
     OSError
-        If one of them is no file, but a pipe or a device.
+        If one of them is not a file, but a pipe or a device.
     """
     properties = item.id.get_create_plist()
     found = []
@@ -204,7 +198,7 @@ def external_files(item: Any) -> list[tuple[Path, int, int]]:
 
 
 def check_sources(item: Any) -> None:
-    """Refuse a data set that is made of what is no file, before HDF5 opens that.
+    """Refuse a data set that is made of pipes or devices, before HDF5 opens them.
 
     Raises
     ------

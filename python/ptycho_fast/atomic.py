@@ -14,12 +14,34 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file beside `path` for writing; it takes its name when all went well.
+    """Open a temporary file beside `path` for writing, and give it that name at the end.
+
+    After an error in the ``with`` block the temporary file is removed, and a file that was at
+    `path` before is unchanged.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+
+    Yields
+    ------
+    binary file
 
     Raises
     ------
     OSError
-        If the folder is missing or the disk is full. What stood at `path` before stays.
+        If the folder is missing or the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from ptycho_fast.atomic import replacing
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
+    >>> with replacing(path) as file:
+    ...     size = file.write(b"whole")
+    >>> path.read_text()
+    'whole'
     """
     path = Path(path)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -28,7 +50,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp's files are private; this one is to have the usual permissions.
+        # The files of mkstemp are private; this one should have the usual permissions.
         umask = os.umask(0)
         os.umask(umask)
         Path(beside).chmod(0o666 & ~umask)

@@ -1,4 +1,4 @@
-"""What an NPZ file tells about itself under ``_metadata``: JSON, or plain values in a pickle."""
+"""What an NPZ file says about itself under ``_metadata``: JSON, or plain values in a pickle."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ from typing import IO, Any
 
 import numpy as np
 
-from ptycho_fast.io import plain_pickle
 from ptycho_fast.io.npy import read_header
+from ptycho_fast.io.npz import plain_pickle
 
-KEY = "_metadata"
 
-
-def read(file: IO[bytes]) -> Any:
-    """Read it from its NPY file: JSON, or a pickle of plain values.
+def read_metadata(file: IO[bytes]) -> Any:
+    """Read the metadata from its NPY file: JSON, or a pickle of plain values.
 
     Parameters
     ----------
-    file : file
-        Stands at the beginning.
+    file : binary file
+        The NPY file, at its beginning.
 
     Returns
     -------
     dict, list, str, number, ndarray or None
-        Text that is no JSON stays text.
+        Text that is not JSON is returned as it is.
 
     Raises
     ------
     ValueError
-        If a pickle holds anything but plain values, or is damaged; what it names is told.
+        If a pickle is damaged or holds anything but plain values; the message names it.
     """
     _, _, dtype = read_header(file)
     if not dtype.hasobject:
@@ -48,12 +46,12 @@ def read(file: IO[bytes]) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """Return plain values as JSON; NumPy's numbers become numbers, its arrays lists.
+    """Return plain values as JSON: numbers of NumPy become numbers, its arrays lists.
 
     Raises
     ------
     ValueError
-        If there is anything else in it.
+        If there is anything else among the values.
     """
 
     def plain(other: Any) -> Any:
