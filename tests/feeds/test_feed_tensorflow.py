@@ -264,7 +264,7 @@ for distributed in (whole, own):
 on_the_cpu = {}
 for gpu in (False, True):
     if gpu:
-        feeds._gpu = lambda: tf.config.list_logical_devices("CPU")[1].name
+        feeds.first_gpu = lambda: tf.config.list_logical_devices("CPU")[1].name
     for layout in ("channels_last", "channels_first", "ptychopinn"):
         fields = () if layout == "ptychopinn" else ("Y", "probe")
         feed = data.to_tensorflow(8, shuffle=True, fields=fields, layout=layout)
@@ -276,7 +276,7 @@ for gpu in (False, True):
         for ours, theirs in zip(feed, expected, strict=True):
             tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
                                   ours, theirs)
-cut = feeds._cutter(scan.object, 16, "Y", feeds._gpu(), "channels_last")
+cut = feeds.patch_cutter(scan.object, 16, "Y", feeds.first_gpu(), "channels_last")
 spec = data.to_tensorflow(8, drop_last=True).element_spec
 graph = tf.function(cut).get_concrete_function(spec).graph.as_graph_def()
 placed = [node.device for node in graph.node if node.op.endswith("PartitionedCall")]
@@ -405,7 +405,7 @@ def test_the_object_channel_is_zero_where_a_scan_has_no_object() -> None:
         (True, {"layout": "ptychopinn", "fields": ("Y",)}, "no place for fields=.'Y',."),
         (True, {"layout": "ptychopinn", "intensity_scale": 0.0}, "must be positive and finite"),
         (True, {"layout": "ptychopinn", "intensity_scale": np.nan}, "must be positive and finite"),
-        (True, {"intensity_scale": 2.0}, "belongs to layout='ptychopinn'"),
+        (True, {"intensity_scale": 2.0}, "is only used with layout='ptychopinn'"),
         (True, {"layout": "rows"}, "layout must be one of"),
         (True, {"fields": ("object",)}, "fields must be among"),
         (True, {"batch_size": 0}, "batch_size must be a whole number"),

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ptycho_fast.feeds.torch import TorchFeed
+
 torch = pytest.importorskip("torch")
 import torch.distributed as dist  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
-from ptycho_fast.feeds.torch import TorchFeed, _Epochs  # noqa: E402
+from ptycho_fast.feeds.torch_epochs import SharedEpochs  # noqa: E402
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -236,7 +238,7 @@ def test_the_same_seed_of_pytorch_repeats_what_its_own_shuffling_would_repeat() 
 @given(st.data())
 def test_workers_agree_whoever_comes_first(data: st.DataObject) -> None:
     """Loaders with workers that last or do not take turns; some workers die before they begin."""
-    main = _Epochs()
+    main = SharedEpochs()
     main.set(0, 0)
     latest = 0  # what follows all that were
     lasting: list[list[Any]] = []
@@ -266,7 +268,7 @@ def test_workers_agree_whoever_comes_first(data: st.DataObject) -> None:
 @given(st.data())
 def test_workers_agree_however_late_one_is(data: st.DataObject) -> None:
     """Workers that last, epochs that are left at once: one begins when others begin the next."""
-    main = _Epochs()
+    main = SharedEpochs()
     main.set(0, 0)
     workers = make_workers(main, data.draw(st.integers(2, 4)), seed=0)
     latest = 0
@@ -290,7 +292,7 @@ def test_workers_agree_however_late_one_is(data: st.DataObject) -> None:
     assert main.following()[0] == latest
 
 
-def make_workers(main: _Epochs, count: int, seed: int) -> list[Any]:
+def make_workers(main: SharedEpochs, count: int, seed: int) -> list[Any]:
     """Workers of a loader: a copy shares the memory, as one in another process does."""
     return [
         (copy.copy(main), SimpleNamespace(id=i, num_workers=count, seed=seed + i))
@@ -605,7 +607,7 @@ def test_a_forked_child_iterates_too(tmp_path: Path) -> None:
         ({"fields": ("X",)}, r"fields must be among .* got \['X'\]"),
         ({"layout": "NCHW"}, "layout must be one of"),
         ({"epoch": -1}, "epoch must be a whole number"),
-        ({"rank": 1}, "rank and world_size both or neither"),
+        ({"rank": 1}, "both rank and world_size, or neither"),
         ({"rank": 0, "world_size": 2, "drop_last": False}, "hangs distributed training"),
         ({"pad": True, "drop_last": True}, "choose one"),
         ({"batch_size": 54, "drop_last": True}, "53 groups make no whole batch of 1 x 54"),
