@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 2**24
 """Bytes of patches and counts that are made at a time: little beside the scan itself."""
 
+TRAJECTORIES = ("raster", "spiral")
+"""Rows from the top, or a Fermat spiral from the middle outwards."""
+
 
 def simulate_scan(
     n_positions: int = 1000,
@@ -84,7 +87,7 @@ def simulate_scan(
     ((50, 32, 32), (32, 32))
     """
     n, N = as_count("n_positions", n_positions), as_count("N", N)
-    if trajectory not in ("raster", "spiral"):
+    if trajectory not in TRAJECTORIES:
         msg = f"trajectory must be 'raster' or 'spiral', got {trajectory!r}."
         raise ValueError(msg)
     spacing = N / 8 if spacing is None else spacing

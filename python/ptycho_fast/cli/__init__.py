@@ -26,6 +26,7 @@ from ptycho_fast.cli import (
     simulate,
     train,
 )
+from ptycho_fast.cli.command import option_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             arguments.run(arguments)
         except (OSError, KeyError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
-            _print_notice("error", _sentence(error))
+            _print_notice("error", option_names(_sentence(error), arguments.renamed))
             return 2
         except KeyboardInterrupt:
             _print_notice("error", "Interrupted.")

@@ -31,7 +31,11 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
-    for path, size in cached_files():
+    found = cached_files()
+    for path, size in found:
         print(f"{size / 2**20:10.1f} MiB  {path}")
     if arguments.clear:
         print(f"Freed {clear_cache() / 2**20:.1f} MiB in {cache_folder()}.")
+    else:
+        total = sum(size for _, size in found) / 2**20
+        print(f"{len(found)} files, {total:.1f} MiB, in {cache_folder()}.")

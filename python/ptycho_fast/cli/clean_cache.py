@@ -38,4 +38,4 @@ def run(arguments: argparse.Namespace) -> None:
             path.unlink(missing_ok=True)
     did = "Would remove" if arguments.dry_run else "Removed"
     total = sum(size for _, size in found) / 2**20
-    print(f"{did} {len(found)} files, {total:.1f} MiB, from {arguments.folder}.")
+    print(f"{did} {len(found)} files, {total:.1f} MiB, from {arguments.folder.absolute()}.")

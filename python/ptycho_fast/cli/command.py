@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class Commands(Protocol):
@@ -32,6 +33,7 @@ def add_command(
     summary: str,
     example: str,
     usage: str | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> argparse.ArgumentParser:
     """Add a command to the command line.
 
@@ -49,6 +51,9 @@ def add_command(
         Arguments of an example, shown below the options.
     usage : str, optional
         Arguments for the usage line, where the list of all options would be too long.
+    renamed : mapping of str to str, optional
+        Options by the name that messages of the package's functions have for them, where that is
+        another one: ``{"max_epochs": "--epochs"}``. `option_names` adds the option to messages.
 
     Returns
     -------
@@ -66,8 +71,38 @@ def add_command(
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="print the log to standard error"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, renamed=renamed or {})
     return parser
+
+
+def option_names(sentence: str, renamed: Mapping[str, str]) -> str:
+    """Return a message with the options that its names of arguments stand for.
+
+    Parameters
+    ----------
+    sentence : str
+        A message of one of the package's functions.
+    renamed : mapping of str to str
+        Options by the name of the argument.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from ptycho_fast.cli.command import option_names
+    >>> option_names("max_epochs must be at least 1.", {"max_epochs": "--epochs"})
+    'max_epochs must be at least 1. (On the command line max_epochs is --epochs.)'
+    """
+    found: dict[str, str] = {}
+    for name, option in renamed.items():
+        if re.search(rf"\b{name}\b", sentence):
+            found.setdefault(option, name)
+    if not found:
+        return sentence
+    told = ", ".join(f"{name} is {option}" for option, name in found.items())
+    return f"{sentence} (On the command line {told}.)"
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:

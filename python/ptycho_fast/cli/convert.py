@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
         run,
         summary="Write a scan of any format as an uncompressed NPZ file, which is read fastest.",
         example="scan.npz small.npz --bin 2",
+        usage="IN OUT.npz [options]",
     )
     parser.add_argument("file", type=Path, metavar="IN", help=f"the scan: {FORMATS}")
     parser.add_argument("output", type=Path, metavar="OUT.npz", help="the file to write")

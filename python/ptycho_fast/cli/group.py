@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
         example="scan.npz --gridsize 2 --neighbors 7 --groups 512 --seed 42 -o groups.npz "
         "--plot groups.png",
         usage="FILE -o OUT.npz [options]",
+        renamed={"n_neighbors": "--neighbors", "K": "--neighbors", "num_threads": "--threads"},
     )
     parser.add_argument("file", type=Path, metavar="FILE", help=f"the scan: {FORMATS}")
     parser.add_argument(
@@ -148,6 +149,9 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     check_outputs(arguments.file, arguments.output, arguments.plot)
+    if arguments.compress and not arguments.cache:
+        msg = "--compress is for the file of --cache, which is not given. Pass --cache too."
+        raise ValueError(msg)
     with step("read") as running:
         scan = read_scan(arguments.file, load=False, **reading(arguments))
         running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
@@ -172,7 +176,9 @@ def _subsampled(scan: Scan, arguments: argparse.Namespace) -> Scan:
     """Return the scan, thinned if that was asked for."""
     if arguments.n_subsample is None:
         if arguments.subsample_seed is not None:
-            msg = "--subsample-seed is for --n-subsample, which is not given."
+            msg = (
+                "--subsample-seed is for --n-subsample, which is not given. Pass --n-subsample too."
+            )
             raise ValueError(msg)
         return scan
     with step("subsample") as running:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.cli.command import add_command
 from ptycho_fast.cli.group_count import add_group_count, group_count
+from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.io import read_scan
@@ -28,6 +29,7 @@ def add(commands: Commands) -> None:
         summary="Reconstruct a scan with a trained network: object, coverage, scores and picture.",
         example="RUN/ SCAN.npz -o OUT/ --n-images 1024 --refine 10",
         usage="RUN/ FILE -o OUT/ [options]",
+        renamed={"neighbor_count": "--neighbors"},
     )
     parser.add_argument(
         "run_folder", type=Path, metavar="RUN/", help="the folder that ptycho-fast train wrote"
@@ -56,14 +58,17 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
+    check_output_folder(arguments.output)
+    with step("read") as running:  # first, because PyTorch takes seconds to import
+        scan = read_scan(arguments.file, **reading(arguments))
+        running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
     with step("import") as running:
         from ptycho_fast.models import PtychoModel  # noqa: PLC0415
 
         running.done("PyTorch")
-    with step("read") as running:
+    with step("load") as running:
         model = PtychoModel.load(arguments.run_folder)
-        scan = read_scan(arguments.file, **reading(arguments))
-        running.done(f"{model}, n = {len(scan)} positions")
+        running.done(str(model))
     with step("image") as running:
         made = model.infer(
             scan,

@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
         run,
         summary="Show what a scan file holds and whether it is fit to be grouped.",
         example="scan.npz",
+        usage="FILE [options]",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help=f"the scan: {FORMATS}")
     add_reading(parser)

@@ -1,4 +1,4 @@
-"""Files that a command is to write: refused before any work, if they cannot be written."""
+"""Files and folders that a command is to write: refused before any work if they cannot be."""
 
 from __future__ import annotations
 
@@ -26,6 +26,24 @@ def check_output(path: Path) -> None:
         raise OSError(msg)
     if path.is_dir():
         msg = f"{path} can't be written: it is a folder. Give the name of a file in it."
+        raise OSError(msg)
+
+
+def check_output_folder(path: Path) -> None:
+    """Refuse an output folder that is a file.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to write files into. It is made if it is missing.
+
+    Raises
+    ------
+    OSError
+        If it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        msg = f"{path} can't be the folder for the results: it is a file. Name a folder."
         raise OSError(msg)
 
 

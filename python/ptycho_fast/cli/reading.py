@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho_fast.cli.command import defaults_of
 from ptycho_fast.cli.numbers import numbers
 from ptycho_fast.io import read_scan
-from ptycho_fast.io.recipe import METRES
+from ptycho_fast.io.recipe import UNITS
 
 if TYPE_CHECKING:
     import argparse
@@ -52,7 +52,7 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name, summary in KEYS.items():
         options.add_argument(f"--{name}", metavar="KEY", help=summary)
-    options.add_argument("--unit", choices=(*METRES, "px"), help="unit of x and y")
+    options.add_argument("--unit", choices=UNITS, help="unit of x and y")
     options.add_argument("--energy-eV", type=float, metavar="E", help="photon energy in eV")
     options.add_argument(
         "--distance-m", type=float, metavar="Z", help="distance from sample to detector in metres"

@@ -9,7 +9,7 @@ from ptycho_fast.cli.command import add_command, defaults_of
 from ptycho_fast.cli.outputs import check_output
 from ptycho_fast.cli.progress import step
 from ptycho_fast.io import write_scan
-from ptycho_fast.simulate import simulate_scan
+from ptycho_fast.simulate import TRAJECTORIES, simulate_scan
 
 if TYPE_CHECKING:
     import argparse
@@ -26,6 +26,7 @@ def add(commands: Commands) -> None:
         run,
         summary="Write a simulated scan to an NPZ file.",
         example="-o scan.npz --positions 2000 --pixels 64 --trajectory spiral --seed 0",
+        renamed={"n_positions": "--positions", "N": "--pixels"},
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE.npz", help="the file to write"
@@ -39,7 +40,7 @@ def add(commands: Commands) -> None:
         help="pixels per side of a diffraction pattern (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--trajectory", choices=("raster", "spiral"), default=default["trajectory"],
+        "--trajectory", choices=TRAJECTORIES, default=default["trajectory"],
         help="order of the positions: rows, or a Fermat spiral (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.cli.command import add_command
 from ptycho_fast.cli.group_count import add_group_count, group_count
+from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.io import read_scan
@@ -31,6 +32,7 @@ def add(commands: Commands) -> None:
         example="SCAN.npz -o RUN/ --architecture hybrid_resnet --gridsize 2 --n-images 2576 "
         "--epochs 5",
         usage="FILE -o RUN/ [options]",
+        renamed={"neighbor_count": "--neighbors", "max_epochs": "--epochs"},
     )
     parser.add_argument(
         "file", type=Path, metavar="FILE", help=f"the scan, with its probe: {FORMATS}"
@@ -128,13 +130,14 @@ def _add_training(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
+    check_output_folder(arguments.output)
+    with step("read") as running:  # first, because PyTorch takes seconds to import
+        scan = read_scan(arguments.file, **reading(arguments))
+        running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
     with step("import") as running:
         from ptycho_fast.models import PtychoModel  # noqa: PLC0415
 
         running.done("PyTorch")
-    with step("read") as running:
-        scan = read_scan(arguments.file, **reading(arguments))
-        running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
     model = PtychoModel(
         arguments.architecture,
         scan.N,
@@ -170,5 +173,6 @@ def _print_history(history: Sequence[Mapping[str, Any]]) -> None:
     if not history:  # the run had ended, and somebody has removed its history
         return
     seconds = sum(float(row["seconds"]) for row in history)
-    print(f"{'trained':12}{len(history)} epochs in {duration(seconds)}")
+    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+    print(f"{'trained':12}{epochs} in {duration(seconds)}")
     print(f"{'loss':12}{float(history[0]['loss']):.4g} -> {float(history[-1]['loss']):.4g}")

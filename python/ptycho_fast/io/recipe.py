@@ -19,6 +19,9 @@ EV_METRE = 1.2398419843320026e-06
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 """The units of length in which positions may be given, in metres. The other unit is ``px``."""
 
+UNITS = (*METRES, "px")
+"""Units in which positions can be given."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -65,7 +68,7 @@ class Recipe:
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
-        if self.unit not in (None, "px", *METRES):
+        if self.unit not in (None, *UNITS):
             msg = f"unit must be one of {', '.join(METRES)} or px, got {self.unit!r}."
             raise ValueError(msg)
         for name in ("energy_eV", "distance_m", "detector_pixel_m"):
