@@ -23,21 +23,15 @@ from ptycho_fast.io.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
 h5py = pytest.importorskip("h5py")
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs pipes and limits")
 
 n, N = 10, 8
 NAMES: dict[str, Any] = {"diffraction": "data", "x": "x", "y": "y", "unit": "px", "counts": True}
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PTYCHO_FAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 def frames(n: int = n) -> NDArray[np.uint32]:
@@ -399,21 +393,6 @@ def test_a_pickle_that_is_none_is_a_damaged_file() -> None:
 
 
 # --- many -------------------------------------------------------------------------------------
-
-
-def test_a_file_is_opened_once_however_many_arrays_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-
-    def counting(path: Any) -> Any:
-        opened.append(os.fspath(path))
-        return open_regular(path)
-
-    many: dict[str, Any] = {f"m{number}": np.float64(number) for number in range(300)}
-    np.savez("scan.npz", xcoords=np.arange(n), ycoords=np.zeros(n), diff3d=frames(), **many)
-    monkeypatch.setattr("ptycho_fast.io.opening.open_regular", counting)
-    scan = pf.read_scan("scan.npz", counts=True)
-    assert scan.metadata["m299"] == 299
-    assert len(opened) < 10
 
 
 def test_a_sentence_about_many_arrays_is_short() -> None:
