@@ -28,7 +28,9 @@ def compressed(path: Path, add: int = 0) -> Path:
     return written(path, compressed=True, diff3d=counts() + add)
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_the_cache_folder_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
     assert cache.cache_folder() == folder
     monkeypatch.delenv("PTYCHO_FAST_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/xdg")
@@ -58,7 +60,9 @@ def test_what_is_in_the_cache_is_shown_and_cleared(tmp_path: Path, folder: Path)
         np.testing.assert_array_equal(lazy[i], counts() + i)
 
 
-def test_it_is_said_where_and_how_large(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unpacking_logs_where_and_how_much(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = written(tmp_path / "big.npz", compressed=True, like=range(160),
                     diff3d=np.zeros((160, 128, 128), np.float32))  # fmt: skip
     with caplog.at_level(logging.INFO, "ptycho_fast"):
@@ -80,7 +84,7 @@ def test_a_changed_file_is_unpacked_again(tmp_path: Path) -> None:
     assert len(cache.cached_files()) == 2
 
 
-def test_what_is_spoilt_is_unpacked_again(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_unpacked_again(tmp_path: Path) -> None:
     path = compressed(tmp_path / "scan.npz")
     stored(path).diffraction[0]
     ((entry, size),) = cache.cached_files()
@@ -95,7 +99,9 @@ def test_what_is_spoilt_is_unpacked_again(tmp_path: Path) -> None:
         assert cache.cached_files() == [(entry, size)]
 
 
-def test_a_folder_that_can_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_that_cannot_be_written_to_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("PTYCHO_FAST_CACHE", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"can't be written to \(.*\). Set PTYCHO_FAST_CACHE"):
@@ -140,7 +146,7 @@ except OSError as error:
 
 
 @posix
-def test_of_two_processes_one_unpacks(tmp_path: Path, folder: Path) -> None:
+def test_one_of_two_processes_unpacks_and_the_other_waits(tmp_path: Path, folder: Path) -> None:
     path = compressed(tmp_path / "scan.npz")
     stored(path).diffraction[0]
     ((entry, _),) = cache.cached_files()
@@ -168,7 +174,7 @@ print(np.asarray(stored(sys.argv[1]).diffraction).sum())
 
 
 @posix
-def test_a_process_that_is_killed_while_it_unpacks(tmp_path: Path, folder: Path) -> None:
+def test_what_a_killed_process_leaves_is_cleared_up(tmp_path: Path, folder: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"anything")
     script = """

@@ -56,7 +56,7 @@ def cxi(path: Path, shape: Any = (N, N), **changes: Any) -> Path:
     return path
 
 
-def test_cxi(tmp_path: Path) -> None:
+def test_cxi_is_read_by_its_own_rules(tmp_path: Path) -> None:
     scan = pf.read_scan(cxi(tmp_path / "a.cxi"))
     np.testing.assert_allclose(scan.positions, expected(*motors()), rtol=1e-12)
     np.testing.assert_array_equal(scan.diffraction, np.sqrt(counts("i4"), dtype="f4"))
@@ -97,7 +97,7 @@ def test_cxi_positions_are_minus_the_translation_along_the_basis(
     np.testing.assert_allclose(pf.read_scan(path).positions, oracle, rtol=1e-9)
 
 
-def test_cxi_leaves_out_what_it_may(tmp_path: Path) -> None:
+def test_cxi_is_read_without_its_optional_entries(tmp_path: Path) -> None:
     x, y = motors()
     bare = dict.fromkeys(
         ("cxi_version", f"{DETECTOR}/basis_vectors", "entry_1/instrument_1/source_1/energy")
@@ -115,7 +115,7 @@ def test_cxi_leaves_out_what_it_may(tmp_path: Path) -> None:
     np.testing.assert_allclose(pf.read_scan(path).positions, expected(x, y), rtol=1e-9)
 
 
-def test_cxi_mask_probe_and_window(tmp_path: Path) -> None:
+def test_cxi_mask_and_probe_are_cropped_with_the_patterns(tmp_path: Path) -> None:
     bits = np.zeros((12, 14), "u4")
     bits[3, 4], bits[6, 7], bits[7, 7] = 1, 0x1000, 0x1200  # invalid, has signal, and missing too
     probe = np.ones((N, N), complex)
@@ -170,7 +170,7 @@ def test_cxi_mask_probe_and_window(tmp_path: Path) -> None:
         ({}, {"x": "a"}, ValueError, "so x can't be named alone"),
     ],
 )  # fmt: skip
-def test_cxi_that_is_wrong(
+def test_wrong_cxi_files_are_refused(
     tmp_path: Path,
     changes: dict[str, Any],
     options: dict[str, Any],
@@ -195,7 +195,7 @@ def test_cxi_geometry_can_be_overruled(tmp_path: Path) -> None:
     )
 
 
-def test_an_epoch_from_cxi_that_stays_in_its_file(tmp_path: Path) -> None:
+def test_an_epoch_from_a_cxi_file_is_the_same_lazily(tmp_path: Path) -> None:
     path = cxi(tmp_path / "a.cxi")
     with h5py.File(path, "r+") as file:
         del file[f"{DETECTOR}/data"]

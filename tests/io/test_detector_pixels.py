@@ -24,7 +24,7 @@ h5py = pytest.importorskip("h5py")
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i2", "i4"])
-def test_the_largest_integer_and_negative_ones_have_weight_0(tmp_path: Path, dtype: str) -> None:
+def test_the_largest_and_negative_integers_have_weight_0(tmp_path: Path, dtype: str) -> None:
     stack = counts(dtype) + np.dtype(dtype).type(1)
     stack[2, 3, 4] = np.iinfo(dtype).max
     if dtype[0] == "i":
@@ -98,7 +98,7 @@ windows = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(0, 30), st
 
 @settings(max_examples=60, deadline=None)
 @given(drawn=windows, intensity=st.booleans(), data=st.data())
-def test_crop_and_bin_against_loops(
+def test_crop_and_bin_equal_loops_over_pixels(
     drawn: tuple[int, int, int, int], intensity: bool, data: st.DataObject
 ) -> None:
     b, small, *above = drawn
@@ -175,7 +175,9 @@ def test_the_default_centre_is_the_pixel_of_zero_frequency(tmp_path: Path) -> No
         ({"crop": 8, "bin": 0}, "bin must be a whole number"),
     ],
 )
-def test_windows_that_can_not_be(tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
+def test_impossible_windows_are_refused(
+    tmp_path: Path, options: dict[str, Any], sentence: str
+) -> None:
     path = beamline(tmp_path / "a.h5", counts(shape=(n, 10, 16)))
     with pytest.raises(ValueError, match=sentence):
         pf.read_scan(path, **METRES, **options)

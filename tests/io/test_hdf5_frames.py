@@ -63,7 +63,7 @@ def test_a_file_cut_short_while_it_is_read_is_an_oserror(
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" * 99])
-def test_files_of_no_format(tmp_path: Path, content: bytes) -> None:
+def test_files_of_no_known_format_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.h5").write_bytes(content)
     with pytest.raises(OSError, match=r"a\.h5 is not an (NPZ|HDF5) file, or it is damaged"):
         pf.read_scan(tmp_path / "a.h5")
@@ -71,7 +71,9 @@ def test_files_of_no_format(tmp_path: Path, content: bytes) -> None:
         pf.read_scan(tmp_path / "nothing.h5")
 
 
-def test_without_h5py_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_h5py_the_message_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = beamline(tmp_path / "a.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(
@@ -87,7 +89,7 @@ def test_without_h5py_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     ("chunks", "amplification"),
     [((1, N, N), None), ((4, N, N), None), ((5, N, N), 5), ((1, 3, 3), None), ((n, N, 5), 15)],
 )
-def test_chunks_that_make_random_patterns_dear_are_named(
+def test_expensive_chunks_are_warned_of(
     tmp_path: Path, chunks: tuple[int, ...], amplification: float | None
 ) -> None:
     path = beamline(tmp_path / "a.h5", chunks=chunks)

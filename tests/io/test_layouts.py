@@ -25,7 +25,9 @@ pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 @pytest.mark.parametrize("load", [True, False])
 @pytest.mark.parametrize("shape", [(n,), (n, 1), (1, n)])
 @pytest.mark.parametrize("layout", STACKS)
-def test_one_reading_is_taken(layout: str, shape: tuple[int, ...], load: bool) -> None:
+def test_the_only_possible_reading_is_taken(
+    layout: str, shape: tuple[int, ...], load: bool
+) -> None:
     stack, (x, y) = STACKS[layout](frames()), (axis.reshape(shape) for axis in line())
     write_h5(data=stack, x=x, y=y)
     with h5py.File("chunked.h5", "w") as file:
@@ -63,7 +65,7 @@ def test_a_grid_is_read_row_by_row_where_patterns_and_positions_are_one() -> Non
 
 
 @pytest.mark.parametrize("grid_of", ["frames", "positions"])
-def test_what_is_a_grid_on_one_side_only_is_asked_for(grid_of: str) -> None:
+def test_a_grid_of_patterns_or_positions_alone_needs_an_option(grid_of: str) -> None:
     stack, (x, y) = frames(), line()
     if grid_of == "frames":
         stack = stack.reshape(ny, nx, N, N)
@@ -79,7 +81,7 @@ def test_what_is_a_grid_on_one_side_only_is_asked_for(grid_of: str) -> None:
     is_written(pf.read_scan(known, counts=True, reshape=True))
 
 
-def test_a_cube_is_said_to_be_read_by_its_first_axis_and_an_option_decides() -> None:
+def test_a_cube_is_read_by_its_first_axis_with_a_warning() -> None:
     cube = frames(N)
     x, y = np.arange(float(N)), np.arange(float(N)) ** 2
     paths = [
@@ -105,7 +107,7 @@ def test_a_cube_is_said_to_be_read_by_its_first_axis_and_an_option_decides() -> 
     np.testing.assert_array_equal(scan.diffraction, turned.astype("f4"))
 
 
-def test_axes_that_no_option_makes_a_stack_of() -> None:
+def test_arrays_that_are_no_stack_are_refused() -> None:
     path = write_h5(data=frames(), flat=np.zeros((n, N)), x=line()[0], y=line()[1])
     with pytest.raises(ValueError, match=r"must be frames \(n, rows, columns\)"):
         read(path, diffraction="flat")
@@ -121,7 +123,9 @@ def test_axes_that_no_option_makes_a_stack_of() -> None:
 
 @pytest.mark.parametrize(("n_frames", "n_positions"), [(n, n - 2), (n - 2, n)])
 @pytest.mark.parametrize("load", [True, False])
-def test_more_of_one_than_of_the_other(n_frames: int, n_positions: int, load: bool) -> None:
+def test_unequal_numbers_of_frames_and_positions_need_an_option(
+    n_frames: int, n_positions: int, load: bool
+) -> None:
     x, y = (axis[:n_positions] for axis in line())
     counter = np.arange(n_positions) + 100
     fewer = min(n_frames, n_positions)
@@ -149,7 +153,7 @@ def test_more_of_one_than_of_the_other(n_frames: int, n_positions: int, load: bo
             read(path, first=asked)
 
 
-def test_what_belongs_to_a_position_follows_those_that_are_kept() -> None:
+def test_all_arrays_follow_the_positions_that_are_kept() -> None:
     x, y = line()
     x[[2, 7]] = np.nan
     path = write_npz(
@@ -169,7 +173,7 @@ def test_what_belongs_to_a_position_follows_those_that_are_kept() -> None:
 
 
 @pytest.mark.parametrize("of", ["positions", "frames"])
-def test_an_index_that_counts_from_1_is_asked_for(of: str) -> None:
+def test_an_index_that_seems_to_count_from_1_is_refused(of: str) -> None:
     order = np.random.default_rng(2).permutation(n)
     x, y = line()
     given = order if of == "positions" else np.argsort(order)
@@ -197,7 +201,7 @@ def test_an_index_that_counts_from_1_is_asked_for(of: str) -> None:
         assert len(read(path, index="index", index_base=0)) == n - 1
 
 
-def test_several_positions_of_a_frame_are_averaged_if_told_to() -> None:
+def test_several_positions_of_a_frame_are_averaged_on_request() -> None:
     x, y = line()
     index = np.repeat(np.arange(n), 3)[::-1].copy()
     jitter = np.array([-0.5, 0.25, 0.25])
@@ -239,7 +243,7 @@ def pairs(values: NDArray[Any], names: tuple[str, str], dtype: str) -> NDArray[A
     ids=["N,N", "1,1,N,N", "1,modes,N,N", "modes,1,N,N", "N,N,modes"],
 )
 @pytest.mark.parametrize("names", [None, ("re", "im"), ("Real", "Imag"), ("r", "i")])
-def test_probes(
+def test_probes_of_every_layout_are_read(
     written: NDArray[Any], expected: NDArray[Any], names: tuple[str, str] | None
 ) -> None:
     x, y = line()
@@ -252,7 +256,7 @@ def test_probes(
         np.testing.assert_array_equal(scan.probe, expected)
 
 
-def test_probes_and_objects_that_are_none_name_file_key_shape_and_cure() -> None:
+def test_wrong_probes_and_objects_are_refused_with_the_way_out() -> None:
     x, y = line()
     known: dict[str, Any] = {"xcoords": x, "ycoords": y, "diff3d": frames()}
     with pytest.raises(ValueError, match=r"scan\.npz: 'probeGuess': .*\(2, 3, 8, 8\).*probe\[0\]"):
@@ -268,7 +272,7 @@ def test_probes_and_objects_that_are_none_name_file_key_shape_and_cure() -> None
     np.testing.assert_array_equal(scan.object, object_[0].astype("c8"))
 
 
-def test_fields_that_are_no_complex_numbers_stay_as_they_are() -> None:
+def test_other_fields_than_complex_numbers_stay_as_they_are() -> None:
     other = np.zeros(3, [("a", "f4"), ("b", "f4")])
     assert as_complex_numbers(other) is other
     with pytest.raises(ValueError, match="complex is needed"):
@@ -277,7 +281,7 @@ def test_fields_that_are_no_complex_numbers_stay_as_they_are() -> None:
         as_layer("object", other)
 
 
-def test_parts_of_arrays_are_named() -> None:
+def test_parts_of_arrays_are_read_by_name() -> None:
     x, y = line()
     path = write_h5(
         data=frames(), one=np.stack([x, y], axis=1)[None], rows=np.stack([x, y]),

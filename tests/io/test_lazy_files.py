@@ -72,7 +72,7 @@ def test_where_both_layouts_fit_axis_0_is_the_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_patterns_of_which_a_block_holds_only_some(
+def test_patterns_are_the_same_in_small_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool, order: Any
 ) -> None:
     """Blocks of 3, 3 and 1 patterns, and pieces that end within a number."""
@@ -84,7 +84,7 @@ def test_patterns_of_which_a_block_holds_only_some(
         np.testing.assert_array_equal(stored(path).diffraction, counts())
 
 
-def test_a_member_that_zip_writes_in_other_ways(tmp_path: Path) -> None:
+def test_every_way_to_write_a_zip_member_is_read(tmp_path: Path) -> None:
     """No zip64 field, a long extra field, bytes before the archive, a pipe (sizes come after)."""
     member = io.BytesIO()
     np.save(member, counts())
@@ -124,7 +124,7 @@ def test_a_member_that_zip_writes_in_other_ways(tmp_path: Path) -> None:
     dtype=st.sampled_from([np.int32, np.int64, np.uint64, np.uint8]),
     kind=st.sampled_from(["stored", "swapped bytes", "converted", "compressed"]),
 )
-def test_any_choice_of_rows(
+def test_any_choice_of_rows_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[int], order: str, dtype: Any, kind: str
 ) -> None:
     stack = counts({"swapped bytes": ">f8", "converted": "i4"}.get(kind, "f4"))
@@ -152,7 +152,7 @@ def _frames_of_every_kind(tmp_path: Path) -> list[Frames]:
     return [stored(path).diffraction for path in paths.values()]
 
 
-def test_they_can_be_pickled_after_use(tmp_path: Path) -> None:
+def test_frames_can_be_pickled_after_use(tmp_path: Path) -> None:
     for lazy in _frames_of_every_kind(tmp_path):
         again = pickle.loads(pickle.dumps(lazy))
         np.testing.assert_array_equal(lazy[3], again[3])
@@ -174,7 +174,7 @@ def test_a_forked_child_and_its_parent_read_the_same_file_at_once(tmp_path: Path
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_threads_share_one(tmp_path: Path) -> None:
+def test_threads_share_npz_frames(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     choices = [rng.integers(0, n, 50) for _ in range(200)]
     for lazy in _frames_of_every_kind(tmp_path):
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_refused_at_once(
     assert not folder.exists()
 
 
-def test_missing_keys_and_files(tmp_path: Path) -> None:
+def test_missing_keys_and_files_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "scan.npz", xcoords=np.zeros(3), other=np.zeros(3))
     with pytest.raises(KeyError, match=r"lacks ycoords, diff3d \(or diffraction\)"):
         stored(tmp_path / "scan.npz")
@@ -290,7 +290,7 @@ def test_a_damaged_file_never_does_worse_than_an_error(
         np.testing.assert_array_equal(numbers, counts())
 
 
-def test_a_file_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
+def test_a_file_cut_short_while_it_is_read_is_an_oserror(tmp_path: Path) -> None:
     path = written(tmp_path / "scan.npz", diff3d=counts())
     lazy = stored(path).diffraction
     os.truncate(path, lazy.offset + 4 * N * N * 4 + 7)  # within pattern 4
@@ -302,7 +302,7 @@ def test_a_file_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
         lazy[[0, 1]]  # still there, but of what?
 
 
-def test_a_file_that_is_changed_under_its_readers(tmp_path: Path) -> None:
+def test_a_file_changed_under_its_readers_is_an_oserror(tmp_path: Path) -> None:
     path = written(tmp_path / "scan.npz", diff3d=counts())
     lazy = stored(path).diffraction
     pickled = pickle.dumps(lazy)

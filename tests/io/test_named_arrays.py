@@ -157,7 +157,9 @@ def test_data_sets_of_other_files_and_columns_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("m", 1.0), ("mm", 1e3), ("um", 1e6), ("nm", 1e9)])
-def test_units_of_length(tmp_path: Path, unit: str, factor: float) -> None:
+def test_every_unit_of_length_gives_the_same_positions(
+    tmp_path: Path, unit: str, factor: float
+) -> None:
     path = beamline(tmp_path / "a.h5")
     x, y = motors()
     with h5py.File(path, "r+") as file:
@@ -180,7 +182,9 @@ def test_positions_in_pixels_stay_but_shrink_with_the_window(tmp_path: Path) -> 
 @pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize("flip_x", [False, True])
 @pytest.mark.parametrize("flip_y", [False, True])
-def test_axes_of_the_motors(tmp_path: Path, swap: bool, flip_x: bool, flip_y: bool) -> None:
+def test_axes_of_the_motors_are_exchanged_and_mirrored(
+    tmp_path: Path, swap: bool, flip_x: bool, flip_y: bool
+) -> None:
     path = beamline(tmp_path / "a.h5")
     x, y = motors()
     scan = pf.read_scan(path, swap_xy=swap, flip_x=flip_x, flip_y=flip_y, **METRES)
@@ -216,7 +220,7 @@ def pairs(scan: pf.Scan) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("dtype", [int, float, "u2"])
-def test_index_of_a_frame_for_each_position(tmp_path: Path, dtype: Any) -> None:
+def test_an_index_may_name_the_frame_of_each_position(tmp_path: Path, dtype: Any) -> None:
     with pytest.warns(
         UserWarning, match="3 of 6 frames have no position, and 2 of 5 positions no frame"
     ):
@@ -224,14 +228,14 @@ def test_index_of_a_frame_for_each_position(tmp_path: Path, dtype: Any) -> None:
     assert pairs(scan) == [(0, 2), (3, 4), (4, 0)]
 
 
-def test_index_of_a_position_for_each_frame(tmp_path: Path) -> None:
+def test_an_index_may_name_the_position_of_each_frame(tmp_path: Path) -> None:
     # Two frames at one position, and one that lost its own.
     with pytest.warns(UserWarning, match="1 of 4 frames .* 2 of 4|1 of 4 frames"):
         scan = joined(tmp_path, 4, 7, np.array([5, 1, -1, 5]))
     assert pairs(scan) == [(0, 5), (1, 1), (3, 5)]
 
 
-def test_index_where_both_are_as_many_names_the_frame_of_a_position(tmp_path: Path) -> None:
+def test_with_equal_numbers_an_index_names_the_frame_of_each_position(tmp_path: Path) -> None:
     assert pairs(joined(tmp_path, 3, 3, np.array([1, 2, 0]))) == [(0, 2), (1, 0), (2, 1)]
 
 
@@ -250,7 +254,7 @@ def test_equal_lengths_join_in_order(tmp_path: Path) -> None:
         (4, 4, [7, 8, 9, 10], "None of 4 frames belongs to one of 4 positions"),
     ],
 )
-def test_frames_and_positions_that_do_not_join(
+def test_frames_and_positions_that_do_not_join_are_refused(
     tmp_path: Path, n_frames: int, n_positions: int, index: Any, sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
@@ -298,7 +302,7 @@ def test_positions_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
         ({"diffraction": "/none"}, ValueError, "must be frames"),
     ],
 )
-def test_what_must_be_said(
+def test_options_that_cannot_be_guessed_are_asked_for(
     tmp_path: Path, change: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     path = beamline(tmp_path / "a.h5")

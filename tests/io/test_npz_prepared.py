@@ -26,7 +26,9 @@ def npz(path: Path, stack: NDArray[Any], **more: Any) -> Path:
 
 @pytest.mark.parametrize("load", [True, False])
 @pytest.mark.parametrize("dtype", ["u2", "u4", "f4"])
-def test_npz_of_counts_in_metres(tmp_path: Path, dtype: str, load: bool) -> None:
+def test_npz_counts_in_metres_become_amplitudes_in_pixels(
+    tmp_path: Path, dtype: str, load: bool
+) -> None:
     stack = counts(dtype) + np.dtype(dtype).type(1)
     if dtype[0] == "u":
         stack[3, 2, 1] = np.iinfo(dtype).max
@@ -57,7 +59,7 @@ def test_npz_keeps_its_object_while_positions_lie_on_it(tmp_path: Path) -> None:
     )
 
 
-def test_npz_by_other_keys(tmp_path: Path) -> None:
+def test_npz_files_are_read_by_other_keys(tmp_path: Path) -> None:
     x, y = motors()
     stack = counts(shape=(n, 10, 12))
     np.savez(tmp_path / "a.npz", images=stack, posx=x, posy=y, bad=np.eye(10, 12, dtype=int))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("folder")
 
 
-def test_open_npy(tmp_path: Path) -> None:
+def test_open_npy_reads_stacks_and_refuses_other_arrays(tmp_path: Path) -> None:
     path = tmp_path / "patterns.npy"
     for dtype in ("f4", ">f8", "u1"):
         np.save(path, counts(dtype))
@@ -68,7 +68,9 @@ def test_masks_and_energies_survive_a_round_trip(tmp_path: Path) -> None:
         ("detector_mask", np.ones((3, 3), bool), r"must be bools or numbers of shape \(4, 4\)"),
     ],
 )
-def test_masks_that_do_not_fit(tmp_path: Path, field: str, value: NDArray[Any], words: str) -> None:
+def test_masks_that_do_not_fit_are_refused(
+    tmp_path: Path, field: str, value: NDArray[Any], words: str
+) -> None:
     path = written(tmp_path / "scan.npz", diff3d=counts(), **{field: value})
     with pytest.raises(ValueError, match=words):
         stored(path)
@@ -86,7 +88,7 @@ def test_lazy_scans_are_written_as_they_are(tmp_path: Path) -> None:
         np.testing.assert_array_equal(others["diff3d"], scan.diffraction)
 
 
-def test_a_source_that_is_cut_short_while_it_is_written(tmp_path: Path) -> None:
+def test_a_source_cut_short_leaves_the_target_unchanged(tmp_path: Path) -> None:
     path = written(tmp_path / "scan.npz", diff3d=counts())
     scan = stored(path)
     os.truncate(path, scan.diffraction.offset + 100)

@@ -69,7 +69,7 @@ def on_object() -> NDArray[np.float64]:
 
 
 @pytest.mark.filterwarnings("ignore:.*the chunks of")
-def test_ptychodus_product_with_its_patterns(tmp_path: Path) -> None:
+def test_a_ptychodus_product_is_joined_with_its_patterns(tmp_path: Path) -> None:
     diffraction = f"{patterns(tmp_path / 'diffraction.h5')}:/patterns"
     scan = pf.read_scan(product(tmp_path / "product-out.h5"), diffraction=diffraction)
     # Frame by frame, whatever the order of the product.
@@ -84,7 +84,7 @@ def test_ptychodus_product_with_its_patterns(tmp_path: Path) -> None:
     assert scan.probe.shape == (2, N, N)
 
 
-def test_ptychodus_product_and_patterns_in_one_file(tmp_path: Path) -> None:
+def test_a_ptychodus_product_may_hold_its_patterns(tmp_path: Path) -> None:
     path = product(tmp_path / "a.h5", probe_position_indexes=np.arange(n), dp=counts("f4"))
     x, y = motors()
     with h5py.File(path, "r+") as file:
@@ -125,7 +125,7 @@ def test_ptychodus_drops_frames_that_the_product_lacks(tmp_path: Path) -> None:
         ({"dp": counts()}, {"index": "probe_position_x_m"}, ValueError, "must be whole numbers"),
     ],
 )
-def test_ptychodus_product_that_is_wrong(
+def test_wrong_ptychodus_products_are_refused(
     tmp_path: Path,
     changes: dict[str, Any],
     options: dict[str, Any],

@@ -53,7 +53,7 @@ def test_stacks_of_equal_frames_are_not_taken_one_for_all() -> None:
         ("furlong", None, False),
     ],
 )  # fmt: skip
-def test_units_in_any_spelling(unit: str, factor: float | None, known: bool) -> None:
+def test_units_are_recognised_in_any_spelling(unit: str, factor: float | None, known: bool) -> None:
     x, y = line()
     pixel, distance, energy = 75e-6, 2.0, 8.8
     path = write_h5(data=frames(), x=x, y=y, pixel_size=0.0, distance=0.0, energy=energy)
@@ -78,7 +78,7 @@ def test_units_in_any_spelling(unit: str, factor: float | None, known: bool) -> 
         np.testing.assert_allclose(step, np.diff(np.stack([x, y], axis=1), axis=0) * factor)
 
 
-def test_several_numbers_that_may_be_the_distance() -> None:
+def test_of_several_possible_distances_none_is_suggested() -> None:
     x, y = line()
     base: dict[str, Any] = {"data": frames(), "x": x, "y": y}
     path = write_npz(**base, detector_distance_m=2.0, focus_distance_m=0.0)
@@ -146,7 +146,7 @@ def test_a_mask_is_suggested_the_way_it_counts(name: str, turned: bool) -> None:
     np.testing.assert_array_equal(read_suggested(path).mask, good)
 
 
-def test_a_line_that_fails_is_not_shown_as_one_to_run() -> None:
+def test_a_failing_command_is_shown_with_its_error() -> None:
     x, y = line()
     path = write_h5(data=frames(), x=x, y=y)
     with h5py.File(path, "r+") as file:
@@ -160,7 +160,7 @@ def test_a_line_that_fails_is_not_shown_as_one_to_run() -> None:
     assert "is made of gone.h5, which is missing" in text
 
 
-def test_frames_and_positions_of_other_numbers_are_said() -> None:
+def test_unequal_numbers_of_frames_and_positions_are_reported() -> None:
     x, y = line()
     path = write_npz(data=frames(), x=x[:9], y=y[:9])
     assert suggest(path)["index"] == "?"
