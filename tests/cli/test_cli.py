@@ -293,7 +293,7 @@ def test_inspect_of_unknown_keys_shows_them_and_says_what_is_missing(
     assert main(["inspect", "other.npz"]) == 2
     out, err = capsys.readouterr()
     assert re.search(r"^frames +float64 +\(3, 2, 2\)$", out, re.MULTILINE)
-    assert err.startswith(f"{ERROR}other.npz is no scan: it lacks ycoords, diff3d")
+    assert err.startswith(f"{ERROR}other.npz is not a scan: it lacks ycoords, diff3d")
 
 
 # --- mistakes ---------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_bad_files_get_a_sentence(
 ) -> None:
     path = here / "bad.npz"
     whole = (here / "scan.npz").read_bytes()
-    expected = "bad.npz is no NPZ file, or it is damaged or cut short"
+    expected = "bad.npz is not an NPZ file, or it is damaged or cut short"
     if mistake == "missing":
         expected = "bad.npz: No such file or directory."
     elif mistake == "folder":
@@ -314,14 +314,14 @@ def test_bad_files_get_a_sentence(
         expected = "bad.npz: Is a directory."
     elif mistake == "text":
         path.write_text("xcoords = 1, 2, 3\n")
-        expected = "bad.npz is text: that is not a format that is read"
+        expected = "bad.npz is text. The formats that can be read are NPZ, CXI"
     elif mistake == "empty":
         path.write_bytes(b"")
     elif mistake == "cut":
         path.write_bytes(whole[: len(whole) // 2])
     elif mistake == "keys":
         np.savez(path, xcoords=np.zeros(3), diff3d=np.zeros((3, 2, 2)))
-        expected = "bad.npz is no scan: it lacks ycoords."
+        expected = "bad.npz is not a scan: it lacks ycoords."
     else:
         positions = scan.positions.copy()
         positions[[3, 5], 1] = np.nan
