@@ -105,7 +105,6 @@ fn draw<'a, I>(index: &'a I, positions: &'a [f64], centers: &'a [i32]) -> Draw<'
         k: 7,
         c: 4,
         limits: None,
-        labels: None,
         key: KEY,
         threads: 2,
     }

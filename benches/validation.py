@@ -138,12 +138,13 @@ def check(name: str, scan: Arrays, made: Arrays) -> None:
 
 def compute_pool(positions: NDArray[np.float64]) -> Any:
     """List every group that group-then-sample may draw, as the package does without a file."""
-    import ptycho_fast as pf  # noqa: PLC0415
-    from ptycho_fast.rules import Rule  # noqa: PLC0415
+    from ptycho_fast.grouping import DrawRequest  # noqa: PLC0415
+    from ptycho_fast.grouping.rules import GROUP_THEN_SAMPLE  # noqa: PLC0415
 
-    rule = Rule("nearest", K, 4, strategy="group-then-sample")
+    request = DrawRequest(positions, K, seed=0, strategy="group-then-sample")
     every = np.arange(len(positions), dtype=np.int32)
-    return rule.list_pool(pf.ScanIndex(positions)._index, positions, every, (0, 0))
+    pool, _ = GROUP_THEN_SAMPLE.list_pool(request, every)
+    return pool
 
 
 def expected_pool(positions: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -333,8 +334,8 @@ list the pool.
 ## Tests
 
 {python} tests in Python, {rust} in Rust. Parametrised tests are counted individually. `tests/ptychopinn/test_acceptance.py`
-holds every public behaviour of the drop-in and of scan files, and each row of the
-[table of differences](migration.md#what-differs) names its test.
+holds every public behaviour of the drop-in and `tests/io/test_scan_file_contract.py` those of scan
+files. Each row of the [table of differences](migration.md#what-differs) names its test.
 
 ## Lines a caller no longer needs
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 import ptycho_fast as pf
-from ptycho_fast.quality import illumination
+from ptycho_fast.illumination import illumination
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

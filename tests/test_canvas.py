@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 import ptycho_fast as pf
 import reference
-from ptycho_fast.canvas import Canvas, canvas, overhang, place, span
+from ptycho_fast.canvas import Canvas, canvas, overhang, place, span, stack_canvases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -271,7 +271,7 @@ def test_classical_passes_say_what_lies_beyond_their_object(scan: Any) -> None:
 
 @pytest.mark.parametrize("by", OFFSETS)
 def test_maps_lie_where_the_canvas_does(scan: Any, by: Any) -> None:
-    from ptycho_fast.quality import illumination  # noqa: PLC0415
+    from ptycho_fast.illumination import illumination  # noqa: PLC0415
 
     here, there = (illumination(moved(scan, d), np.ones(len(scan))) for d in (0, by))
     area = rectangle(moved(scan, by))
@@ -280,15 +280,44 @@ def test_maps_lie_where_the_canvas_does(scan: Any, by: Any) -> None:
     np.testing.assert_allclose(there.values, here.values, atol=1e-9)
 
 
-def test_pictures_show_all_windows(scan: Any, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from ptycho_fast.plot import _view, plot_image, plot_scan  # noqa: PLC0415
+def test_pictures_show_all_windows(
+    scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+    from ptycho_fast.plot import plot_image, plot_scan  # noqa: PLC0415
 
+    drawn: list[Any] = []
+    write = figures.Figure.savefig
+    monkeypatch.setattr(
+        figures.Figure,
+        "savefig",
+        lambda self, *args, **options: [drawn.append(self), write(self, *args, **options)][1],
+    )
     for seen in (moved(scan, -500), replace(moved(scan, -30), object=scan.object)):
-        lowest, highest = _view(seen)
         area = rectangle(seen)
-        np.testing.assert_array_equal(lowest, np.array(area.origin) - 0.5)
-        np.testing.assert_array_equal(highest - lowest, area.shape[::-1])
         plot_scan(seen, tmp_path / "scan.png", pf.group_positions(seen.positions, seed=0))
+        left, right, bottom, top = area.extent
+        assert (left, top) == tuple(np.array(area.origin) - 0.5)
+        assert (bottom - top, right - left) == area.shape
+        overview = drawn.pop().axes[0]
+        assert overview.get_xlim() == (left, right)
+        assert overview.get_ylim() == (bottom, top)
     image, light = np.ones((20, 30), np.complex64), np.ones((20, 30), np.float32)
     plot_image(image, light, tmp_path / "image.png", origin=(-500, 10**9))
+
+
+def test_groups_of_positions_get_canvases_of_their_own_in_one_image() -> None:
+    """No window of a group reaches the rows of another."""
+    rng = np.random.default_rng(1)
+    positions = rng.uniform(-40, 40, (5, 2, 3)) + rng.integers(-9, 9, (5, 2, 1)) * 1e4
+    local, (rows, columns) = stack_canvases(positions, 7)
+    height = rows // 5
+    assert rows == 5 * height
+    first = np.floor(local) - 3
+    assert (first[:, 0] >= 0).all()
+    assert (first[:, 0] + 8 <= columns).all()
+    for group, top in enumerate(first[:, 1]):
+        assert (top >= group * height).all()
+        assert (top + 8 <= (group + 1) * height).all()
+    apart = positions - positions[:, :, :1]
+    np.testing.assert_allclose(local - local[:, :, :1], apart, atol=1e-9)

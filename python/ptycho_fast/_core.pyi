@@ -51,6 +51,48 @@ class LabelledIndex:
     @property
     def engine(self) -> str: ...
 
+def draw(
+    request: dict[str, Any],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int, int, int | None, str]:
+    """Draw groups by any rule, from whatever is known of the neighbours.
+
+    A request must have ``rule`` ("nearest", "oversample", "quadrant", "overlap", "pool"),
+    ``positions`` (n, 2) float64, ``centers`` (m,) int32, ``n_neighbors``, ``group_size`` and
+    ``key`` (two 64-bit words). It may have
+
+    - ``source``: a `ScanIndex`, a `LabelledIndex`, or the neighbours of all positions, (n, K)
+      int32. Without it the core builds what the draw needs: nothing, a grid of what lies around
+      a few centres, an index for each label, or an index of the whole scan;
+    - ``engine``: the index to build, "auto" (the default), "grid" or "kdtree";
+    - ``labels``: (n,) int32, from 0. Then an index for each label is built, unless `source` is a
+      `LabelledIndex`;
+    - ``limits``: the smallest and the largest distance of neighbours;
+    - ``n_groups``: of "oversample" (default: one for each centre) and of "pool", which without it
+      returns the whole pool in lexicographic order;
+    - ``include_center`` (False) of "nearest"; ``window`` and ``min_overlap`` of "overlap";
+      ``groups_per_center`` (1) of "nearest", "quadrant" and "overlap";
+    - ``num_threads``.
+
+    Returns
+    -------
+    centers : (B,), int32
+        The centre of each group.
+    groups : (B, C), int32
+    too_few : int32
+        The centres left out because they have too few neighbours.
+    no_group : int
+        How many centres are left out because the rule found no group around them.
+    spent : int
+        How many centres were asked for more groups than they have sets ("oversample").
+    fewest : int
+        The fewest sets that one of these has; 0 if there is none.
+    pool_size : int or None
+        How many groups the pool holds ("pool").
+    engine : str
+        The index that was searched: "grid" or "kdtree". If nothing was searched, the one asked
+        for, "grid" for "auto".
+    """
+
 # A request holds source, positions, centers, n_neighbors, group_size, limits, labels,
 # key, num_threads.
 def draw_within(

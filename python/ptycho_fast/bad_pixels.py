@@ -1,4 +1,4 @@
-"""Which pixels were not measured, where that differs from pattern to pattern."""
+"""Pixels that were not measured in some of the patterns of a scan."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 class BadPixels:
     """A list of bad pixels for each pattern of a scan.
 
-    A pixel that is bad in every pattern belongs into `Scan.mask` instead. Patterns without bad
-    pixels cost 8 bytes, each bad pixel 4.
+    Pixels that are bad in every pattern belong in `Scan.mask` instead. The lists take 8 bytes for
+    each pattern and 4 for each bad pixel.
 
     Parameters
     ----------
     starts : ndarray, (n + 1,), int64
         The bad pixels of pattern i are ``pixels[starts[i] : starts[i + 1]]``.
     pixels : ndarray, (m,), int32
-        Their numbers in the pattern, ``row * N + column``.
+        The place of each bad pixel in its pattern, ``row * N + column``.
 
     Raises
     ------
     ValueError
-        If `starts` does not rise from 0 to m, or a number is negative.
+        If `starts` does not rise from 0 to m, or a pixel number is negative.
 
     Examples
     --------
@@ -67,11 +67,16 @@ class BadPixels:
 
     @classmethod
     def of(cls, bad: NDArray[np.bool_]) -> BadPixels:
-        """List the pixels that are True.
+        """List the pixels that are True in a stack of bools.
 
         Parameters
         ----------
         bad : ndarray, (n, N, N), bool
+            True for bad pixels.
+
+        Returns
+        -------
+        BadPixels
         """
         flat = bad.reshape(len(bad), math.prod(bad.shape[1:]))
         counts = np.count_nonzero(flat, axis=1)
@@ -80,7 +85,7 @@ class BadPixels:
 
     @classmethod
     def join(cls, lists: Iterable[BadPixels]) -> BadPixels:
-        """Join the lists of consecutive patterns."""
+        """Join lists of consecutive patterns to one for all of them."""
         lists = list(lists)
         counts = [np.diff(some.starts) for some in lists]
         pixels = [some.pixels for some in lists]
@@ -100,7 +105,7 @@ class BadPixels:
     def good(
         self, rows: NDArray[np.integer[Any]], side: int | tuple[int, int]
     ) -> NDArray[np.bool_]:
-        """Return True for the measured pixels of some patterns, (k, H, W).
+        """Return which pixels of some patterns were measured.
 
         Parameters
         ----------
@@ -108,6 +113,11 @@ class BadPixels:
             Which patterns.
         side : int or (int, int)
             Pixels per side of a pattern, or its rows and columns (H, W).
+
+        Returns
+        -------
+        ndarray, (k, H, W), bool
+            True for measured pixels.
         """
         height, width = side if isinstance(side, tuple) else (side, side)
         good = np.ones((len(rows), height * width), np.bool_)
@@ -121,13 +131,13 @@ class BadPixels:
         return BadPixels(np.concatenate([[0], np.cumsum(counts)]), self._of_rows(rows)[1])
 
     def without(self, mask: NDArray[np.bool_]) -> BadPixels:
-        """Return the lists without the pixels that are False in a mask (N, N)."""
+        """Return the lists without pixels that are False in a mask (N, N) anyway."""
         kept = mask.reshape(-1)[self.pixels]
         before = np.concatenate([[0], np.cumsum(kept)])
         return BadPixels(before[self.starts], self.pixels[kept])
 
     def shifted(self, height: int, width: int) -> BadPixels:
-        """Return the lists of patterns (height, width) after `numpy.fft.fftshift`."""
+        """Return the lists for patterns (height, width) shifted by `numpy.fft.fftshift`."""
         row, column = np.divmod(self.pixels, width)
         row, column = (row + height // 2) % height, (column + width // 2) % width
         return BadPixels(self.starts, row * np.int32(width) + column)
@@ -135,7 +145,7 @@ class BadPixels:
     def _of_rows(
         self, rows: NDArray[np.integer[Any]]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return, for each bad pixel of some patterns, its place in `rows` and its number."""
+        """Return, for each bad pixel of some patterns, its index in `rows` and its pixel number."""
         counts = np.diff(self.starts)[rows]
         pattern = np.repeat(np.arange(len(rows)), counts)
         first = np.repeat(self.starts[rows] - (np.cumsum(counts) - counts), counts)

@@ -1,4 +1,8 @@
-"""The canvas of an object: which pixels the windows of a scan reach, wherever their origin is."""
+"""The canvas of a scan: the rectangle of object pixels that its patches cover.
+
+Each scan position is the centre of a window of N x N pixels. Images, maps and pictures all ask this
+module which pixels those windows reach, so the origin of the positions can be anywhere.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +20,27 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 SHARE = 1 / 4
-"""Of the free memory that one canvas may take: its weights and what moves it are as large."""
+"""Largest fraction of the free memory that one canvas may take. Reconstruction needs several arrays
+of its size."""
 
 PIXEL_BYTES = 8
-"""Complex64."""
+"""Size of one pixel (complex64)."""
 
 MOST_LIE = 0.95
-"""So many of the positions say how large a scan is."""
+"""The size of a scan is judged from this fraction of its positions, the innermost."""
 
 STRAY = 10
-"""Times as far from the middle as most: such a position is named."""
+"""A position this many times farther from the median than `MOST_LIE` of all others is reported."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A rectangle of the object's grid.
+    """A rectangle on the pixel grid of the object.
 
     Parameters
     ----------
     origin : (int, int)
-        The object's pixel (x, y) at which it begins: what pixel [0, 0] of the canvas is there.
+        The object pixel (x, y) that is pixel ``[0, 0]`` of the canvas.
     shape : (int, int)
         Rows and columns (H, W).
     """
@@ -43,33 +48,44 @@ class Canvas:
     origin: tuple[int, int]
     shape: tuple[int, int]
 
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """The outer edges (left, right, bottom, top) in object pixels, as matplotlib takes them.
+
+        y points downwards, so ``bottom > top``; pixel centres have whole coordinates.
+        """
+        left, top = self.origin[0] - 0.5, self.origin[1] - 0.5
+        return left, left + self.shape[1], top + self.shape[0], top
+
     def local(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return positions in pixels of the canvas.
+        """Return positions relative to pixel ``[0, 0]`` of the canvas.
 
         Parameters
         ----------
         positions : ndarray, (n, 2), float64
-            x and y in pixels of the object.
+            x and y in object pixels.
 
         Returns
         -------
         ndarray, (n, 2), float64
         """
+        # In float64: the origin may be so far from 0 that float32 would lose the fractions.
         return positions - np.array(self.origin, np.float64)
 
 
 def canvas(positions: ArrayLike, N: int) -> Canvas:
-    """Return the canvas that an image of a scan needs: no window leaves it, and no more.
+    """Return the smallest canvas that contains every window of a scan.
 
-    From row ``floor(min y) - N//2`` to row ``floor(max y) - N//2 + N``, columns alike, so that
-    each window lies inside with the pixel to which it interpolates.
+    It runs from row ``floor(min y) - N//2`` to row ``floor(max y) - N//2 + N`` inclusive, and
+    likewise in columns. That is one more row and column than the windows themselves, because a
+    window at a fractional position is interpolated with the next pixel.
 
     Parameters
     ----------
     positions : array_like, (n, 2), real
-        x and y in pixels of the object; they may be negative, or far from 0.
+        Scan positions x and y in object pixels. They may be negative or far from 0.
     N : int
-        Pixels per side of a window.
+        Pixels per side of a window (and of a diffraction pattern).
 
     Returns
     -------
@@ -78,13 +94,14 @@ def canvas(positions: ArrayLike, N: int) -> Canvas:
     Raises
     ------
     ValueError
-        If positions are not finite, there is none, or the canvas (complex64) would take more than
-        a quarter of the free memory: the position farthest from the others is named.
+        If there are no positions, if some are not finite, or if an image (complex64) of the canvas
+        would take more than a quarter of the free memory. The message names the position that lies
+        farthest from the others.
 
     Warns
     -----
     UserWarning
-        If a few positions lie far from all others, which makes the canvas large and empty.
+        If a few positions lie far from all others, so that most of the canvas would be empty.
 
     Examples
     --------
@@ -100,16 +117,16 @@ def canvas(positions: ArrayLike, N: int) -> Canvas:
     size = f"{whole.shape[0]:.12g} x {whole.shape[1]:.12g} pixels"
     where = f"position {farthest}, x = {x:.6g} and y = {y:.6g}"
     cure = (
-        "If it is not right, leave such positions out, or repair them; are all in pixels of the "
-        "object?"
+        "If that is wrong, leave such positions out or correct them. Are all positions in pixels "
+        "of the object?"
     )
     needed, free = math.prod(whole.shape) * PIXEL_BYTES, available()
     if needed > SHARE * free:
         msg = (
-            f"The canvas of these {len(positions)} positions would be {size} ({needed / 1e9:.4g} "
-            f"GB), and it may take a quarter of the {free / 1e9:.4g} GB of memory that are free. "
-            f"The farthest from the others is {where}, {away[farthest]:.6g} pixels from their "
-            f"middle. {cure}"
+            f"An image of these {len(positions)} positions would have {size} ({needed / 1e9:.4g} "
+            f"GB), but it may take at most a quarter of the {free / 1e9:.4g} GB of free memory. "
+            f"The position farthest from the others is {where}, {away[farthest]:.6g} pixels from "
+            f"the median position. {cure}"
         )
         raise ValueError(msg)
     typical = float(np.quantile(away, MOST_LIE, method="lower")) + N
@@ -117,20 +134,23 @@ def canvas(positions: ArrayLike, N: int) -> Canvas:
     if strays:
         lie = "lies" if strays == 1 else "lie"
         warn(
-            f"{strays} of {len(positions)} positions {lie} far from all others: {where}, is the "
-            f"farthest, {away[farthest]:.6g} pixels from the middle, while {MOST_LIE:.0%} are "
-            f"within {typical - N:.4g}. The canvas is {size} for that. {cure}"
+            f"{strays} of {len(positions)} positions {lie} far from all others. The farthest is "
+            f"{where}, {away[farthest]:.6g} pixels from the median position; {MOST_LIE:.0%} of all "
+            f"positions are within {typical - N:.4g} pixels. The image has {size} because of this. "
+            f"{cure}"
         )
     return whole
 
 
 def span(positions: ArrayLike, N: int) -> Canvas:
-    """Return the same rectangle as `canvas`, whatever memory it would take.
+    """Return the same rectangle as `canvas`, without looking at the memory it would take.
+
+    Use it where no image of that size is made, as for a coarse map.
 
     Parameters
     ----------
     positions : array_like, (n, 2), real
-        x and y in pixels.
+        Scan positions x and y in object pixels.
     N : int
         Pixels per side of a window.
 
@@ -141,7 +161,7 @@ def span(positions: ArrayLike, N: int) -> Canvas:
     Raises
     ------
     ValueError
-        If positions are not finite, or there is none.
+        If there are no positions, or some are not finite.
     """
     N = as_count("N", N)
     positions = as_valid_positions(positions)
@@ -150,22 +170,54 @@ def span(positions: ArrayLike, N: int) -> Canvas:
     return Canvas((int(lowest[0]) - N // 2, int(lowest[1]) - N // 2), (height, width))
 
 
+def stack_canvases(
+    positions: NDArray[np.float64], N: int
+) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Give each group of positions a small canvas, and stack these canvases in one image.
+
+    The canvases all have the size that the widest and the tallest group need, and lie below each
+    other. So one call lays down or cuts out the patches of a whole batch of groups.
+
+    Parameters
+    ----------
+    positions : ndarray, (B, 2, C), float64
+        x, then y, of the C positions of B groups, in object pixels.
+    N : int
+        Pixels per side of a window.
+
+    Returns
+    -------
+    positions : ndarray, (B, 2, C), float64
+        The same positions in pixels of the stacked image.
+    shape : (int, int)
+        Rows and columns of the stacked image.
+    """
+    first = np.floor(positions.min(axis=2, keepdims=True))
+    height = math.ceil(float((positions - first)[:, 1].max())) + N + 1
+    width = math.ceil(float((positions - first)[:, 0].max())) + N + 1
+    local = positions - first + N // 2
+    local[:, 1] += np.arange(len(positions))[:, np.newaxis] * height
+    return local, (len(positions) * height, width)
+
+
 def place(image: NDArray[Any], origin: tuple[int, int], shape: tuple[int, int]) -> NDArray[Any]:
-    """Lay an image onto another grid of the same pixels, where it belongs.
+    """Copy an image onto a grid of another origin and shape with the same pixel size.
+
+    Use it to bring a reconstruction onto the grid of a known object before comparing the two.
 
     Parameters
     ----------
     image : ndarray, (h, w)
-        What is laid down.
+        The image to copy.
     origin : (int, int)
-        Column x and row y of the grid on which ``image[0, 0]`` lies; they may be negative.
+        Column x and row y of the grid at which ``image[0, 0]`` lies; both may be negative.
     shape : (int, int)
         Rows and columns of the grid (H, W).
 
     Returns
     -------
     ndarray, (H, W), of the dtype of `image`
-        0 where the image does not reach; what of it lies outside is left out.
+        0 where the image does not reach. The part of the image outside the grid is dropped.
 
     Examples
     --------
@@ -185,7 +237,10 @@ def place(image: NDArray[Any], origin: tuple[int, int], shape: tuple[int, int]) 
 
 
 def _shared(first: int, size: int, length: int) -> tuple[slice, slice]:
-    """Return which of ``0..length-1`` an axis covers that begins at `first`, and by what of it."""
+    """Return the slices of ``0..length`` and of ``0..size`` where the two overlap along an axis.
+
+    The second axis begins at `first` on the first one.
+    """
     begin, end = min(max(first, 0), length), max(min(first + size, length), 0)
     end = max(begin, end)
     return slice(begin, end), slice(begin - first, end - first) if end > begin else slice(0)
@@ -197,23 +252,24 @@ def overhang(
     shape: tuple[int, int],
     origin: tuple[int, int] = (0, 0),
 ) -> str:
-    """Say by how much windows reach beyond an object.
+    """Describe by how many pixels the windows of a scan reach beyond an object.
 
     Parameters
     ----------
     positions : ndarray, (n, 2), float64
-        x and y in pixels.
+        Scan positions x and y in pixels.
     N : int
         Pixels per side of a window.
     shape : (int, int)
         Rows and columns of the object (H, W).
     origin : (int, int)
-        The pixel (x, y) of object [0, 0], on the grid of the positions.
+        The pixel (x, y) of ``object[0, 0]`` on the grid of the positions.
 
     Returns
     -------
     str
-        Such as "12 pixels on the left and 3 pixels at the bottom"; empty if none does.
+        For example "12 pixels on the left and 3 pixels at the bottom"; empty if every window lies
+        on the object.
 
     Examples
     --------
@@ -226,7 +282,7 @@ def overhang(
     last = positions.max(axis=0) - N // 2 + N - np.array(origin, np.float64)
     reach = (-first[0], last[0] - shape[1], -first[1], last[1] - shape[0])
     sides = ("on the left", "on the right", "at the top", "at the bottom")
-    # A position that was rounded to float32 may stand out by a trifle.
+    # Positions rounded to float32 may reach beyond the edge by a rounding error.
     beyond = [(math.ceil(by - 1e-3), side) for by, side in zip(reach, sides, strict=True)]
     told = [f"{by} pixel{'s' * (by > 1)} {side}" for by, side in beyond if by > 0]
     return " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)

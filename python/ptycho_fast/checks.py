@@ -6,6 +6,7 @@ What needs a look at every value (finite, in range, enough of them) is checked b
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,38 @@ def as_count(name: str, value: object, *, least: int = 1, most: int = MOST) -> i
         msg = f"{name} must be a whole number in {least}..{most}, got {value!r}."
         raise ValueError(msg)
     return count
+
+
+def as_number(name: str, value: object, most: float = math.inf) -> float | None:
+    """Return a finite number in ``0..most``, or None for None; raise `ValueError` for others."""
+    if value is None:
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number <= most or math.isinf(number) or isinstance(value, bool | str):
+        limit = "of at least 0" if math.isinf(most) else f"in 0..{most:g}"
+        msg = f"{name} must be a number {limit}, got {value!r}."
+        raise ValueError(msg)
+    return number
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise `ValueError` unless a value is one of some words."""
+    if not isinstance(value, str) or value not in allowed:
+        msg = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}."
+        raise ValueError(msg)
+
+
+def check_neighbors(neighbor_count: int, channels: int) -> None:
+    """Raise `ValueError` if fewer neighbours are considered than a group has patterns."""
+    if as_count("neighbor_count", neighbor_count) < channels:
+        msg = (
+            f"neighbor_count={neighbor_count} must be at least gridsize² = {channels}: a group "
+            f"of {channels} patterns is drawn from the neighbours of its centre."
+        )
+        raise ValueError(msg)
 
 
 def as_threads(num_threads: object) -> int | None:

@@ -1,4 +1,4 @@
-"""Patterns that stay in their file until they are wanted."""
+"""Diffraction patterns that stay in their file until they are needed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_BYTES = 2**24
-"""Passes over all patterns take this much at a time."""
+"""Bytes that are read at a time where all patterns are read."""
 
 LOOK_BYTES = 2**26
-"""Where patterns are more than this, a look at them is a look at `LOOKED_AT` of them."""
+"""Where the patterns have more bytes than this, `Frames.look` reads only `LOOKED_AT` of them."""
 
 LOOKED_AT = 64
 
 
 class Frames(ABC):
-    """A stack of patterns ``(n, N, N)`` that is read by row, not held.
+    """A stack of patterns ``(n, N, N)`` that are read when they are needed, not held in memory.
 
-    It looks like an array where that costs nothing (`shape`, `dtype`, `len`); indexing it reads,
-    and ``numpy.asarray`` reads all of it. Threads and forked children may share one.
+    `shape`, `dtype`, `ndim`, `nbytes` and `len` are known without reading anything. Indexing reads
+    the patterns that are selected, and ``numpy.asarray`` reads all of them. Threads and forked
+    processes may share a stack.
+
+    Attributes
+    ----------
+    shape : tuple of int, (n, N, N)
+    dtype : dtype
+        Of the patterns, in native byte order.
+    may_be_bad : bool
+        Whether `read_good` may report pixels that were not measured.
     """
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     may_be_bad: bool = False
-    """Whether `read_good` may say of some pixel that it was not measured."""
 
     @abstractmethod
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
@@ -43,20 +51,20 @@ class Frames(ABC):
         Parameters
         ----------
         rows : ndarray, (m,), int
-            Patterns, in ``0..n-1``. Ascending rows are read fastest.
+            Which patterns, in ``0..n-1``. Ascending rows are read fastest.
         out : ndarray, (m, N, N), C-contiguous, of `dtype`
-            What is filled.
+            The array to fill.
 
         Raises
         ------
         OSError
-            If the file was cut short or can't be read.
+            If the file was cut short or cannot be read.
         """
 
     def read_good(
         self, rows: NDArray[np.integer[Any]], out: NDArray[Any]
     ) -> NDArray[np.bool_] | None:
-        """Fill ``out[i]`` as `read` does, and say which pixels were measured.
+        """Fill ``out[i]`` as `read` does, and return which pixels were measured.
 
         Parameters
         ----------
@@ -66,18 +74,18 @@ class Frames(ABC):
         Returns
         -------
         ndarray, (m, N, N), bool, or None
-            False where a pattern holds 0 because nothing was measured there. None: all were.
+            False where a pattern holds 0 because the pixel was not measured; None if all were.
         """
         self.read(rows, out)
         return None
 
     def unwritten(self) -> NDArray[np.int64]:
-        """Return the patterns that the file is known to hold no data of.
+        """Return the patterns of which the file is known to hold no data.
 
         Returns
         -------
         ndarray, (m,), int64
-            Their numbers, ascending. Known without reading any.
+            Their indices, ascending. They are known without reading any pattern.
         """
         return np.empty(0, np.int64)
 
@@ -88,14 +96,14 @@ class Frames(ABC):
 
     @property
     def nbytes(self) -> int:
-        """What the stack would take in memory."""
+        """Bytes that the stack would take in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        """Read patterns: by number, slice, or array of numbers or bools."""
+        """Read the patterns that an index, a slice, or an array of indices or bools selects."""
         chosen = np.arange(len(self))[rows]
         out = np.empty((chosen.size, *self.shape[1:]), self.dtype)
         self.read(chosen.ravel(), out)
@@ -103,7 +111,7 @@ class Frames(ABC):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            msg = "Patterns in a file can't be an array without reading them."
+            msg = "Patterns in a file must be read to become an array, so copy=False is impossible."
             raise ValueError(msg)
         return np.asarray(self[:], dtype=dtype)
 
@@ -117,7 +125,7 @@ class Frames(ABC):
             yield slice(first, first + len(rows)), buffer[: len(rows)]
 
     def spread(self) -> NDArray[np.int64]:
-        """Return rows that show what the others are like: all, or some spread over the scan."""
+        """Return rows that show what the patterns are like: all, or some spread over the scan."""
         n = len(self)
         few = max(1, min(LOOKED_AT, LOOK_BYTES // max(1, self.nbytes // max(1, n))))
         return np.arange(n) if self.nbytes <= LOOK_BYTES else np.linspace(0, n - 1, few).astype(int)
@@ -135,28 +143,28 @@ class Frames(ABC):
 
 
 class FileFrames(Frames):
-    """Patterns that lie one after another in a file, read by position.
+    """Patterns that lie one after another in a file and are read by their place in it.
 
-    Not a memory map: a file that is cut short under a map kills the process; here it is an
-    OSError.
+    This is no memory map: a file that is cut short while it is mapped kills the process, whereas
+    here it raises OSError.
 
     Parameters
     ----------
     path : path
         The file.
     offset : int
-        Byte at which the first pattern begins.
+        The byte at which the first pattern begins.
     shape : tuple of int, (n, N, N)
-        What lies there, in C order.
+        Their shape, in C order.
     dtype : dtype
-        As which numbers, in either byte order.
+        Their dtype in the file, in either byte order.
     version : tuple of int, optional
-        The file must have this size and time (`os.stat_result.st_mtime_ns`).
+        The size and the modification time (`os.stat_result.st_mtime_ns`) the file must have.
 
     Raises
     ------
     OSError
-        If the file is missing, shorter than that or of another version.
+        If the file is missing, too short, or has another size or time than `version`.
     """
 
     def __init__(
@@ -188,7 +196,7 @@ class FileFrames(Frames):
             os.close(self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A process that gets this opens the file anew, and it must be the same one.
+        # A process that receives this opens the file anew, and it must be the same file.
         return FileFrames, (self.path, self.offset, self.shape, self.stored, self._version)
 
     def _stamp(self) -> tuple[int, int]:
@@ -204,9 +212,9 @@ class FileFrames(Frames):
             raise OSError(msg)
 
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
-        """Fill ``out[i]`` with pattern ``rows[i]``; one system call for each run of rows."""
+        """Fill ``out[i]`` with pattern ``rows[i]``, with one system call for each run of rows."""
         size = self.nbytes // max(1, len(self))
-        rows = np.asarray(rows, np.int64)  # differences of unsigned ones would wrap
+        rows = np.asarray(rows, np.int64)  # differences of unsigned integers would wrap
         content = out.reshape(-1).view(np.uint8).data
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
         for first, last in zip(starts, [*starts, len(rows)][1:], strict=True):
@@ -231,10 +239,10 @@ _seeking = threading.Lock()
 
 
 def _read_at(file: int, content: memoryview, position: int) -> int:
-    """Fill what is there of `content`, as `os.preadv`; return how many bytes."""
+    """Fill as much of `content` as the file has, as `os.preadv`; return how many bytes."""
     if hasattr(os, "preadv"):
         return os.preadv(file, [content], position)
-    with _seeking:  # Windows: to seek and to read are two calls
+    with _seeking:  # on Windows, seeking and reading are two calls
         os.lseek(file, position, os.SEEK_SET)
         found = os.read(file, min(len(content), BLOCK_BYTES))
     content[: len(found)] = found

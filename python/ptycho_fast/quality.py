@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_fast.canvas import span
 from ptycho_fast.checks import as_indices
-from ptycho_fast.grouping import ScanIndex
+from ptycho_fast.grouping.index import ScanIndex
+from ptycho_fast.illumination import ObjectGrid, probe_intensity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.grouping import Groups
+    from ptycho_fast.grouping.groups import Groups
     from ptycho_fast.scan import Scan
 
 FOOTPRINT = 0.9
 """A position illuminates the brightest pixels that together hold this share of the probe."""
-
-SIDE = 1024
-"""Maps have about as many cells a side at most; on larger objects a cell is several pixels."""
 
 CELLS = 64
 """The discrepancy looks at quadrants about the corners of as many by as many cells."""
@@ -175,7 +172,7 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
         group_size=C,
         positions_used=int(np.count_nonzero(used)) / n,
         area_covered=_area_covered(scan, used),
-        probe_weighted=_light(scan) is not None,
+        probe_weighted=probe_intensity(scan) is not None,
         overlap_min=None if overlaps is None else float(overlaps.min()),
         overlap_median=None if overlaps is None else float(np.median(overlaps)),
         discrepancy=_discrepancy(positions, groups.centers),
@@ -234,49 +231,9 @@ def _overlap(dx: NDArray[np.float64], dy: NDArray[np.float64], N: int) -> NDArra
     return shared
 
 
-class Map(NamedTuple):
-    """A map of the object."""
-
-    values: NDArray[np.float64]
-    """(rows, columns)"""
-    extent: tuple[float, float, float, float]
-    """Left, right, bottom and top edge, in pixels of the object, as matplotlib wants them."""
-
-
-def illumination(scan: Scan, times: NDArray[np.generic]) -> Map:
-    """Map the light on the object, in units of what a position sheds where it is brightest.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan.
-    times : ndarray, (n,), real
-        How often each position counts.
-
-    Returns
-    -------
-    Map
-    """
-    grid = _Grid(scan)
-    light = _light(scan)
-    kernel = grid.kernel(np.ones((scan.N, scan.N)) if light is None else light)
-    values = grid.spread(times, kernel / kernel.max())
-    return Map(np.maximum(values, 0), grid.extent)
-
-
-def _light(scan: Scan) -> NDArray[np.float64] | None:
-    """Return the probe's intensity, (N, N), or None where there is none."""
-    if scan.probe is None:
-        return None
-    modes = np.asarray(scan.probe, np.complex128).reshape(-1, scan.N, scan.N)
-    light: NDArray[np.float64] = (modes.real**2 + modes.imag**2).sum(axis=0)
-    total = light.sum()
-    return light if np.isfinite(total) and total > 0 else None
-
-
 def _area_covered(scan: Scan, used: NDArray[np.bool_]) -> float:
-    grid = _Grid(scan)
-    light = _light(scan)
+    grid = ObjectGrid(scan)
+    light = probe_intensity(scan)
     light = np.ones((scan.N, scan.N)) if light is None else light
     brightest = np.sort(light, axis=None)[::-1]
     enough = np.searchsorted(np.cumsum(brightest), FOOTPRINT * light.sum())
@@ -292,48 +249,6 @@ def _area_covered(scan: Scan, used: NDArray[np.bool_]) -> float:
         return float(-(weight * np.expm1(grid.spread(times, dark))).sum())
 
     return lit(used) / lit(np.ones(len(scan)))
-
-
-class _Grid:
-    """Cells that hold every window of a scan; with one pixel a cell where that is few enough."""
-
-    def __init__(self, scan: Scan) -> None:
-        self.N = scan.N
-        pixels = np.rint(scan.positions)
-        # The cells begin where the canvas does.
-        lowest = np.array(span(scan.positions, scan.N).origin, np.float64) + scan.N // 2
-        # Cells may be so many pixels wide that only a float holds the number.
-        self.step = max(1.0, float(np.ceil((pixels.max(axis=0) - lowest).max() / SIDE)))
-        self.x, self.y = ((pixels - lowest) // self.step).astype(np.intp).T
-        # The cell of each of a window's pixels, from that of its position, which is in the middle
-        # of its own: 0 for pixel N//2.
-        away = np.floor((np.arange(self.N) - self.N // 2) / self.step + 0.5).astype(np.intp)
-        self.cell = away - away[0]
-        size = self.cell[-1] + 1
-        self.shape = (int(self.y.max()) + size, int(self.x.max()) + size)
-        left, top = lowest + away[0] * self.step - 0.5
-        height, width = (length * self.step for length in self.shape)
-        self.extent = (left, left + width, top + height, top)
-
-    def kernel(self, window: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Return the sums of a window, (N, N), over its cells."""
-        size = self.cell[-1] + 1
-        cells = np.zeros((size, size))
-        np.add.at(cells, np.ix_(self.cell, self.cell), window)
-        return cells
-
-    def spread(
-        self, times: NDArray[np.generic], kernel: NDArray[np.generic]
-    ) -> NDArray[np.float64]:
-        """Return the sum of kernels, each as often as its position counts."""
-        height, width = self.shape
-        columns = width - len(kernel) + 1
-        places = (height - len(kernel) + 1) * columns
-        count = np.bincount(self.y * columns + self.x, times, places).reshape(-1, columns)
-        # Lengths with small factors alone are transformed fastest.
-        size = tuple(-(-length // 64) * 64 for length in self.shape)
-        spectrum = np.fft.rfft2(count, size) * np.fft.rfft2(kernel, size)
-        return np.fft.irfft2(spectrum, size)[:height, :width]
 
 
 def _discrepancy(positions: NDArray[np.float64], centers: NDArray[np.int32]) -> float:

@@ -1,4 +1,4 @@
-"""A scan: where the beam was, what it left on the detector, what is known of probe and object."""
+"""A scan: positions of the beam, diffraction patterns, and what is known of probe and object."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ class Scan:
     Parameters
     ----------
     positions : ndarray, (n, 2), float64
-        Centre of each patch, columns x (object columns) and y (object rows), in pixels of the
-        object grid.
+        Centre of the patch of each position, columns x (object columns) and y (object rows), in
+        pixels of the object.
     diffraction : ndarray or Frames, (n, N, N), of any real dtype of up to 64 bits
-        Measured **amplitude** (square root of counts) of each position, in memory or in its file.
+        Measured **amplitudes** (square roots of counts), one pattern for each position, in memory
+        or in the file.
     positions_start : ndarray, (n, 2), float64, optional
-        The positions as they were planned; `positions` if not given.
+        The positions as they were planned; by default the same as `positions`.
     probe : ndarray, (N, N) or (modes, N, N), complex, optional
         The illumination.
     object : ndarray, (H, W), complex, optional
         The object, indexed ``object[row=y, column=x]``.
     scan_index : ndarray, (n,), optional
-        A label or a frame counter for each position.
+        A label of each position, or the number of its frame.
     mask : ndarray, (N, N), bool, optional
         False for dead and hot pixels of the detector.
     energies : ndarray, (n,), float64, optional
-        Sum of squares of each pattern where `mask` is True, if that was computed before.
+        Sum of squares of each pattern over the pixels where `mask` is True, if it is known.
     metadata : mapping, optional
-        Whatever else the file held.
+        What else the file holds.
     bad_pixels : BadPixels, optional
-        Pixels that were not measured in some of the patterns, of patterns in memory; those that
-        never were are False in `mask`. Patterns in a file know their own
+        For patterns in memory, the pixels that were not measured in some of them; pixels that were
+        measured in none are False in `mask`. Patterns in a file know their own bad pixels
         (`ptycho_fast.frames.Frames.read_good`).
 
     Raises
@@ -122,7 +123,7 @@ class Scan:
     def measured(
         self, rows: NDArray[np.integer[Any]]
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Read some patterns, and say which of their pixels count.
+        """Read some patterns, and return which of their pixels were measured.
 
         Parameters
         ----------
@@ -132,9 +133,9 @@ class Scan:
         Returns
         -------
         patterns : ndarray, (k, N, N), of the dtype of `diffraction`
-            Amplitudes, 0 where a pixel does not count.
+            Amplitudes, 0 where a pixel was not measured.
         good : ndarray, (k, N, N) or (1, N, N), bool, or None
-            True where a pixel counts; None if all do.
+            True where a pixel was measured; None if all were.
 
         Examples
         --------
@@ -156,26 +157,26 @@ class Scan:
 
     @property
     def may_have_bad_pixels(self) -> bool:
-        """Whether some patterns may have bad pixels that others do not have."""
+        """Whether some patterns may have bad pixels that others have not."""
         listed = self.bad_pixels is not None and len(self.bad_pixels.pixels) > 0
         return listed or (isinstance(self.diffraction, Frames) and self.diffraction.may_be_bad)
 
     def fill(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Read some patterns into an array, and say which pixels were measured in which.
+        """Read some patterns into an array, and return which pixels are bad in single patterns.
 
-        Of `measured` it is the part that differs from pattern to pattern: `mask` is left alone.
+        Unlike `measured`, it ignores `mask`, which is the same for all patterns.
 
         Parameters
         ----------
         rows : ndarray, (k,), int
             Which patterns.
         out : ndarray, (k, N, N), C-contiguous, of the dtype of `diffraction`
-            Filled with amplitudes, 0 where a pattern's own pixel is bad.
+            Filled with amplitudes, 0 where a pixel is bad in this pattern.
 
         Returns
         -------
         ndarray, (k, N, N), bool, or None
-            False where it is. None: none is.
+            False where a pixel is bad in this pattern; None if there is no such pixel.
         """
         good = None
         if isinstance(self.diffraction, Frames):
@@ -189,35 +190,36 @@ class Scan:
         return good
 
     def subsample(self, n_subsample: int, seed: int | None = None) -> Scan:
-        """Thin the scan before anything is grouped.
+        """Keep some positions, drawn at random, before anything is grouped.
 
-        The patterns that are kept are read into memory. To use fewer patterns of a dense scan,
-        draw fewer groups of all of it instead: their positions stay as near as they were.
+        The patterns that are kept are read into memory. The positions that remain are farther
+        apart. To use fewer patterns of a dense scan, rather draw fewer groups from all of it.
 
         Parameters
         ----------
         n_subsample : int
-            How many positions to keep, drawn at random.
+            How many positions to keep.
         seed : int, optional
-            0..2**32-1; fresh entropy by default.
+            0..2**32-1; a new random seed by default.
 
         Returns
         -------
         Scan
-            The positions in the order of the scan, with all that belongs to them;
-            ``metadata["sample_indices"]`` (ascending) says which, ``metadata["subsample_seed"]``
-            how to draw them again.
+            The positions that are kept, in the order of the scan, with all that belongs to them.
+            ``metadata["sample_indices"]`` (ascending) are their indices, and
+            ``metadata["subsample_seed"]`` is the seed that draws them again.
 
         Raises
         ------
         ValueError
-            If ``n_subsample < 1``, the seed is none, or positions are not finite.
+            If ``n_subsample < 1``, the seed is not an integer in 0..2**32-1, or positions are not
+            finite.
 
         Warns
         -----
         UserWarning
-            If there are fewer positions, or what is left of them is stretched, see
-            `ptycho_fast.subsampling.draw_subsample`.
+            If there are fewer positions than that, or neighbours end up much farther apart (see
+            `ptycho_fast.subsampling.draw_subsample`).
 
         Examples
         --------
@@ -250,9 +252,13 @@ class Scan:
         Parameters
         ----------
         rows : ndarray, (k,), int
-            Which positions.
+            Which positions, in which order.
         diffraction : ndarray or Frames, (k, N, N)
             Their patterns.
+
+        Returns
+        -------
+        Scan
         """
         metadata, n = dict(self.metadata), len(self)
         for key in ("Y", "sample_indices"):

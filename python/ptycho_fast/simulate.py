@@ -1,4 +1,4 @@
-"""A simulated scan, to try everything without a file."""
+"""A simulated scan, with which everything can be tried without a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_BYTES = 2**24
-"""Patches and counts are made this much at a time, so that the result is what takes memory."""
+"""Bytes of patches and counts that are made at a time: little beside the scan itself."""
+
+TRAJECTORIES = ("raster", "spiral")
+"""Rows from the top, or a Fermat spiral from the middle outwards."""
 
 
 def simulate_scan(
@@ -34,37 +37,40 @@ def simulate_scan(
 ) -> Scan:
     """Simulate a scan: an object with structure at all scales, a defocused probe, photon noise.
 
-    The amplitudes are ``sqrt(Poisson(photon_scale * |F(probe * patch)|**2))``, F the centred
-    orthonormal Fourier transform, `patch` from `extract_patches` at the sub-pixel positions, and
-    `photon_scale` one number for the whole scan.
+    The amplitudes are ``sqrt(Poisson(photon_scale * |F(probe * patch)|**2))``, where F is the
+    centred orthonormal Fourier transform, `patch` is cut out by `extract_patches` at the sub-pixel
+    positions, and `photon_scale` is one number for the whole scan.
 
     Parameters
     ----------
     n_positions : int
-        Positions (n).
+        Number of positions (n).
     N : int
         Pixels per side of a pattern and of the probe.
     trajectory : {"raster", "spiral"}
-        Rows from the top, or a Fermat spiral from the middle outwards.
+        Rows from top to bottom, or a Fermat spiral from the middle outwards.
     spacing : float, optional
-        Pixels between positions that follow each other in a row; in a spiral, the root of the
-        area each has. At most N; N/8 by default, where neighbours share well over half the probe.
+        Distance in pixels between neighbours in a row; in a spiral, the square root of the area of
+        each position. At most N. By default N/8, where the probes of neighbours overlap by well
+        over half.
     jitter : float
-        Largest displacement of a position in x and in y from where it was planned, in units of
-        `spacing`, 0..1. ``Scan.positions_start`` is where it was planned.
+        Largest displacement, in x and in y, of a position from where it was planned, in units of
+        `spacing`, 0..1. ``Scan.positions_start`` holds the planned positions.
     photons : float, optional
-        Mean photons per pattern, up to 1e15; None for amplitudes free of noise, at photon scale 1.
+        Mean number of photons per pattern, up to 1e15; None for amplitudes without noise, at photon
+        scale 1.
     seed : int, optional
-        0..2**63-1. Fresh entropy if not given; the metadata record it either way.
+        0..2**63-1; a new random seed by default. The metadata record it in either case.
     progress : callable, optional
-        Called with the share of the work (0..1) done since it was last called.
+        Called with the share of the work done since the last call.
 
     Returns
     -------
     Scan
-        float32 amplitudes, complex64 probe (energy 1, centred on pixel ``[N//2, N//2]``) and
-        object (modulus 0.6..1, phase -1.2..1.2 rad) that holds every patch. Metadata:
-        ``simulated``, ``seed``, ``trajectory``, ``photon_scale``.
+        Amplitudes are float32. The probe is complex64, of energy 1 and centred on pixel
+        ``[N//2, N//2]``. The object is complex64, has modulus 0.6..1 and phase -1.2..1.2 rad, and
+        is large enough for every patch. The metadata are ``simulated``, ``seed``, ``trajectory``
+        and ``photon_scale``.
 
     Raises
     ------
@@ -81,7 +87,7 @@ def simulate_scan(
     ((50, 32, 32), (32, 32))
     """
     n, N = as_count("n_positions", n_positions), as_count("N", N)
-    if trajectory not in ("raster", "spiral"):
+    if trajectory not in TRAJECTORIES:
         msg = f"trajectory must be 'raster' or 'spiral', got {trajectory!r}."
         raise ValueError(msg)
     spacing = N / 8 if spacing is None else spacing
@@ -103,7 +109,7 @@ def simulate_scan(
     planned = _raster(n) if trajectory == "raster" else _spiral(n)
     planned = (planned - planned.min(axis=0) + jitter) * spacing + N // 2
     positions = planned + rng.uniform(-jitter * spacing, jitter * spacing, (n, 2))
-    # The last window ends N - N//2 - 1 pixels after its position, and interpolates one further.
+    # The last patch ends N - N//2 - 1 pixels after its position, and interpolation needs one more.
     width, height = np.ceil(planned.max(axis=0) + jitter * spacing).astype(int) + N - N // 2 + 1
     image = _object(rng, int(height), int(width), N)
     probe = _probe(N)
@@ -141,34 +147,34 @@ def simulate_scan(
 
 
 def _raster(n: int) -> NDArray[np.float64]:
-    """Return n positions of a raster of pitch 1, row by row."""
+    """Return n positions of a raster of spacing 1, row by row."""
     row, column = np.divmod(np.arange(n), math.isqrt(n - 1) + 1)
     return np.stack([column, row], axis=1).astype(np.float64)
 
 
 def _spiral(n: int) -> NDArray[np.float64]:
-    """Return n positions of a Fermat spiral, each of area 1."""
+    """Return n positions of a Fermat spiral, each with an area of 1."""
     turn = np.arange(n) * (math.pi * (3 - math.sqrt(5)))
     radius = np.sqrt((np.arange(n) + 0.5) / math.pi)
     return np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=1)
 
 
 def _probe(N: int) -> NDArray[np.complex64]:
-    """Return the probe behind a circular aperture, out of focus, of energy 1."""
+    """Return the probe of a circular aperture, out of focus, normalised to energy 1."""
     axis = np.arange(N) - N // 2
     q = np.hypot(axis[:, np.newaxis], axis)
     aperture = N / 6
-    # An edge one pixel soft: a hard one on this grid would be a polygon, with its streaks.
+    # The edge is one pixel soft: a hard one on this grid is a polygon, which causes streaks.
     pupil = np.clip(aperture + 0.5 - q, 0, 1)
-    # A ray at frequency q is displaced by N/(2 pi) * d(phase)/dq: at the rim to N/6, so the cone
-    # of light is N/3 wide.
+    # A ray at frequency q is displaced by N/(2 pi) * d(phase)/dq. At the rim of the aperture this
+    # is N/6, so the probe is N/3 wide.
     defocused = pupil * np.exp(1j * math.pi / (6 * aperture) * q**2)
     field = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(defocused), norm="ortho"))
     return (field / np.linalg.norm(pupil)).astype(np.complex64)
 
 
 def _object(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray[np.complex64]:
-    """Return an object: discs with sharp edges on ground that is rough at every scale."""
+    """Return an object: discs with sharp edges on a background that is rough at every scale."""
     discs = _discs(rng, height, width, N)
     phase = 1.2 * np.tanh(0.4 * _rough(rng, height, width, N) + discs)
     modulus = 0.8 + 0.2 * np.tanh(0.4 * _rough(rng, height, width, N) - 0.7 * discs)
@@ -177,7 +183,7 @@ def _object(rng: np.random.Generator, height: int, width: int, N: int) -> NDArra
 
 
 def _rough(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray[np.float64]:
-    """Return noise of variance 1 in every octave from N pixels to 4, the finer the fainter."""
+    """Return noise with structure at all scales from N pixels to 4, fainter at finer scales."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
     spectrum = np.exp(-((4 * frequency) ** 2)) / np.hypot(frequency, 1 / max(N, 4)) ** 1.6
     noise = np.fft.irfft2(
@@ -187,7 +193,7 @@ def _rough(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray
 
 
 def _discs(rng: np.random.Generator, height: int, width: int, N: int) -> NDArray[np.float64]:
-    """Return discs of +1 or -1, four to a window, with radii from N/40 to N/5."""
+    """Return discs of +1 or -1, four per N x N pixels, with radii from N/40 to N/5."""
     field = np.zeros((height, width))
     for _ in range(math.ceil(4 * height * width / N**2)):
         radius = N / 40 * 8 ** rng.random()

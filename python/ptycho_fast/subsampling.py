@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_fast import _core
 from ptycho_fast.checks import as_count, as_valid_positions
 from ptycho_fast.notices import warn
+from ptycho_fast.spacing import median_spacing
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -119,7 +119,7 @@ def draw_subsample(positions: ArrayLike, n_subsample: int, seed: int) -> NDArray
         kept = n
     rows = np.sort(np.random.RandomState(seed).choice(n, kept, replace=False))
     if kept > 1:
-        before, after = _spacing(points), _spacing(points[rows])
+        before, after = median_spacing(points), median_spacing(points[rows])
         if after > STRETCH * before:
             warn(
                 f"Keeping {kept} of {n} positions stretches the distance to the nearest neighbour "
@@ -129,10 +129,3 @@ def draw_subsample(positions: ArrayLike, n_subsample: int, seed: int) -> NDArray
             )
     logger.info("subsample: %d of %d positions, seed=%d", kept, n, seed)
     return rows
-
-
-def _spacing(points: NDArray[np.float64]) -> float:
-    """Return the median distance to the nearest neighbour."""
-    index = _core.ScanIndex(points, "auto", None)
-    nearest = index.neighbors(np.arange(len(points), dtype=np.int32), 1, None)[:, 0]
-    return float(np.median(np.hypot(*(points[nearest] - points).T)))

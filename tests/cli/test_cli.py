@@ -355,9 +355,9 @@ def test_bad_files_get_a_sentence(
         ("--cache", "cache= keeps the pool of strategy='group-then-sample'"),
         ("-o nowhere/out.npz", "nowhere/out.npz can't be written: there is no folder nowhere."),
         ("-o folder", "folder can't be written: it is a folder."),
-        ("-o scan.npz", "scan.npz is the scan itself."),
+        ("-o scan.npz", "scan.npz is the scan itself, which would be overwritten."),
         ("--plot nowhere/a.png", "nowhere/a.png can't be written: there is no folder nowhere."),
-        ("--plot scan.npz", "scan.npz is the scan itself."),
+        ("--plot scan.npz", "scan.npz is the scan itself, which would be overwritten."),
     ],
 )
 @pytest.mark.usefixtures("scan")
@@ -450,7 +450,7 @@ def test_demo_feeds_tensorflow_and_keeps_it_quiet(here: Path) -> None:
     assert "8 of 32 groups through tf.data" in done.stdout
     assert "diffraction (32, 64, 64, 4) float32" in done.stdout
     assert "coords_relative (32, 1, 2, 4) float64" in done.stdout
-    assert "patches (32, 64, 64, 4) complex64" in done.stdout
+    assert "Y (32, 64, 64, 4) complex64" in done.stdout
     assert names(here) == ["demo.png"]
     assert (here / "demo.png").read_bytes().startswith(b"\x89PNG")
 
@@ -464,7 +464,7 @@ def test_demo_without_tensorflow_and_matplotlib_says_what_is_missing(
     out, err = capsys.readouterr()
     assert err == ""
     assert "8 of 32 groups through NumPy" in out
-    assert "patches (32, 64, 64, 4) complex64" in out
+    assert "Y (32, 64, 64, 4) complex64" in out
     assert 'pip install "ptycho_fast[tensorflow]"' in out
     assert 'pip install "ptycho_fast[plot]"' in out
     assert names(here) == []

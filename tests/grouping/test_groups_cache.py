@@ -16,7 +16,7 @@ import ptycho_fast as pf
 import reference
 from ptycho_fast import groups_cache
 from ptycho_fast.cli import main
-from ptycho_fast.rules import Pool
+from ptycho_fast.grouping import Pool
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import ptycho_fast as pf
 import reference
 import reference_coverage
 from places import SHARED
-from ptycho_fast.quality import illumination
+from ptycho_fast.illumination import illumination
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -187,7 +187,7 @@ def test_convert_holds_a_block_not_the_file(here: Path) -> None:
 import resource
 import ptycho_fast as pf
 from ptycho_fast.io import convert
-from ptycho_fast.io.links import import_h5py
+from ptycho_fast.io.hdf5.links import import_h5py
 import_h5py()
 now = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmData")) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (now + 90 * 2**20,) * 2)

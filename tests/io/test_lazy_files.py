@@ -23,11 +23,33 @@ from hypothesis import strategies as st
 
 import ptycho_fast as pf
 from ptycho_fast.frames import FileFrames, Frames
-from ptycho_fast.io import cache, npz
+from ptycho_fast.io import cache
+from ptycho_fast.io.formats import npz_scan
 from ptycho_fast.io.npy import open_npy
+from ptycho_fast.io.npz import stack as npz_stack
+from ptycho_fast.io.npz.container import NPZContainer
+from ptycho_fast.io.opening import open_container
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+STORED = """
+import sys
+from ptycho_fast.io.formats import npz_scan
+from ptycho_fast.io.opening import open_container
+
+def stored(path):
+    with open_container(path) as container:
+        return npz_scan.as_stored(container)
+"""
+
+
+def stored(path: Path) -> pf.Scan:
+    """Read an NPZ scan as it is stored; its patterns stay in the file."""
+    with open_container(path) as container:
+        assert isinstance(container, NPZContainer)
+        return npz_scan.as_stored(container)
+
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork, locks and limits")
 n, N = 7, 4
@@ -92,7 +114,7 @@ def test_lazy_and_loaded_are_the_same_bits(
 
 def test_what_needs_no_conversion_is_read_from_the_file_itself(tmp_path: Path) -> None:
     path = _written(tmp_path / "scan.npz", diff3d=_counts())
-    lazy = npz.read(path).diffraction
+    lazy = stored(path).diffraction
     assert isinstance(lazy, FileFrames)
     assert lazy.path == str(path)
 
@@ -101,7 +123,7 @@ def test_where_both_layouts_fit_axis_0_is_the_frames(tmp_path: Path) -> None:
     cube = _counts(n=4)
     for name, stack in {"c": cube, "fortran": np.asfortranarray(cube)}.items():
         path = _written(tmp_path / f"{name}.npz", like=cube, diff3d=stack)
-        np.testing.assert_array_equal(npz.read(path).diffraction, cube)
+        np.testing.assert_array_equal(stored(path).diffraction, cube)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -110,12 +132,12 @@ def test_patterns_of_which_a_block_holds_only_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool, order: Any
 ) -> None:
     """Blocks of 3, 3 and 1 patterns, and pieces that end within a number."""
-    monkeypatch.setattr(npz, "GATHERED_BYTES", 3 * N * N * 4)
-    monkeypatch.setattr(npz, "COPY_BYTES", 13)
+    monkeypatch.setattr(npz_stack, "GATHERED_BYTES", 3 * N * N * 4)
+    monkeypatch.setattr(npz_stack, "COPY_BYTES", 13)
     for axes in ((0, 1, 2), (1, 2, 0)):
         stack = np.array(_counts().transpose(axes), order=order)
         path = _written(tmp_path / f"{axes}.npz", compressed=compressed, diff3d=stack)
-        np.testing.assert_array_equal(npz.read(path).diffraction, _counts())
+        np.testing.assert_array_equal(stored(path).diffraction, _counts())
 
 
 def test_a_member_that_zip_writes_in_other_ways(tmp_path: Path) -> None:
@@ -148,7 +170,7 @@ def test_a_member_that_zip_writes_in_other_ways(tmp_path: Path) -> None:
             archive.writestr(entry, member.getvalue())
         path = tmp_path / "piped.npz"
         path.write_bytes(pipe.content)
-        np.testing.assert_array_equal(npz.read(path).diffraction, _counts())
+        np.testing.assert_array_equal(stored(path).diffraction, _counts())
 
 
 @settings(deadline=None, max_examples=60)
@@ -164,7 +186,7 @@ def test_any_choice_of_rows(
     stack = _counts({"swapped bytes": ">f8", "converted": "i4"}.get(kind, "f4"))
     path = tmp_path_factory.mktemp("rows") / "scan.npz"
     _written(path, compressed=kind == "compressed", diff3d=stack)
-    lazy = npz.read(path).diffraction
+    lazy = stored(path).diffraction
     chosen = np.array(rows if order == "as drawn" else sorted(rows), dtype)
     chosen = chosen[::-1] if order == "descending" else chosen
     out = np.full((len(rows), N, N), -1, lazy.dtype)
@@ -183,7 +205,7 @@ def _frames_of_every_kind(tmp_path: Path) -> list[Frames]:
         "converted": _written(tmp_path / "converted.npz", diff3d=_counts("i4")),
         "compressed": _written(tmp_path / "compressed.npz", compressed=True, diff3d=_counts()),
     }
-    return [npz.read(path).diffraction for path in paths.values()]
+    return [stored(path).diffraction for path in paths.values()]
 
 
 def test_they_can_be_pickled_after_use(tmp_path: Path) -> None:
@@ -229,11 +251,11 @@ def test_two_stacks_are_compared_without_unpacking_the_second(
     other[tuple(length - 1 for length in other.shape)] += 1
     both = {"compressed": compressed, "diff3d": _counts()}
     path = _written(tmp_path / "same.npz", diffraction=same, **both)
-    np.testing.assert_array_equal(npz.read(path).diffraction, _counts())
+    np.testing.assert_array_equal(stored(path).diffraction, _counts())
     assert len(cache.cached_files()) == compressed
     path = _written(tmp_path / "other.npz", diffraction=other, **both)
     with pytest.raises(ValueError, match="both 'diff3d' and 'diffraction', and they differ"):
-        npz.read(path)
+        stored(path)
 
 
 def test_equal_stacks_need_no_second_look(tmp_path: Path) -> None:
@@ -264,16 +286,16 @@ def test_what_does_not_fit_is_refused_at_once(
     for compressed in (False, True):
         path = _written(tmp_path / "scan.npz", compressed=compressed, diff3d=stack)
         with pytest.raises(ValueError, match=words):
-            npz.read(path)
+            stored(path)
     assert not folder.exists()
 
 
 def test_missing_keys_and_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "scan.npz", xcoords=np.zeros(3), other=np.zeros(3))
     with pytest.raises(KeyError, match=r"lacks ycoords, diff3d \(or diffraction\)"):
-        npz.read(tmp_path / "scan.npz")
+        stored(tmp_path / "scan.npz")
     with pytest.raises(FileNotFoundError):
-        npz.read(tmp_path / "nothing.npz")
+        stored(tmp_path / "nothing.npz")
 
 
 def test_negative_intensities_are_named_when_they_are_read(tmp_path: Path) -> None:
@@ -314,7 +336,7 @@ def test_a_damaged_file_never_does_worse_than_an_error(
         content[data.draw(st.integers(0, len(content) - 1), "byte")] ^= 64
     path.write_bytes(content)
     try:
-        lazy = npz.read(path).diffraction
+        lazy = stored(path).diffraction
         numbers = np.asarray(lazy)
     except (OSError, KeyError, ValueError):
         assert not [file for file, _ in cache.cached_files() if file.name.startswith(".")]
@@ -326,7 +348,7 @@ def test_a_damaged_file_never_does_worse_than_an_error(
 
 def test_a_file_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
     path = _written(tmp_path / "scan.npz", diff3d=_counts())
-    lazy = npz.read(path).diffraction
+    lazy = stored(path).diffraction
     os.truncate(path, lazy.offset + 4 * N * N * 4 + 7)  # within pattern 4
     for rows in ([1, 2, 3, 4, 5], [6, 4], [4]):
         pattern = 6 if rows[0] == 6 else 4
@@ -338,7 +360,7 @@ def test_a_file_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_is_changed_under_its_readers(tmp_path: Path) -> None:
     path = _written(tmp_path / "scan.npz", diff3d=_counts())
-    lazy = npz.read(path).diffraction
+    lazy = stored(path).diffraction
     pickled = pickle.dumps(lazy)
     _written(path, diff3d=_counts() + 1)
     os.utime(path, ns=(1, 1))  # a coarse clock might say the same
@@ -346,16 +368,16 @@ def test_a_file_that_is_changed_under_its_readers(tmp_path: Path) -> None:
         lazy[0]
     with pytest.raises(OSError, match="was changed since it was opened"):
         pickle.loads(pickled)
-    np.testing.assert_array_equal(npz.read(path).diffraction, _counts() + 1)
+    np.testing.assert_array_equal(stored(path).diffraction, _counts() + 1)
 
 
 def test_a_file_that_is_replaced_stays_what_it_was_for_its_readers(tmp_path: Path) -> None:
     path = _written(tmp_path / "scan.npz", diff3d=_counts())
-    scan = npz.read(path)
+    scan = stored(path)
     changed = pf.Scan(scan.positions, _counts() + 1)
-    npz.write(changed, path)
+    npz_scan.write(changed, path)
     np.testing.assert_array_equal(scan.diffraction, _counts())
-    np.testing.assert_array_equal(npz.read(path).diffraction, _counts() + 1)
+    np.testing.assert_array_equal(stored(path).diffraction, _counts() + 1)
 
 
 # --- the cache --------------------------------------------------------------------------------
@@ -377,7 +399,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, folder: Path) -> No
 def test_what_is_in_the_cache_is_shown_and_cleared(tmp_path: Path, folder: Path) -> None:
     assert cache.cached_files() == []
     assert cache.clear_cache() == 0
-    lazy = [npz.read(_compressed(tmp_path / f"{i}.npz", i)).diffraction for i in range(3)]
+    lazy = [stored(_compressed(tmp_path / f"{i}.npz", i)).diffraction for i in range(3)]
     assert cache.cached_files() == []  # nothing was wanted of them
     for patterns in lazy:
         patterns[0]
@@ -399,8 +421,8 @@ def test_it_is_said_where_and_how_large(tmp_path: Path, caplog: pytest.LogCaptur
     path = _written(tmp_path / "big.npz", compressed=True, like=range(160),
                     diff3d=np.zeros((160, 128, 128), np.float32))  # fmt: skip
     with caplog.at_level(logging.INFO, "ptycho_fast"):
-        npz.read(path).diffraction[0]
-        npz.read(path).diffraction[0]
+        stored(path).diffraction[0]
+        stored(path).diffraction[0]
     ((entry, _),) = cache.cached_files()
     (line,) = caplog.messages
     assert line == f"{path}: 'diff3d' is unpacked, this once, to {entry} (10.0 MiB)."
@@ -410,16 +432,16 @@ def test_a_changed_file_is_unpacked_again(tmp_path: Path) -> None:
     for i in range(2):
         path = _compressed(tmp_path / "scan.npz", i)
         os.utime(path, ns=(i, i))
-        np.testing.assert_array_equal(npz.read(path).diffraction, _counts() + i)
+        np.testing.assert_array_equal(stored(path).diffraction, _counts() + i)
     link = tmp_path / "link.npz"
     link.symlink_to(path)
-    npz.read(link)
+    stored(link)
     assert len(cache.cached_files()) == 2
 
 
 def test_what_is_spoilt_is_unpacked_again(tmp_path: Path) -> None:
     path = _compressed(tmp_path / "scan.npz")
-    npz.read(path).diffraction[0]
+    stored(path).diffraction[0]
     ((entry, size),) = cache.cached_files()
     for spoil in (
         lambda: os.truncate(entry, size - 1),
@@ -428,7 +450,7 @@ def test_what_is_spoilt_is_unpacked_again(tmp_path: Path) -> None:
         lambda: np.save(entry, np.zeros((2, 2, 2))),
     ):
         spoil()
-        np.testing.assert_array_equal(npz.read(path).diffraction, _counts())
+        np.testing.assert_array_equal(stored(path).diffraction, _counts())
         assert cache.cached_files() == [(entry, size)]
 
 
@@ -436,7 +458,7 @@ def test_a_folder_that_can_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("PTYCHO_FAST_CACHE", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"can't be written to \(.*\). Set PTYCHO_FAST_CACHE"):
-        npz.read(_compressed(tmp_path / "scan.npz")).diffraction[0]
+        stored(_compressed(tmp_path / "scan.npz")).diffraction[0]
 
 
 def test_too_little_space_is_seen_before_the_work(
@@ -448,7 +470,7 @@ def test_too_little_space_is_seen_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * 2**20))
     # 2 MiB of patterns, and as much again while they are turned round.
     with pytest.raises(OSError, match=r"needs 4.0 MiB in .*, where 3.0 MiB are free.*Make room"):
-        npz.read(path).diffraction[0]
+        stored(path).diffraction[0]
     assert list(folder.iterdir()) == []
 
 
@@ -474,15 +496,17 @@ def test_a_disk_that_fills_leaves_nothing(tmp_path: Path, folder: Path, layout: 
     """The kernel refuses files beyond 100 kB; 256 kB are to be written."""
     stack = LAYOUTS[layout](np.zeros((64, 32, 32), np.float32))
     path = _written(tmp_path / "scan.npz", compressed=True, like=range(64), diff3d=stack)
-    script = """
-import resource, sys
-from ptycho_fast.io import npz
+    script = (
+        STORED
+        + """
+import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    npz.read(sys.argv[1]).diffraction[0]
+    stored(sys.argv[1]).diffraction[0]
 except OSError as error:
     print(error)
 """
+    )
     said, _ = _output(_python(script, path))
     needed = "0.2 MiB" if layout == "nNN" else "0.5 MiB"
     assert f"needs {needed} in {folder}, where" in said
@@ -493,17 +517,19 @@ except OSError as error:
 @posix
 def test_of_two_processes_one_unpacks(tmp_path: Path, folder: Path) -> None:
     path = _compressed(tmp_path / "scan.npz")
-    npz.read(path).diffraction[0]
+    stored(path).diffraction[0]
     ((entry, _),) = cache.cached_files()
     cache.clear_cache()
-    script = """
-import logging, sys
+    script = (
+        STORED
+        + """
+import logging
 import numpy as np
-from ptycho_fast.io import npz
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
-print(np.asarray(npz.read(sys.argv[1]).diffraction).sum())
+print(np.asarray(stored(sys.argv[1]).diffraction).sum())
 """
-    with cache._locked(entry):  # both must wait, so that both come at once
+    )
+    with cache.locked(entry):  # both must wait, so that both come at once
         waiting = [_python(script, path) for _ in range(2)]
         for process in waiting:
             assert process.stdout is not None
@@ -580,7 +606,7 @@ def test_open_npy(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="is cut short: 7 patterns of 4 x 4 uint8"):
         open_npy(path)
     path.write_bytes(whole[:20])
-    with pytest.raises(OSError, match="is no NPY file, or it is damaged"):
+    with pytest.raises(OSError, match="is not an NPY file, or it is damaged"):
         open_npy(path)
     fortran, pickled = np.asfortranarray(_counts()), np.full((2, 2, 2), None)
     for wrong in (np.zeros((3, 4, 5)), np.zeros(3), np.zeros((2, 2, 2), complex), fortran, pickled):
@@ -596,7 +622,7 @@ def test_masks_and_energies_survive_a_round_trip(tmp_path: Path) -> None:
     mask = np.random.default_rng(0).random((N, N)) > 0.3
     energies = np.arange(7.0)
     scan = pf.Scan(np.zeros((n, 2)), _counts("u2"), mask=mask, energies=energies)
-    npz.write(scan, tmp_path / "scan.npz")
+    npz_scan.write(scan, tmp_path / "scan.npz")
     for load in (True, False):
         again = pf.read_scan(tmp_path / "scan.npz", load=load)
         np.testing.assert_array_equal(again.mask, mask)
@@ -605,7 +631,9 @@ def test_masks_and_energies_survive_a_round_trip(tmp_path: Path) -> None:
     # Energies are those of what is stored, not of its roots.
     assert pf.read_scan(tmp_path / "scan.npz", intensity=True).energies is None
     with pytest.raises(ValueError, match=r"metadata\['detector_mask'\].*the name is taken"):
-        npz.write(pf.Scan(np.zeros((n, 2)), _counts(), metadata={"detector_mask": 1}), tmp_path)
+        npz_scan.write(
+            pf.Scan(np.zeros((n, 2)), _counts(), metadata={"detector_mask": 1}), tmp_path
+        )
 
 
 @pytest.mark.parametrize(
@@ -618,16 +646,16 @@ def test_masks_and_energies_survive_a_round_trip(tmp_path: Path) -> None:
 def test_masks_that_do_not_fit(tmp_path: Path, field: str, value: NDArray[Any], words: str) -> None:
     path = _written(tmp_path / "scan.npz", diff3d=_counts(), **{field: value})
     with pytest.raises(ValueError, match=words):
-        npz.read(path)
+        stored(path)
 
 
 def test_lazy_scans_are_written_as_they_are(tmp_path: Path) -> None:
     scan = pf.simulate_scan(n_positions=30, N=16, seed=0)
-    npz.write(scan, tmp_path / "loaded.npz")
-    lazy = npz.read(tmp_path / "loaded.npz")
-    npz.write(lazy, tmp_path / "lazy.npz")
+    npz_scan.write(scan, tmp_path / "loaded.npz")
+    lazy = stored(tmp_path / "loaded.npz")
+    npz_scan.write(lazy, tmp_path / "lazy.npz")
     assert (tmp_path / "lazy.npz").read_bytes() == (tmp_path / "loaded.npz").read_bytes()
-    npz.write(lazy, tmp_path / "loaded.npz")  # onto the very file it reads
+    npz_scan.write(lazy, tmp_path / "loaded.npz")  # onto the very file it reads
     assert (tmp_path / "lazy.npz").read_bytes() == (tmp_path / "loaded.npz").read_bytes()
     with np.load(tmp_path / "lazy.npz") as others:
         np.testing.assert_array_equal(others["diff3d"], scan.diffraction)
@@ -635,12 +663,12 @@ def test_lazy_scans_are_written_as_they_are(tmp_path: Path) -> None:
 
 def test_a_source_that_is_cut_short_while_it_is_written(tmp_path: Path) -> None:
     path = _written(tmp_path / "scan.npz", diff3d=_counts())
-    scan = npz.read(path)
+    scan = stored(path)
     os.truncate(path, scan.diffraction.offset + 100)
     target = tmp_path / "copy.npz"
     target.write_bytes(b"before")
     with pytest.raises(OSError, match="cut short while it was read"):
-        npz.write(scan, target)
+        npz_scan.write(scan, target)
     assert target.read_bytes() == b"before"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["copy.npz", "scan.npz"]
 
@@ -650,8 +678,8 @@ LIMITED = f"""
 import resource, sys
 import numpy as np
 from ptycho_fast.frames import Frames
-from ptycho_fast.io import npz
 from ptycho_fast.scan import Scan
+{STORED}
 resource.setrlimit(resource.RLIMIT_DATA, ({LIMIT}, {LIMIT}))
 
 class Made(Frames):
@@ -680,15 +708,15 @@ def refused(frames):
 def test_a_file_of_twice_the_memory_is_written_and_read(tmp_path: Path) -> None:
     """5000 patterns of 64 KiB, 313 MiB, by processes that may have 150 MiB."""
     first, copy = tmp_path / "first.npz", tmp_path / "copy.npz"
-    write = "npz.write(Scan(np.zeros((5000, 2)), Made()), sys.argv[1])"
+    write = "npz_scan.write(Scan(np.zeros((5000, 2)), Made()), sys.argv[1])"
     _output(_python(LIMITED + write, first))
     assert first.stat().st_size > 2 * LIMIT
     read = """
-scan = npz.read(sys.argv[1])
+scan = stored(sys.argv[1])
 check(scan.diffraction)
 assert refused(scan.diffraction)
-npz.write(scan, sys.argv[2])
-check(npz.read(sys.argv[2]).diffraction)
+npz_scan.write(scan, sys.argv[2])
+check(stored(sys.argv[2]).diffraction)
 """
     _output(_python(LIMITED + read, first, copy))
     assert copy.stat().st_size == first.stat().st_size
@@ -714,5 +742,5 @@ def test_a_file_of_twice_the_memory_is_unpacked(
             for i in range(shape[0]):
                 row = np.full(shape[1:], i, np.float32) if layout == "nNN" else np.tile(ramp, 128)
                 file.write(row.tobytes())
-    read = "frames = npz.read(sys.argv[1]).diffraction; check(frames)\n"
+    read = "frames = stored(sys.argv[1]).diffraction; check(frames)\n"
     _output(_python(LIMITED + read + "assert refused(frames)", path))

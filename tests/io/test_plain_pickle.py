@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptycho_fast as pf
-from ptycho_fast.io import about
-from ptycho_fast.io.plain_pickle import loads
+from ptycho_fast.io.npz.metadata import as_json, read_metadata
+from ptycho_fast.io.npz.plain_pickle import loads
 from ptycho_fast.ptychopinn import RawData
 
 if TYPE_CHECKING:
@@ -180,11 +180,11 @@ AGAIN = pickle.dumps(LARGE.decode(), 2)[:-1] + b"0" + 2000 * (
         (b"\x80\x04.", "it is damaged"),
         (b"\x80\x04Na.", "it is damaged"),
         (b"\x80\x04h\x07.", "it is damaged"),
-        (b"\x80\x04cnumpy\nndarray\n.", "names numpy.ndarray, which is no value"),
+        (b"\x80\x04cnumpy\nndarray\n.", "names numpy.ndarray, which is not a plain value"),
         (b"\x80\x04cnumpy\nndarray\nN\x85R.", "it is damaged"),
-        (b"\x80\x04cnumpy\nndarray\n)\x81.", "it uses NEWOBJ"),
-        (b"\x80\x04\x82\x01.", "it uses EXT1"),
-        (b"P1\n.", "it uses PERSID"),
+        (b"\x80\x04cnumpy\nndarray\n)\x81.", "it uses the instruction NEWOBJ"),
+        (b"\x80\x04\x82\x01.", "it uses the instruction EXT1"),
+        (b"P1\n.", "it uses the instruction PERSID"),
         (b"\x80\x04Nr\xff\xff\xff\x7f.", None),  # a place of 2**31 in the memo
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\x00\x00\x00.", "."),  # bytes that are not there
         (
@@ -195,8 +195,8 @@ AGAIN = pickle.dumps(LARGE.decode(), 2)[:-1] + b"0" + 2000 * (
         (pickle.dumps(array_state((2,), np.dtype("f8"), b"1")), r"\(2,\) of float64 in 1 bytes"),
         (pickle.dumps(array_state((2**40,), np.dtype("O"), [1])), "."),
         (pickle.dumps(array_state((2**40,), np.dtype("U0"), b"")), r"\(1099511627776,\) of <U0"),
-        (pickle.dumps(np.zeros(2, "M8[s]"), 4), "dtype 'M8' of a kind that is not read"),
-        (pickle.dumps(np.zeros(2, [("a", "f4")]), 4), "dtype 'V4' of a kind that is not read"),
+        (pickle.dumps(np.zeros(2, "M8[s]"), 4), "dtype 'M8' of a kind that cannot be read"),
+        (pickle.dumps(np.zeros(2, [("a", "f4")]), 4), "dtype 'V4' of a kind that cannot be read"),
         (pickle.dumps(bomb()), "more than 100000 values"),
         (nested(100_000), "nested more than 50 deep"),
         (tuples(300_000), "it is damaged"),
@@ -266,12 +266,12 @@ def test_metadata_in_every_form(stored: Any, expected: Any) -> None:
     file = io.BytesIO()
     np.save(file, stored, allow_pickle=True)
     file.seek(0)
-    assert about.read(file) == expected
+    assert read_metadata(file) == expected
 
 
 def test_metadata_is_written_as_json() -> None:
     value = {"a": np.float32(0.5), "b": np.arange(3), "c": [None, np.str_("d")]}
-    assert about.as_json(value) == '{"a": 0.5, "b": [0, 1, 2], "c": [null, "d"]}'
+    assert as_json(value) == '{"a": 0.5, "b": [0, 1, 2], "c": [null, "d"]}'
     for wrong in ({"a": object()}, {"a": 1j}, {(1, 2): 3}):
         with pytest.raises(ValueError, match="."):
-            about.as_json(wrong)
+            as_json(wrong)

@@ -194,7 +194,7 @@ def test_files_that_are_no_scan(tmp_path: Path) -> None:
         pf.read_scan(tmp_path)
     text = tmp_path / "text.npz"
     text.write_text("hello")
-    with pytest.raises(OSError, match="text.npz is no NPZ file, or it is damaged or cut short"):
+    with pytest.raises(OSError, match="text.npz is not an NPZ file, or it is damaged or cut short"):
         pf.read_scan(text)
     array = tmp_path / "array.npz"
     with array.open("wb") as file:

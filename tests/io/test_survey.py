@@ -85,7 +85,7 @@ def test_flags_are_no_measurements(tmp_path: Path, dtype: str, value: float, loa
         assert good is not None
         np.testing.assert_array_equal(good, always & sometimes)
         np.testing.assert_array_equal(patterns, np.sqrt(np.where(good, COUNTS, 0)).astype("f4"))
-        assert f"{N} of {N * N} pixels hold no measurement in any" in said
+        assert f"{N} of {N * N} pixels were not measured in any" in said
         assert f"In 2 of {n} patterns" in said
         assert "3 in all" in said
 
@@ -102,10 +102,10 @@ def test_amplitudes_that_are_not_finite_are_no_measurements(tmp_path: Path, load
 
 def test_what_is_known_goes_through_convert_and_write_scan(tmp_path: Path) -> None:
     counts, always, sometimes = flagged("u4", 2**32 - 1)
-    with pytest.warns(UserWarning, match="no measurement"):
+    with pytest.warns(UserWarning, match="were not measured"):
         convert(hdf5(tmp_path / "a.h5", counts), tmp_path / "b.npz", **NAMES)
     first, said = warned(tmp_path / "b.npz")
-    assert "no measurement" not in said  # it was said before
+    assert "not measured" not in said  # it was said before
     pf.write_scan(first, tmp_path / "c.npz")
     lazy, _ = warned(tmp_path / "a.h5", load=False, **NAMES)
     pf.write_scan(lazy, tmp_path / "d.npz")
@@ -154,7 +154,7 @@ def test_a_flag_of_narrower_integers_is_said_and_taken_if_told(
     path = hdf5(tmp_path / "a.h5", counts.astype(dtype))
     scan, said = warned(path, **NAMES)
     assert scan.mask is None
-    assert f"in {N * n} pixels of {n} patterns, is what marks bad pixels in integers" in said
+    assert f"in {N * n} pixels of {n} patterns, marks bad pixels in integers" in said
     told, said = warned(path, bad_value=float(np.array(value, dtype)), **NAMES)
     np.testing.assert_array_equal(told.mask, always)
     assert "marks bad pixels" not in said
@@ -171,16 +171,18 @@ def test_patterns_of_nothing_are_named_and_left_out_on_request(tmp_path: Path) -
     for load in (True, False):
         scan, said = warned(path, load=load, **NAMES)
         assert len(scan) == n
-        assert f"3 of {n} patterns hold nothing (all zero, or no good pixel): 4, 17, 40." in said
+        assert (
+            f"3 of {n} patterns are empty (all zero, or without a good pixel): 4, 17, 40." in said
+        )
         scan, said = warned(path, load=load, drop_dark=True, **NAMES)
-        assert "hold nothing" not in said
+        assert "are empty" not in said
         kept = np.setdiff1d(np.arange(n), [4, 17, 40])
         np.testing.assert_array_equal(scan.positions, SCAN.positions[kept])
         center = np.asarray(scan.diffraction)[:, 8, 8]
         np.testing.assert_allclose(center**2, COUNTS[kept, 8, 8], rtol=1e-6)
     convert(path, tmp_path / "b.npz", drop_dark=True, **NAMES)
     assert len(pf.read_scan(tmp_path / "b.npz")) == n - 3
-    with pytest.raises(ValueError, match="all 60 patterns hold nothing"):
+    with pytest.raises(ValueError, match="all 60 patterns are empty"):
         pf.read_scan(hdf5(tmp_path / "z.h5", 0 * counts), drop_dark=True, **NAMES)
 
 
@@ -194,7 +196,7 @@ def test_patterns_that_were_never_written_are_left_out_on_request(tmp_path: Path
         scan, said = warned(path, load=load, **NAMES)
         assert len(scan) == n
         assert said.count("never written") == 1
-        assert "hold nothing" not in said
+        assert "are empty" not in said
         scan, _ = warned(path, load=load, drop_dark=True, first=55, **NAMES)
         np.testing.assert_array_equal(scan.positions, SCAN.positions[:50])
 
@@ -277,9 +279,9 @@ def test_which_way_a_mask_counts(key: str, dtype: str, good_is: Any) -> None:
 def test_a_scan_without_a_measured_pixel_is_refused(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "a.h5", np.full((n, N, N), 65535, "u2"))
     for load in (True, False):
-        with pytest.raises(ValueError, match="no pixel holds a measurement in any of 60 patterns"):
+        with pytest.raises(ValueError, match="no pixel was measured in any of 60 patterns"):
             pf.read_scan(path, load=load, **NAMES)
-    with pytest.raises(ValueError, match="no pixel holds a measurement"):
+    with pytest.raises(ValueError, match="no pixel was measured"):
         convert(path, tmp_path / "b.npz", **NAMES)
     assert not (tmp_path / "b.npz").exists()
 
@@ -293,7 +295,7 @@ def test_inspect_prints_what_was_found(tmp_path: Path, capsys: pytest.CaptureFix
     for line in (
         f"stored      counts as uint32, 0 .. {COUNTS[1:].max():.0f}",
         "bad pixels  16 of 256 in every pattern, 3 more in 2 patterns",
-        "dark        1 of 60 patterns hold nothing",
+        "dark        1 of 60 patterns are all zero or have no good pixel",
     ):
         assert line in captured.out
     assert "light       about row" in captured.out

@@ -15,9 +15,9 @@ import reference
 
 torch = pytest.importorskip("torch")
 
+from ptycho_fast.models.config import LOSSES  # noqa: E402
 from ptycho_fast.models.inputs import count_features, make_features  # noqa: E402
 from ptycho_fast.models.physics import (  # noqa: E402
-    LOSSES,
     SHARPENING,
     GroupCanvas,
     diffract,

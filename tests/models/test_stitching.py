@@ -13,6 +13,7 @@ from hypothesis import given, settings
 
 import ptycho_fast as pf
 import reference
+from ptycho_fast.canvas import Canvas
 
 pytest.importorskip("torch")  # the package of the networks needs it
 
@@ -75,7 +76,7 @@ def stitch(
     image: NDArray[Any], positions: NDArray[Any], weight: NDArray[np.float32] | None = None
 ) -> Stitcher:
     weight = bell() if weight is None else weight
-    made = Stitcher(image.shape[:2], positions, weight)
+    made = Stitcher(Canvas((0, 0), image.shape[:2]), positions, weight)
     side = len(weight)
     made.add(np.arange(len(positions)), cut(image, positions, side).astype(np.complex64))
     return made
@@ -138,7 +139,7 @@ def test_the_image_by_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(4):
         rest = weight * (patches - cut(expected, positions))
         expected += laid(rest, positions, image.shape) * step
-    made = Stitcher(image.shape, positions, bell())
+    made = Stitcher(Canvas((0, 0), image.shape), positions, bell())
     made.add(np.arange(90), patches.astype(np.complex64))
     np.testing.assert_allclose(made.image(), expected, atol=2e-4)
     monkeypatch.setattr(stitching, "AT_ONCE", 7)
@@ -154,7 +155,7 @@ def test_coverage_is_the_sum_of_the_weights(side: int, n: int, seed: int) -> Non
     positions = rng.uniform(-10, 40, (12, 2))
     weight = rng.uniform(0.1, 1, (side, side)).astype(np.float32)
     some = rng.choice(12, n)
-    made = Stitcher(shape, positions, weight)
+    made = Stitcher(Canvas((0, 0), shape), positions, weight)
     made.add(some, np.ones((n, side, side), np.complex64))
     weights = np.broadcast_to(weight, (n, side, side))
     expected = laid(weights, positions[some], shape).real
@@ -170,7 +171,7 @@ def test_coverage_is_the_sum_of_the_weights(side: int, n: int, seed: int) -> Non
 
 
 def test_a_bright_patch_is_1_and_the_ground_0() -> None:
-    made = Stitcher((30, 40), np.array([[20.0, 10.0], [8.0, 20.0]]), bell())
+    made = Stitcher(Canvas((0, 0), (30, 40)), np.array([[20.0, 10.0], [8.0, 20.0]]), bell())
     assert not made.coverage.any()
     assert not made.image().any()
     made.add(np.array([0]), np.full((1, N, N), 2 - 1j, np.complex64))
@@ -188,7 +189,7 @@ def test_the_order_of_adding_does_not_matter() -> None:
     patches = cut(image, positions).astype(np.complex64)
     at_once = stitch(image, positions)
     order = np.random.default_rng(7).permutation(120)
-    bit_by_bit = Stitcher(image.shape, positions, bell())
+    bit_by_bit = Stitcher(Canvas((0, 0), image.shape), positions, bell())
     for some in np.split(order, [1, 5, 60, 61]):
         bit_by_bit.add(some, patches[some])
     bit_by_bit.add(np.empty(0, np.int64), patches[:0])
@@ -206,10 +207,10 @@ def test_what_is_added_twice_counts_twice() -> None:
     np.testing.assert_allclose(twice.image(), once.image(), atol=2e-4)
     # One that is named three times, twice in one call, is as three positions at one place.
     some = np.array([0, 1, 1, 2])
-    named = Stitcher(image.shape, positions, bell())
+    named = Stitcher(Canvas((0, 0), image.shape), positions, bell())
     named.add(some, patches[[0, 1, 5, 2]])
     named.add(np.array([1]), patches[[7]])
-    apart = Stitcher(image.shape, positions[[0, 1, 1, 2, 1]], bell())
+    apart = Stitcher(Canvas((0, 0), image.shape), positions[[0, 1, 1, 2, 1]], bell())
     apart.add(np.arange(5), patches[[0, 1, 5, 2, 7]])
     np.testing.assert_allclose(named.coverage, apart.coverage, atol=1e-6)
     np.testing.assert_allclose(named.image(), apart.image(), atol=2e-4)
@@ -218,7 +219,7 @@ def test_what_is_added_twice_counts_twice() -> None:
 def test_patches_that_differ_are_averaged_by_weight() -> None:
     weight = np.ones((4, 4), np.float32)
     weight[:, 2:] = 3
-    made = Stitcher((10, 12), np.array([[5.0, 5.0], [7.0, 5.0]]), weight)
+    made = Stitcher(Canvas((0, 0), (10, 12)), np.array([[5.0, 5.0], [7.0, 5.0]]), weight)
     made.add(np.arange(2), np.stack([np.full((4, 4), v, np.complex64) for v in (1, 5)]))
     np.testing.assert_allclose(
         made.image()[4].real, [0, 0, 0, 1, 1, 2, 2, 5, 5, 0, 0, 0], rtol=1e-5

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from ptycho_fast.plot import COLORS, OUTLINE_COLOR, POSITION_COLOR, plot_scan
+from ptycho_fast.plot import plot_scan
+from ptycho_fast.plot.scan import COLORS, OUTLINE_COLOR, POSITION_COLOR
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -186,7 +186,7 @@ def test_files_are_read_as_their_class(installed: Any, tmp_path: Path) -> None:
     assert [type(each) for each in installed.RawData.from_files(path, path)] == [type(again)] * 2
 
 
-def test_the_sequence_that_ptychodus_runs(installed: Any) -> None:
+def test_the_calls_of_ptychodus_give_the_groups_of_the_global_stream(installed: Any) -> None:
     pytest.importorskip("tensorflow")
     cfg = importlib.import_module("ptycho.params").cfg
     obj = make_object()
@@ -226,7 +226,7 @@ def test_signatures_and_pickles_are_those_of_their_functions(installed: Any) -> 
 
 
 @pytest.mark.parametrize("mirror", [True, False])
-def test_mirror_says_where_y_is_read(
+def test_mirror_decides_where_y_is_read(
     ptycho: Callable[..., Path], caplog: pytest.LogCaptureFixture, mirror: bool
 ) -> None:
     pytest.importorskip("tensorflow")
@@ -380,7 +380,7 @@ def test_an_alias_is_nothing_to_install_into(monkeypatch: pytest.MonkeyPatch, wh
     assert ptychopinn.uninstall() == ()
 
 
-def test_uninstalling_what_was_never_installed() -> None:
+def test_uninstalling_without_installing_does_nothing() -> None:
     assert ptychopinn.uninstall() == ()
 
 
@@ -427,8 +427,8 @@ def test_a_module_loaded_again_is_installed_into_again(installed: Any) -> None:
         ("class RawData", "class Other", r"RawData\(.*\) is not there.*RawData\.from_file\("),
         (
             "def _generate_groups",
-            "def _gather(self): pass\n    def _generate_groups",
-            r"RawData\._gather is there already",
+            "def _positions(self): pass\n    def _generate_groups",
+            r"RawData\._positions is there already",
         ),
     ],
 )
@@ -454,7 +454,7 @@ def test_all_that_differs_is_told_at_once(ptycho: Callable[..., Path]) -> None:
         ptychopinn.install()
 
 
-def test_no_ptychopinn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ptychopinn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [place for place in sys.path if "ptychopinn" not in place])
     with pytest.raises(ImportError, match=r"no module ptycho\.raw_data.*Install PtychoPINN"):
         ptychopinn.install()

@@ -1,4 +1,4 @@
-"""From what a detector recorded to amplitudes, and which pixels it measured."""
+"""Frames of a detector become amplitudes, and bad pixels are found, as they are read."""
 
 from __future__ import annotations
 
@@ -14,22 +14,34 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from ptycho_fast.bad_pixels import BadPixels
-    from ptycho_fast.io.prepare import Window
+    from ptycho_fast.io.recipe import Window
 
 PIECE_BYTES = 2**20
-"""Raw frames become amplitudes this much at a time, which stays in a processor's cache."""
+"""Bytes of frames that become amplitudes at a time, which stay in the processor's cache."""
 
 
 def find_bad(raw: NDArray[Any], bad_value: float | None = None) -> NDArray[np.bool_] | None:
-    """Return which pixels hold no measurement; None if all do.
+    """Return which pixels were not measured; None if all were.
 
     Parameters
     ----------
     raw : ndarray, real
-        As stored. An integer is bad if it is the largest of its dtype (saturated, or a gap between
-        modules) or negative (a flag), a float if it is not finite.
+        Pixels as they are stored. An integer is bad if it is the largest of its dtype (saturated,
+        or a gap between modules) or negative (a flag), a float if it is not finite.
     bad_value : float, optional
         Another value that marks bad pixels.
+
+    Returns
+    -------
+    ndarray, bool, or None
+        True for bad pixels; of the shape of `raw`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.io.amplitudes import find_bad
+    >>> find_bad(np.array([0, 7, 65535], np.uint16), bad_value=7)
+    array([False,  True,  True])
     """
     bad = None
     if raw.dtype.kind in "iu" and raw.size:
@@ -46,7 +58,7 @@ def find_bad(raw: NDArray[Any], bad_value: float | None = None) -> NDArray[np.bo
 
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    """Tell whether a value can stand in an array of that dtype."""
+    """Tell whether an array of this dtype can hold a value."""
     if dtype.kind == "f":
         return True
     return (
@@ -57,25 +69,25 @@ def _holds(dtype: np.dtype[Any], value: float) -> bool:
 
 
 class Piece(NamedTuple):
-    """Some patterns on their way."""
+    """Some patterns, as `PreparedFrames.pieces` reads them."""
 
     rows: NDArray[np.integer[Any]]
-    """Which, of the frames that were asked."""
+    """(k,), the index of each in the scan."""
     raw: NDArray[Any]
-    """What is stored in the window, with 0 where it is bad."""
+    """What is stored in the part of the detector that is kept, 0 where it is bad."""
     amplitudes: NDArray[Any]
     """(k, N, N)."""
     bad: NDArray[np.bool_] | None
-    """(k, N, N), True where an amplitude is 0 because nothing was measured; None: nowhere."""
+    """(k, N, N), True where an amplitude is 0 because it was not measured; None if none is."""
 
 
 class Shifted(Frames):
-    """Frames with zero frequency at [0, 0], which is brought to the middle.
+    """Frames whose zero frequency is moved from the corner, [0, 0], to the middle.
 
     Parameters
     ----------
     source : Frames, (n, H, W)
-        As they are stored.
+        The frames as they are stored.
     """
 
     def __init__(self, source: Frames) -> None:
@@ -103,30 +115,30 @@ class Shifted(Frames):
 
 
 class PreparedFrames(Frames):
-    """Frames of a detector as amplitudes, made as they are read.
+    """Frames of a detector that become amplitudes as they are read.
 
-    A pixel that was not measured has amplitude 0, and `read_good` says so: where `mask` is False or
-    `listed` names it, and where `find_bad` finds what is stored to be no measurement. With `bin`,
-    the counts of a bin are summed, and one bad pixel spoils its bin.
+    Pixels that were not measured have amplitude 0, and `read_good` tells them from dark ones. Bad
+    are those that `mask` or `listed` name, and those that `find_bad` finds. With `bin`, the counts
+    of the pixels of a bin are summed, and one bad pixel makes its bin bad.
 
     Parameters
     ----------
     source : Frames, (m, H, W), real
-        What was recorded.
+        What the detector recorded.
     window : Window
-        What is kept of it.
+        What is kept of each frame.
     intensity : bool
-        Counts, whose root is taken, and not amplitudes.
+        Whether the frames are counts, whose square roots are the amplitudes.
     rows : ndarray, (n,), int, optional
-        Which frames, in which order; all if not given.
+        Which frames, in which order; all by default.
     mask : ndarray, (H, W), bool, optional
         False for pixels that are bad in every frame.
     listed : BadPixels, optional
-        Pixels of the m frames that are known to be bad.
+        Bad pixels of each of the m frames that the file lists.
     bad_value : float, optional
         As of `find_bad`.
     dtype : dtype
-        Of the amplitudes; another than float32 needs a source of that dtype, no roots and no bins.
+        Of the amplitudes. Any but float32 requires a source of that dtype, no roots and no bins.
     """
 
     def __init__(
@@ -151,20 +163,20 @@ class PreparedFrames(Frames):
         self.shape = (len(source) if rows is None else len(rows), window.N, window.N)
         self.dtype = np.dtype(dtype)
         self._masked = None if mask is None else ~mask[window.rows, window.columns]
-        # Nothing is cut out or computed, so frames are read to where they are wanted.
+        # Nothing is cut out or computed, so frames are read straight into the output.
         self._as_stored = (
             not intensity and source.dtype == self.dtype and self.shape[1:] == source.shape[1:]
         )
 
     def unchanged(self) -> Frames | None:
-        """Return the source, if it is what is read here but for bad pixels."""
+        """Return the source, if reading it gives the same patterns but for bad pixels."""
         plain = self._as_stored and self.mask is None and self.rows is None
         return self.source if plain else None
 
     may_be_bad = True
 
     def take(self, rows: NDArray[np.integer[Any]]) -> PreparedFrames:
-        """Return some of the frames; they stay in their file."""
+        """Return some of the frames, which stay in their file."""
         return PreparedFrames(
             self.source,
             self.window,
@@ -183,7 +195,7 @@ class PreparedFrames(Frames):
     def read_good(
         self, rows: NDArray[np.integer[Any]], out: NDArray[Any]
     ) -> NDArray[np.bool_] | None:
-        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``; say what was measured."""
+        """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``; return what was measured."""
         frames = rows if self.rows is None else self.rows[rows]
         size = max(1, self.source.nbytes // max(1, len(self.source)))
         each = max(1, min(PIECE_BYTES // size, len(rows)))
@@ -215,12 +227,12 @@ class PreparedFrames(Frames):
             yield slice(first, first + len(piece.rows)), piece.amplitudes
 
     def pieces(self, *, everything: bool = True) -> Iterator[Piece]:
-        """Read all patterns in order, with all that is known of them.
+        """Read all patterns in order, with what is stored of them and which pixels are bad.
 
         Parameters
         ----------
         everything : bool
-            False for some patterns that show what the others are like (`Frames.look`).
+            False reads only some patterns that show what the others are like (`Frames.look`).
         """
         if self.rows is not None:
             read = self._chosen(np.arange(len(self)) if everything else self.spread())
@@ -255,7 +267,7 @@ class PreparedFrames(Frames):
     def _prepare(
         self, raw: NDArray[Any], frames: NDArray[np.integer[Any]], out: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Turn raw frames, which are overwritten, into amplitudes; return what is kept and bad."""
+        """Fill `out` with amplitudes, overwriting the frames; return what is kept and bad."""
         window = self.window
         kept = raw[:, window.rows, window.columns]
         bad: Any = find_bad(kept, self.bad_value)

@@ -1,7 +1,7 @@
-"""Patterns that can't be read where they lie are unpacked once, into a folder of their own.
+"""Patterns that cannot be read where they lie are unpacked once, into a folder of their own.
 
-`$PTYCHO_FAST_CACHE`, else `$XDG_CACHE_HOME/ptycho_fast`, else `~/.cache/ptycho_fast`. Nothing in
-it is needed: what is cleared is unpacked again.
+The folder is `$PTYCHO_FAST_CACHE`, else `$XDG_CACHE_HOME/ptycho_fast`, else
+`~/.cache/ptycho_fast`. It may be cleared at any time: what is missing is unpacked again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 from ptycho_fast.io.npy import open_npy, write_stack
 
 try:
@@ -38,13 +38,13 @@ logger = logging.getLogger("ptycho_fast")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# An entry, its lock, or what `replacing` writes beside it. The folder may be one in which a user
-# keeps other things, so the names must be nobody else's.
+# An entry, its lock, or what `replacing` writes beside it. A user may keep other files in the same
+# folder, so the names must be unmistakable.
 NAMES = re.compile(r"\.?(?P<entry>.+\.unpacked\.npy)(?P<lock>\.lock)?(\..+)?")
 
 
 def cache_folder() -> Path:
-    """Return where patterns are unpacked to; it need not exist.
+    """Return the folder into which patterns are unpacked; it need not exist.
 
     Returns
     -------
@@ -67,12 +67,12 @@ def cache_folder() -> Path:
 
 
 def cached_files() -> list[tuple[Path, int]]:
-    """Return what lies in the cache.
+    """Return the files in the cache.
 
     Returns
     -------
     list of (Path, int)
-        Files and their bytes, by name; also what a killed process left unfinished.
+        Files and their bytes, sorted by name, including what a killed process left unfinished.
     """
     found = []
     for path, match in _ours():
@@ -83,20 +83,20 @@ def cached_files() -> list[tuple[Path, int]]:
 
 
 def clear_cache() -> int:
-    """Remove what lies in the cache, but for what is being unpacked right now.
+    """Remove the files in the cache, except those that are being unpacked right now.
 
-    Data sets that are open go on reading what they opened.
+    Scans that are open can still be read.
 
     Returns
     -------
     int
-        The bytes that were freed.
+        How many bytes were freed.
     """
     freed = 0
     for path, match in _ours():
         with (
             contextlib.suppress(BlockingIOError, FileNotFoundError),
-            _locked(path.with_name(match["entry"]), wait=False),
+            locked(path.with_name(match["entry"]), wait=False),
         ):
             size = path.stat().st_size
             path.unlink()
@@ -111,12 +111,12 @@ def _ours() -> list[tuple[Path, re.Match[str]]]:
 
 
 def make_folder() -> Path:
-    """Return the folder, made if need be.
+    """Return the folder, after making it if it does not exist.
 
     Raises
     ------
     OSError
-        If it can't be made or written to.
+        If it cannot be made, or not be written to.
     """
     folder = cache_folder()
     try:
@@ -143,24 +143,24 @@ def unpacked(
 ) -> FileFrames:
     """Return patterns that were unpacked from a file, now or by an earlier call.
 
-    Of several processes one unpacks and the others wait for it.
+    Of several processes that want the same patterns, one unpacks and the others wait for it.
 
     Parameters
     ----------
     path : path
-        The file. Once it has another time or size, it is unpacked again.
+        The file. When its modification time or size has changed, it is unpacked again.
     key : str
-        What of it.
+        The array in the file.
     shape : tuple of int, (n, N, N)
-        How much that is.
+        The shape of the patterns.
     dtype : dtype
-        As which numbers.
+        The dtype as which they are unpacked.
     blocks : callable
-        Returns all patterns in order, some at a time. Only called if there is work to do.
+        Returns all patterns in order, some at a time. Only called if they must be unpacked.
     checksum : tuple of int, optional
-        What else tells a file from another of the same time and size.
+        Tells the file from another of the same time and size.
     scratch : int
-        Bytes that `blocks` needs in the same folder meanwhile.
+        Bytes that `blocks` needs in the same folder while it runs.
 
     Returns
     -------
@@ -169,17 +169,17 @@ def unpacked(
     Raises
     ------
     OSError
-        If there is no room for them, or what `blocks` raises. Nothing unfinished is left.
+        If there is too little room for them, or as `blocks` raises. No unfinished file is left.
     """
     entry = cache_folder() / _name(path, key, checksum)
     frames = _cached(entry, shape, dtype)
     if frames is not None:
         return frames
     make_folder()
-    with _locked(entry) as alone:
+    with locked(entry) as alone:
         frames = _cached(entry, shape, dtype)
         if frames is None:
-            if alone:  # so what is unfinished was left by a process that was killed
+            if alone:  # then a process that was killed has left what is unfinished
                 for rest in entry.parent.glob(f".{entry.name}.*"):
                     rest.unlink()
             size = math.prod(shape) * dtype.itemsize
@@ -201,7 +201,7 @@ def unpacked(
 
 
 def _name(path: str | os.PathLike[str], key: str, checksum: tuple[int, int] | None) -> str:
-    """Return a name that tells people where it is from, and changes when the file does."""
+    """Return a name that shows people where it is from, and that changes with the file."""
     path = os.path.realpath(path)
     status = os.stat(path)
     source = repr((path, status.st_mtime_ns, status.st_size, key, checksum))
@@ -211,7 +211,7 @@ def _name(path: str | os.PathLike[str], key: str, checksum: tuple[int, int] | No
 
 
 def _cached(entry: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FileFrames | None:
-    """Open an entry; None if it is absent or spoilt."""
+    """Open an entry; None if it is missing or damaged."""
     try:
         frames = open_npy(entry)
     except (OSError, ValueError):
@@ -233,7 +233,7 @@ def _mebibytes(size: int) -> str:
 
 
 def _with_bar(blocks: Iterable[NDArray[Any]], name: str, size: int) -> Iterator[NDArray[Any]]:
-    """Show how far it is, if it takes longer than a second and somebody looks."""
+    """Show a progress bar, if unpacking takes longer than a second and stderr is a terminal."""
     try:
         from tqdm import tqdm  # noqa: PLC0415
     except ImportError:
@@ -249,18 +249,19 @@ def _with_bar(blocks: Iterable[NDArray[Any]], name: str, size: int) -> Iterator[
 
 
 @contextlib.contextmanager
-def _locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Keep other processes, and threads, from an entry. The kernel lets go when a process dies.
+def locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Lock an entry against other processes and threads; a process that dies gives up its lock.
 
-    False: there are no locks here (Windows, some network file systems). Then several processes
-    may unpack the same, each into a file of its own: slower, but as right.
+    Yields whether the lock was had. Windows and some network file systems have no such locks;
+    there, several processes may unpack the same patterns, each into a file of its own, which is
+    slower but equally correct.
     """
     lock = entry.with_name(f"{entry.name}.lock")
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             alone = _lock(handle, wait=wait, entry=entry)
-            # Whoever had it before removes the file; then this lock is one that nobody sees.
+            # Whoever had the lock before removes its file. Then this lock is one nobody sees.
             if not alone or _is_at(handle, lock):
                 break
         except BaseException:
@@ -270,10 +271,10 @@ def _locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
     try:
         yield alone
     finally:
-        with contextlib.suppress(OSError):  # another's, on Windows; clear_cache gets it
+        with contextlib.suppress(OSError):  # in use by another on Windows; clear_cache removes it
             lock.unlink()
         if alone:
-            # A forked child may hold a copy of the handle.
+            # A forked child may hold a copy of the handle, so closing it may not unlock.
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 

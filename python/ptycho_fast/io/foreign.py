@@ -1,4 +1,4 @@
-"""What a file is that this package does not read, and how to get its numbers in."""
+"""What a file is that cannot be read here, and how to bring its numbers into a scan."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ptycho_fast.io.regular import open_regular
 HEAD_BYTES = 4096
 
 SAVE = (
-    'numpy.savez("scan.npz", diff3d=patterns, xcoords=x, ycoords=y), with the patterns\' '
-    "amplitudes and the positions in pixels of the object"
+    'numpy.savez("scan.npz", diff3d=patterns, xcoords=x, ycoords=y), where patterns are '
+    "amplitudes and x and y are pixels of the object"
 )
 
 SIGNATURES = {
@@ -28,29 +28,29 @@ SIGNATURES = {
     b"###CBF": ("a CBF file", "fabio.open"),
     b"SIMPLE  =": ("a FITS file", "astropy.io.fits.getdata"),
 }
-"""How files begin -> (what they are, what reads them)."""
+"""The first bytes of a file -> (what it is, what reads it)."""
 
 PACKED = {b"\x1f\x8b": "gzip -d", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"(\xb5/\xfd": "unzstd"}
-"""How files begin that are packed as a whole -> what unpacks them."""
+"""The first bytes of a compressed file -> what decompresses it."""
 
 
 def what_it_is(path: str | os.PathLike[str]) -> str | None:
-    """Say what a file is, and how to get it in, if it is of another format.
+    """Say what a file of another format is, and how to bring it into a scan.
 
     Parameters
     ----------
     path : path
-        A file that is none of those that `ptycho_fast.read_scan` reads.
+        A file that `ptycho_fast.read_scan` cannot read.
 
     Returns
     -------
     str or None
-        A sentence; None if it looks like nothing that is known, or is empty.
+        A sentence; None if the file is empty or its format is unknown.
 
     Raises
     ------
     OSError
-        If it can't be read.
+        If the file cannot be read.
 
     Examples
     --------
@@ -59,15 +59,15 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
     >>> from ptycho_fast.io.foreign import what_it_is
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "patterns.npy"
     >>> np.save(path, np.ones((3, 2, 2), np.float32))
-    >>> what_it_is(path).partition("patterns.npy")[2][:67]
-    ' is an NPY file, which holds one array and no names: that is not a '
+    >>> what_it_is(path).partition("patterns.npy")[2][:51]
+    ' is an NPY file, which holds one array and no names'
     """
     with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     name = os.fspath(path)
     for sign, tool in PACKED.items():
         if head.startswith(sign):
-            return f"{name} is packed. Unpack it first: {tool} {name}"
+            return f"{name} is compressed. Decompress it first: {tool} {name}"
     kind = next((found for sign, found in SIGNATURES.items() if head.startswith(sign)), None)
     if kind is None and _is_text(head):
         kind = "text", "numpy.loadtxt"
@@ -76,13 +76,13 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
     what, reader = kind
     matlab = " (or save it in MATLAB with -v7.3, which is HDF5)" if "MATLAB" in what else ""
     return (
-        f"{name} is {what}: that is not a format that is read (NPZ, CXI, ptychodus, HDF5). Load "
-        f"it with {reader}, and write a scan: {SAVE}{matlab}."
+        f"{name} is {what}. The formats that can be read are NPZ, CXI, ptychodus and other HDF5. "
+        f"Load it with {reader} and save it as a scan: {SAVE}{matlab}."
     )
 
 
 def _is_text(head: bytes) -> bool:
-    """Tell whether these are printed numbers or words; the last character may be cut off."""
+    """Tell whether these bytes are text; the last character may be cut off."""
     try:
         text = head.decode("utf-8", errors="strict" if len(head) < HEAD_BYTES else "ignore")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Which axis of an array counts what: layouts that one reading fits, and options for the others."""
+"""Which axes of an array are which; where two readings are possible, an option decides."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from ptycho_fast.notices import warn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.io.prepare import Recipe
+    from ptycho_fast.io.recipe import Recipe
 
 MOST_FRAMES = 2**25
+"""A scan of more frames is refused: another axis is likely to be meant."""
 
 COMPLEX_FIELDS = (("r", "i"), ("re", "im"), ("real", "imag"), ("real", "imaginary"))
+"""Names of the two fields by which programs without complex numbers write them."""
 
 
 class Layout(NamedTuple):
@@ -25,7 +27,7 @@ class Layout(NamedTuple):
     shape: tuple[int, int, int]
     """(n, rows, columns)"""
     frames_last: bool
-    """The array is (rows, columns, n). If not, its frames lie one after another."""
+    """Whether the array is (rows, columns, n). If not, its frames lie one after another."""
 
 
 def stack_layout(
@@ -35,21 +37,21 @@ def stack_layout(
     n: int | None = None,
     grid: tuple[int, ...] = (),
 ) -> Layout:
-    """Decide which axes of a stack count its frames.
+    """Decide which axes of an array count its frames.
 
     Parameters
     ----------
     what : str
-        How sentences call the stack.
+        The name of the stack in messages.
     shape : tuple of int
         (n, rows, columns), (rows, columns, n), either with further axes of length 1, or
         (ny, nx, rows, columns).
     recipe : Recipe
-        Of which `frames_axis` and `reshape` count here.
+        Its `frames_axis` and `reshape` are used.
     n : int, optional
-        How many positions there are, if one belongs to each frame.
+        How many positions there are, if each frame has one.
     grid : tuple of int, (ny, nx), optional
-        The shape in which the positions came.
+        The shape in which the positions are stored.
 
     Returns
     -------
@@ -58,17 +60,18 @@ def stack_layout(
     Raises
     ------
     ValueError
-        If it is no stack, or more than one reading is possible.
+        If it is not a stack, or more than one reading is possible.
 
     Warns
     -----
     UserWarning
-        If the first and the last axis are both as long as the positions: the first is taken.
+        If the first and the last axis both have as many entries as there are positions: the first
+        is taken.
 
     Examples
     --------
     >>> from ptycho_fast.io.layouts import stack_layout
-    >>> from ptycho_fast.io.prepare import Recipe
+    >>> from ptycho_fast.io.recipe import Recipe
     >>> stack_layout("diff3d", (16, 16, 9), Recipe(), 9)
     Layout(shape=(9, 16, 16), frames_last=True)
     >>> stack_layout("data", (3, 3, 16, 16), Recipe(reshape=True), 9)
@@ -91,7 +94,10 @@ def stack_layout(
             raise ValueError(msg)
         axes = (axes[0] * axes[1], *axes[2:])
         if recipe.frames_axis == 2:
-            msg = f"{what} has shape {shape}, so frames_axis=2 can't be."
+            msg = (
+                f"{what} has shape {shape}, a grid of frames, so frames_axis=2 cannot be right. "
+                "Leave it out."
+            )
             raise ValueError(msg)
     if len(axes) != 3 or 0 in axes:
         msg = f"{what} must be frames (n, rows, columns), got shape {shape}."
@@ -100,9 +106,9 @@ def stack_layout(
     last = axes[2] == n and axes[0] == axes[1] and axes == shape[:3]
     if first and last and recipe.frames_axis is None:
         warn(
-            f"{what} has shape {shape}, of which the first axis and the last are as long as the "
-            f"{n} positions. The first was taken for the frames; frames_axis=0 or 2 "
-            "(--frames-axis) decides it.",
+            f"{what} has shape {shape}: its first axis and its last both have as many entries as "
+            f"there are positions, {n}. The first was taken for the frames. To decide it, pass "
+            "frames_axis=0 or frames_axis=2 (--frames-axis).",
         )
     if recipe.frames_axis == 2 or (recipe.frames_axis is None and last and not first):
         layout = Layout((axes[2], axes[0], axes[1]), frames_last=True)
@@ -111,19 +117,19 @@ def stack_layout(
     if layout.shape[0] > MOST_FRAMES:
         msg = (
             f"{what} has shape {shape}: {layout.shape[0]} frames, more than the {MOST_FRAMES} "
-            "that a scan may have. Is another axis that of the frames (frames_axis)?"
+            "that a scan may have. If another axis counts the frames, pass frames_axis."
         )
         raise ValueError(msg)
     return layout
 
 
 def as_line(values: NDArray[Any]) -> NDArray[Any]:
-    """Return (n, 1) and (1, n) as (n,); anything else as it is."""
+    """Return an array (n, 1) or (1, n) as (n,), and any other as it is."""
     return values.reshape(-1) if values.ndim == 2 and 1 in values.shape else values
 
 
 def grid_of(shape: tuple[int, ...], stack: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the grid (ny, nx) that positions of a shape may be, next to a stack of a shape."""
+    """Return `shape` if positions of this shape may be a grid (ny, nx) for this stack, else ()."""
     is_grid = len(shape) == 2 and 1 not in shape and len(stack) in (3, 4)
     frames = {math.prod(stack[:-2]), stack[-1]} if is_grid else set()
     return shape if math.prod(shape) in frames else ()
@@ -137,18 +143,18 @@ def as_coordinates(
     Parameters
     ----------
     name, key : str
-        What they are and what they are called, for sentences.
+        The option and the name of the array, for messages.
     values : ndarray, (n,), (n, 1), (1, n), or (ny, nx) of a grid
-        What was read.
+        The array as it is stored.
     stack : tuple of int
-        The shape of the patterns, which says whether a grid is one.
+        The shape of the patterns, by which a grid is recognised.
     recipe : Recipe
-        Of which `reshape` counts here.
+        Its `reshape` is used.
 
     Raises
     ------
     ValueError
-        If they are no real numbers, or how to take them row by row must be said.
+        If they are not real numbers, or a grid that only `reshape` allows to read row by row.
     """
     line = as_line(values)
     grid = grid_of(line.shape, stack)
@@ -171,7 +177,7 @@ def as_coordinates(
 
 
 def _one_line(name: str, key: str, shape: tuple[int, ...], stack: tuple[int, ...]) -> str:
-    """Return how to name a row or column of an array."""
+    """Return a sentence that says how to name one row or column of an array."""
     if len(shape) != 2 or key.endswith("]"):
         return ""
     in_rows = shape[1] in stack and shape[0] not in stack
@@ -180,7 +186,7 @@ def _one_line(name: str, key: str, shape: tuple[int, ...], stack: tuple[int, ...
 
 
 def is_complex(dtype: np.dtype[Any]) -> bool:
-    """Tell whether numbers are complex, or pairs of fields that are."""
+    """Tell whether numbers are complex, or pairs of fields that stand for complex numbers."""
     names = tuple(name.lower() for name in dtype.names or ())
     return dtype.kind == "c" or names in COMPLEX_FIELDS
 
@@ -191,7 +197,7 @@ def as_complex_numbers(values: NDArray[Any]) -> NDArray[Any]:
     Parameters
     ----------
     values : ndarray
-        Anything; what has no such fields is returned as it is.
+        Any array; one without such fields is returned as it is.
 
     Examples
     --------
@@ -215,22 +221,22 @@ def as_probe(what: str, values: NDArray[Any], detector: tuple[int, ...]) -> NDAr
     Parameters
     ----------
     what : str
-        File and key, for sentences.
+        File and key, for messages.
     values : ndarray
         (N, N), (modes, N, N), (N, N, modes) or, with further axes of length 1, (1, modes, N, N),
-        (modes, 1, N, N); pairs of fields are complex numbers.
+        (modes, 1, N, N). Pairs of fields are taken for complex numbers.
     detector : tuple of int, (rows, columns)
-        What tells (modes, N, N) from (N, N, modes).
+        The shape of the patterns, which tells (modes, N, N) from (N, N, modes).
 
     Raises
     ------
     ValueError
-        If it is something else.
+        If the array is not a probe.
 
     Warns
     -----
     UserWarning
-        If it was read as another shape than it has.
+        If the axes of the array were changed.
     """
     probe = as_complex_numbers(values)
     if probe.ndim == 4 and 1 in probe.shape[:2]:
@@ -256,12 +262,12 @@ def as_probe(what: str, values: NDArray[Any], detector: tuple[int, ...]) -> NDAr
 
 
 def as_layer(what: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Return an object as (H, W), also of (1, H, W) or (1, 1, H, W) and pairs of fields.
+    """Return an object as (H, W), given (H, W), (1, H, W) or (1, 1, H, W), or pairs of fields.
 
     Raises
     ------
     ValueError
-        If it has several layers.
+        If the object has several layers, or is not an array of numbers.
     """
     layer = as_complex_numbers(values)
     while layer.ndim > 2 and len(layer) == 1:

@@ -1,4 +1,4 @@
-"""The first patterns of a stack."""
+"""The first patterns of a stack, where `first=N` leaves out the others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class LeadingFrames(Frames):
-    """The first patterns of those that are there.
+    """The first n patterns of a stack.
 
     Parameters
     ----------
     source : Frames, (m, H, W)
-        All of them.
+        The whole stack.
     n : int
-        How many are used.
+        How many of its patterns are used.
     """
 
     def __init__(self, source: Frames, n: int) -> None:

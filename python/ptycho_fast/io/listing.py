@@ -1,4 +1,4 @@
-"""What a file holds, in the length of a sentence."""
+"""The arrays of a file, listed in an error message."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST = 24
-"""A sentence names so many arrays."""
+"""How many arrays a message names."""
 
 
 def listed(arrays: Mapping[str, Any]) -> str:
-    """Return names and shapes.
+    """Return names and shapes of arrays as text, of the first `MOST` at most.
 
     Parameters
     ----------
-    arrays : mapping of str to whatever has a shape
-        What a file holds.
+    arrays : mapping of str to anything with a shape
+        The arrays of a file.
 
     Returns
     -------
     str
-        ``"none"`` if that is nothing.
+        ``"none"`` if there are none.
 
     Examples
     --------

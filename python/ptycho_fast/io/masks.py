@@ -1,10 +1,11 @@
-"""Which way a mask counts: one rule for every format.
+"""Whether a mask marks good or bad pixels: one rule for every format.
 
-- A mask whose name says bad (``bad_pixels``, ``dead``, ``hot``, ``invalid``) is bad where it is not
-  0 or False; one whose name says good (``good_pixels``, ``valid``) is good there.
-- Of any other name, bools are True where a pixel is good, and numbers are 0 where it is good (the
-  bit fields of NeXus and CXI).
-- ``invert_mask=True`` turns any of them over.
+- A mask whose name says bad (``bad_pixels``, ``dead``, ``hot``, ``invalid``) marks bad pixels by
+  True or by numbers other than 0; one whose name says good (``good_pixels``, ``valid``) marks good
+  pixels in the same way.
+- With any other name, True marks good pixels in a mask of bools, and 0 marks them in a mask of
+  numbers (the bit fields of NeXus and CXI).
+- ``invert_mask=True`` reverses the meaning of any of them.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from ptycho_fast.notices import warn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ptycho_fast.io.container import Container
+    from ptycho_fast.io.recipe import Recipe
+
 SAYS_BAD = re.compile(r"(?<![a-z])(bad|dead|hot|invalid|defect|broken)")
 SAYS_GOOD = re.compile(r"(?<![a-z])(good|valid)")
 SAYS_MASK = re.compile(r"(?<![a-z])mask|mask(?![a-z])")
 
 
 def names_a_mask(key: str) -> bool:
-    """Tell whether a name is one that masks have."""
+    """Tell whether an array of this name is likely to be a mask."""
     name = _last(key)
     return any(says.search(name) for says in (SAYS_BAD, SAYS_GOOD, SAYS_MASK))
 
@@ -38,13 +42,13 @@ def good_pixels(
     Parameters
     ----------
     key : str
-        The name of the mask, which may say which way it counts.
+        The name of the mask, which may say whether it marks good or bad pixels.
     values : ndarray, (H, W), or (n, H, W) for a mask of each frame, bool or numbers
         The mask as it is stored.
     shape : tuple of int, (n, H, W)
         Of the frames.
     invert : bool
-        It counts the other way round.
+        It has the opposite of the meaning that the rule gives it.
 
     Returns
     -------
@@ -53,12 +57,12 @@ def good_pixels(
     Raises
     ------
     ValueError
-        If the shape does not fit or no pixel is good.
+        If the shape does not fit, or no pixel is good.
 
     Warns
     -----
     UserWarning
-        If less than half of the pixels are good.
+        If fewer than half of the pixels are good.
 
     Examples
     --------
@@ -76,30 +80,63 @@ def good_pixels(
     name = _last(key)
     marked: NDArray[np.bool_] = values != 0
     if SAYS_BAD.search(name):
-        good, rule = ~marked, f"its name says that what is {_set(values)} is bad"
+        good, rule = ~marked, f"its name says that pixels that are {_set(values)} are bad"
     elif SAYS_GOOD.search(name):
-        good, rule = marked, f"its name says that what is {_set(values)} is good"
+        good, rule = marked, f"its name says that pixels that are {_set(values)} are good"
     elif values.dtype.kind == "b":
-        good, rule = marked, "in a mask of bools, True is good"
+        good, rule = marked, "in a mask of bools, True means good"
     else:
-        good, rule = ~marked, "in a mask of numbers, 0 is good"
+        good, rule = ~marked, "in a mask of numbers, 0 means good"
     if invert:
-        good, rule = ~good, f"invert_mask turns round what is usual ({rule})"
+        good, rule = ~good, f"invert_mask reverses the usual meaning ({rule})"
     count = np.count_nonzero(good)
     share = f"{count} of {good.size} pixels ({count / max(1, good.size):.2%})"
     if not count:
         msg = (
-            f"The mask {key!r} leaves none of {good.size} pixels: {rule}. If it counts the other "
-            f"way round, pass invert_mask={not invert} ("
+            f"The mask {key!r} leaves none of {good.size} pixels: {rule}. If it means the "
+            f"opposite, pass invert_mask={not invert} ("
             f"{'leave out' if invert else 'pass'} --invert-mask)."
         )
         raise ValueError(msg)
     if count < good.size / 2:
         warn(
-            f"The mask {key!r} leaves {share}: {rule}. If it counts the other way round, "
+            f"The mask {key!r} leaves {share}: {rule}. If it means the opposite, "
             f"pass invert_mask={not invert} ({'leave out' if invert else 'pass'} --invert-mask)."
         )
     return good
+
+
+def read_mask(
+    container: Container, recipe: Recipe, shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Read the mask that the caller names.
+
+    Parameters
+    ----------
+    container : Container
+        The file, in which a mask without ``FILE:`` lies.
+    recipe : Recipe
+        Its `mask` and `invert_mask` are used.
+    shape : tuple of int, (n, H, W)
+        Of the frames.
+
+    Returns
+    -------
+    ndarray, (H, W) or (n, H, W), bool, or None
+        True for good pixels; None if no mask is named.
+
+    Raises
+    ------
+    ValueError
+        If `invert_mask` is given without a mask; or as `good_pixels`.
+    """
+    if recipe.mask is None:
+        if recipe.invert_mask:
+            msg = "invert_mask reverses the meaning of a mask, so it needs mask=KEY."
+            raise ValueError(msg)
+        return None
+    values = container.read_named(recipe.mask)
+    return good_pixels(recipe.mask, values, shape, invert=recipe.invert_mask)
 
 
 def _last(key: str) -> str:

@@ -1,4 +1,4 @@
-"""NPY: headers, and stacks of patterns that are read and written some at a time."""
+"""NPY files: their headers, and stacks of patterns that are not held in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Header(NamedTuple):
-    """What the header of an NPY file tells."""
+    """What the header of an NPY file says."""
 
     shape: tuple[int, ...]
     fortran_order: bool
@@ -25,12 +25,12 @@ class Header(NamedTuple):
 
 
 def read_header(file: IO[bytes]) -> Header:
-    """Read the header; the file stands at the first number afterwards.
+    """Read the header, and leave the file at the first number of the array.
 
     Raises
     ------
     ValueError
-        If there is none.
+        If the file does not begin with a valid header.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -40,9 +40,9 @@ def read_header(file: IO[bytes]) -> Header:
             else np.lib.format.read_array_header_2_0
         )
         header = Header(*read(file))
-    # What Python's parser raises on a header that somebody made up.
+    # Python's parser raises these on headers that no program writes.
     except (ArithmeticError, MemoryError, RecursionError, SyntaxError, TypeError) as error:
-        msg = f"its header is none: {error}"
+        msg = f"its header is not valid: {error}"
         raise ValueError(msg) from error
     shape, _, dtype = header
     if min(shape, default=0) < 0 or (dtype.itemsize == 0 and not dtype.hasobject):
@@ -57,7 +57,7 @@ def write_stack(
     dtype: np.dtype[Any],
     blocks: Iterable[NDArray[Any]],
 ) -> None:
-    """Write patterns that come some at a time as one array of that shape and dtype."""
+    """Write blocks of patterns as one array of a shape and dtype that are known before."""
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
         "fortran_order": False,
@@ -83,9 +83,9 @@ def open_npy(path: str | os.PathLike[str]) -> FileFrames:
     Raises
     ------
     OSError
-        If the file is missing, cut short or no NPY file.
+        If the file is missing, cut short or not an NPY file.
     ValueError
-        If its array is another.
+        If it holds another kind of array.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def open_npy(path: str | os.PathLike[str]) -> FileFrames:
         try:
             shape, fortran_order, dtype = read_header(file)
         except ValueError as error:
-            msg = f"{path} is no NPY file, or it is damaged ({error}). Write it again."
+            msg = f"{path} is not an NPY file, or it is damaged ({error}). Write it again."
             raise OSError(msg) from error
         offset = file.tell()
     if len(shape) != 3 or shape[1] != shape[2] or fortran_order or dtype.kind not in "fiub":

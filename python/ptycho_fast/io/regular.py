@@ -1,4 +1,4 @@
-"""Only regular files are opened: a pipe would wait for good, a device may do anything."""
+"""Only regular files are opened: a pipe might never deliver, and a device may do anything."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ KINDS = (
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse to open what is no regular file, or leads to none.
+    """Raise an error for what is not a regular file, nor a link to one.
 
     Parameters
     ----------
     path : path
-        What is about to be opened.
+        The file that is about to be opened.
 
     Raises
     ------
     OSError
-        If it is missing, a folder, a pipe, a socket or a device.
+        If it is missing, or a folder, a pipe, a socket or a device.
 
     Examples
     --------
     >>> from ptycho_fast.io.regular import check_regular
     >>> check_regular("/dev/null")
     Traceback (most recent call last):
-    OSError: /dev/null is a device, not a file. Copy what it gives to a file, and name that.
+    OSError: /dev/null is a device, not a file. Copy its content to a file, and open that file.
     """
     _check(path, os.stat(path))
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a regular file to read its bytes.
+    """Open a regular file for reading bytes.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         As `check_regular`.
     """
     check_regular(path)
-    # It may have become a pipe meanwhile, which this would not wait for.
+    # Should it have become a pipe in the meantime, O_NONBLOCK keeps this from waiting for it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(path, flags), "rb")
     try:
@@ -73,6 +73,7 @@ def _check(path: str | os.PathLike[str], status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for test, name in KINDS if test(status.st_mode)), "something else")
         msg = (
-            f"{os.fspath(path)} is {kind}, not a file. Copy what it gives to a file, and name that."
+            f"{os.fspath(path)} is {kind}, not a file. Copy its content to a file, and open that "
+            "file."
         )
         raise OSError(msg)

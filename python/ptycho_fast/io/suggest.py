@@ -1,4 +1,4 @@
-"""A first guess at which array of a file is what, tried, for somebody to check."""
+"""A first guess at the options that read a file, which is tried and shown to be checked."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ import shlex
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io import hdf5, named, ptychodus, read_scan
+from ptycho_fast.io.formats import format_of, ptychodus
 from ptycho_fast.io.layouts import is_complex
 from ptycho_fast.io.listing import listed
-from ptycho_fast.io.masks import names_a_mask
-from ptycho_fast.io.prepare import EV_METRE
-from ptycho_fast.io.prepare import METRES as POSITION_UNITS
+from ptycho_fast.io.masks import good_pixels, names_a_mask
+from ptycho_fast.io.opening import open_container
+from ptycho_fast.io.recipe import EV_METRE, Recipe
+from ptycho_fast.io.recipe import METRES as POSITION_UNITS
+from ptycho_fast.io.scan_files import read_scan
 from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
 
 if TYPE_CHECKING:
-    from ptycho_fast.io.hdf5 import DataSet
+    from ptycho_fast.io.container import ArrayInfo, Container
 
 LEAST_SIDE = 4
-"""Detectors have more pixels a side than positions have coordinates."""
+"""Detectors have at least so many pixels a side; positions have fewer coordinates."""
 
 NO_FRAMES = re.compile(r"mask|dark|flat|background|bkg|white|sigma|error|std|variance|weight")
-"""Stacks of such names are not what was measured."""
+"""Stacks with such names are not the measured patterns."""
 
 MOST_SCALARS = 12
-"""Of more numbers of like names none is told from the others."""
+"""If more numbers have fitting names, none of them is taken."""
 
 FLAGS = ("reshape", "invert_mask")
+"""Options without a value on the command line."""
 
 PLAUSIBLE = {"energy_eV": (10, 1e7), "distance_m": (1e-3, 500), "detector_pixel_m": (1e-7, 5e-3)}
+"""The range in which each number of the geometry must lie."""
 
 
 def suggest(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -45,53 +49,55 @@ def suggest(path: str | os.PathLike[str]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Option -> value; ``"?"`` where something is needed of which the file tells nothing.
+        Option -> value; ``"?"`` for an option that is needed, but of which the file says nothing.
 
     Raises
     ------
     OSError
-        If the file can't be read.
+        If the file cannot be read.
     """
-    return _Guess(path).options
+    with open_container(path) as container:
+        return _Guess(container).options
 
 
-def proposal(path: str | os.PathLike[str], found: dict[str, DataSet] | None = None) -> str:
-    """Return a `ptycho-fast convert` line that was tried, and what is to be known about it.
+def proposal(path: str | os.PathLike[str], found: dict[str, ArrayInfo] | None = None) -> str:
+    """Return a `ptycho-fast convert` command that was tried, and what should be known about it.
 
     Parameters
     ----------
     path : path
         A file.
-    found : dict of str to DataSet, optional
-        What `ptycho_fast.io.named.members` says of it.
+    found : dict of str to ArrayInfo, optional
+        What `ptycho_fast.io.list_arrays` returns for it.
 
     Returns
     -------
     str
-        Some lines of text.
+        Some lines of text: the command, and a remark on each option that is uncertain.
 
     Raises
     ------
     OSError
-        If the file can't be read.
+        If the file cannot be read.
     """
-    guess = _Guess(path, found)
+    with open_container(path) as container:
+        guess = _Guess(container, found)
     line, reasons = command_line(path, guess.options), list(guess.reasons)
     failed = _try(path, guess.options, reasons)
     if failed is not None:
-        text = f"No line is known that reads it. This one, which seemed likely,\n  {line}\n"
-        reasons.insert(0, f"ends in: {failed}")
+        text = f"No command was found that reads this file. The most likely one,\n  {line}\n"
+        reasons.insert(0, f"fails with: {failed}")
     else:
-        text = f"If these are the right ones (fill in ?, and check the rest):\n  {line}\n"
+        text = f"This command may read it (fill in every ?, and check the rest):\n  {line}\n"
     return text + "".join(f"- {reason}\n" for reason in dict.fromkeys(reasons))
 
 
 def _try(path: str | os.PathLike[str], guess: dict[str, str], reasons: list[str]) -> str | None:
-    """Read the scan of a guess; note its warnings, and return what it ends in, if in an error."""
+    """Read the scan with the guessed options; add its warnings, and return its error, if any."""
     options = _arguments(guess)
     if "diffraction" not in options or ("x" in guess and not {"x", "y"} <= set(options)):
         return None
-    # With these the layouts can be tried where what is not known is something else.
+    # With these, the layouts can be tried although other options are unknown.
     options.setdefault("counts", True)
     if "unit" in guess and not {"unit", *(PLAUSIBLE if guess["unit"] != "px" else ())} <= set(
         options
@@ -105,14 +111,14 @@ def _try(path: str | os.PathLike[str], guess: dict[str, str], reasons: list[str]
             read_scan(path, load=False, **options)
         except (OSError, KeyError, ValueError, ArithmeticError, MemoryError) as error:
             return str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    # That it is to be converted is what the line says.
+    # That the file should be converted is what the command says.
     said = [str(warning.message) for warning in told]
     reasons += [text for text in said if "convert the file once" not in text]
     return None
 
 
 def _arguments(guess: dict[str, str]) -> dict[str, Any]:
-    """Return what is known of a guess as the arguments that it stands for."""
+    """Return the guessed options that are known as arguments of `read_scan`."""
     known: dict[str, Any] = {}
     for key, value in guess.items():
         if value == "?":
@@ -128,23 +134,19 @@ def _arguments(guess: dict[str, str]) -> dict[str, Any]:
 
 
 class _Guess:
-    """A guess, and why some of it is none."""
+    """Guessed options, and a remark on each that is uncertain."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], found: dict[str, DataSet] | None = None
-    ) -> None:
-        self.path = path
+    def __init__(self, container: Container, found: dict[str, ArrayInfo] | None = None) -> None:
+        self.container = container
         self.reasons: list[str] = []
         self.options: dict[str, str] = {}
-        self.found: dict[str, DataSet] = {}
-        if hdf5.is_hdf5(path):
-            with hdf5.open_file(path) as file:
-                if ptychodus.recognises(file):  # which lacks nothing but its patterns
-                    beside = os.path.join(os.path.dirname(path), "diffraction.h5")
-                    there = os.path.exists(beside)
-                    self.options["diffraction"] = f"{beside}:/patterns" if there else "?"
-                    return
-        self.found = named.members(path) if found is None else found
+        self.found: dict[str, ArrayInfo] = {}
+        if format_of(container, Recipe()) is ptychodus:  # which lacks nothing but its patterns
+            beside = os.path.join(os.path.dirname(container.path), "diffraction.h5")
+            there = os.path.exists(beside)
+            self.options["diffraction"] = f"{beside}:/patterns" if there else "?"
+            return
+        self.found = container.arrays() if found is None else found
         self.options = dict.fromkeys(("diffraction", "counts", "x", "y", "unit"), "?")
         stack = self._stack()
         if stack is not None:
@@ -157,7 +159,7 @@ class _Guess:
             self._geometry()
 
     def _stack(self) -> str | None:
-        """Name the patterns."""
+        """Return the name of the patterns; None if they cannot be told."""
         stacks = {
             key: data
             for key, data in self.found.items()
@@ -168,7 +170,7 @@ class _Guess:
         }
         if not stacks:
             self.reasons.append(
-                f"No array is a stack of frames (n, rows, columns). The file holds: "
+                f"No array of the file is a stack of frames (n, rows, columns). It has: "
                 f"{listed(self.found)}."
             )
             return None
@@ -182,25 +184,27 @@ class _Guess:
             self.reasons.append(
                 f"diffraction: {len(equal)} stacks have frames of the same size: {listed(equal)}. "
                 "If they are parts of one scan, join them and their positions (in HDF5 by virtual "
-                "data sets); if not, name the one that is meant."
+                "data sets); otherwise name the one you mean."
             )
             return None
         if others := {name: data for name, data in stacks.items() if name != key}:
-            self.reasons.append(f"diffraction: {key} is the largest stack; also {listed(others)}.")
+            self.reasons.append(
+                f"diffraction: {key} is the largest stack; there are also {listed(others)}."
+            )
         self.options["diffraction"] = key
         return key
 
     def _detector(self, key: str, *, frames_last: bool) -> None:
-        """Guess what there is of the size of a frame."""
+        """Find what has the size of a frame: the mask and the probe."""
         data = self.found[key]
         detector = data.shape[:2] if frames_last else _detector_of(data.shape)
         assert detector is not None
-        # Counts are whole; whole numbers are hardly ever amplitudes.
+        # Counts are whole numbers, and whole numbers are hardly ever amplitudes.
         if data.dtype.kind in "iu":
             self.options["counts"] = "True"
         else:
             self.reasons.append(
-                f"counts: {key} is of {data.dtype}, which may be counts or their roots."
+                f"counts: {key} has dtype {data.dtype}; it may hold counts or their square roots."
             )
         for name, other in self.found.items():
             frame = other.shape[-2:]
@@ -216,11 +220,11 @@ class _Guess:
             self._mask(self.options["mask"], (1, *detector))
 
     def _mask(self, key: str, shape: tuple[int, ...]) -> None:
-        """Turn a mask over that would leave little of the detector."""
+        """Reverse the meaning of a mask that would leave little of the detector."""
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             try:
-                named.masked(self.path, key, shape)
+                good_pixels(key, self.container.read_named(key), shape)
             except ValueError as error:
                 told.append(error)  # type: ignore[arg-type]
         if told:
@@ -229,9 +233,10 @@ class _Guess:
             self.options["invert_mask"] = "True"
 
     def _positions(self, stack: str) -> bool:
-        """Find two arrays whose names differ by x and y, or one of both, of a number a frame.
+        """Find two arrays whose names differ by x and y, or one array that holds both.
 
-        Returns whether they are as many as the last axis of the stack, and not as its first.
+        They must have one entry for each frame. Returns whether their number is that of the last
+        axis of the stack, and not that of its first.
         """
         shape = tuple(side for side in self.found[stack].shape[:-2] if side != 1) or (1,)
         n = math.prod(shape)
@@ -242,13 +247,13 @@ class _Guess:
                 self.options.update(found[0])
                 if len(found) > 1:
                     others = "; ".join(f"{pair['x']}, {pair['y']}" for pair in found[1:4])
-                    self.reasons.append(f"x and y: there are others, {others}.")
+                    self.reasons.append(f"x and y: other candidates are {others}.")
                 is_grid = self._is_grid(found[0]["x"])
                 if is_grid != (len(grid) == 2):
                     self.options["reshape"] = "True"
                     which = "frames" if len(grid) == 2 else "positions"
                     self.reasons.append(
-                        f"reshape: the {which} are a grid, which is taken to be row by row."
+                        f"reshape: the {which} are a grid, which is taken row by row."
                     )
                 return count != n
         if found := self._pairs(None):
@@ -256,8 +261,9 @@ class _Guess:
             count = math.prod(self.found[_base(x)].shape)
             self.options.update(found[0], index="?")
             self.reasons.append(
-                f"index: there are {n} frames but {count} in {x}. Name the array that says which "
-                f"belong together, or pass --first {min(n, count)} instead if they do in order."
+                f"index: there are {n} frames, but {count} positions in {x}. Name the array that "
+                "says which belong together; or, if frame i belongs to position i, pass "
+                f"--first {min(n, count)} instead."
             )
         else:
             self.reasons.append(
@@ -266,12 +272,12 @@ class _Guess:
         return False
 
     def _is_grid(self, key: str) -> bool:
-        """Tell whether positions of that name are a grid (ny, nx)."""
+        """Tell whether the positions of this name are a grid (ny, nx)."""
         shape = self.found[_base(key)].shape
         return key.count(":") == 2 or (key in self.found and len(shape) == 2 and 1 not in shape)
 
     def _pairs(self, n: int | None) -> list[dict[str, str]]:
-        """Return pairs of arrays, or parts of one, with n numbers; of any length for None."""
+        """Return pairs of arrays, or parts of one, with n entries; of any length if n is None."""
         real = {key: data for key, data in self.found.items() if data.dtype.kind in "fiu"}
         lines = {key: data.shape for key, data in real.items() if _is_line(data.shape, n)}
         pairs = []
@@ -295,8 +301,8 @@ class _Guess:
             pairs.append({"x": f"{key}{first}", "y": f"{key}{second}"})
             if not rows_first:
                 self.reasons.append(
-                    f"x and y: which of {key} is x is a guess. If rows come first, as in many "
-                    "programs, add --swap-xy."
+                    f"x and y: it is a guess which part of {key} is x. If rows come first, as in "
+                    "many programs, add --swap-xy."
                 )
         return pairs
 
@@ -316,15 +322,15 @@ class _Guess:
         elif said:
             written = self.found[_base(self.options["x"])].unit
             self.reasons.append(
-                f"unit: {self.options['x']} says {written!r}, which is none of "
+                f"unit: {self.options['x']} says {written!r}, which is not one of "
                 f"{', '.join(POSITION_UNITS)} or px."
                 if written
-                else f"unit: nothing says it of {self.options['x']}: "
+                else f"unit: the file does not say the unit of {self.options['x']}: "
                 f"{', '.join(POSITION_UNITS)} or px."
             )
 
     def _geometry(self) -> None:
-        """Find photon energy, distance and detector pixel among the single numbers."""
+        """Find photon energy, distance and detector pixel among arrays of one number."""
         self.options.update(dict.fromkeys(PLAUSIBLE, "?"))
         words = {
             key: option
@@ -336,18 +342,18 @@ class _Guess:
         for option, (least, most) in PLAUSIBLE.items():
             keys = [key for key, meant in words.items() if meant == option]
             if len(keys) > MOST_SCALARS:
-                self.reasons.append(f"{option}: {len(keys)} numbers may be it.")
+                self.reasons.append(f"{option}: {len(keys)} numbers have a fitting name.")
                 continue
             known: dict[str, float] = {}
             refused = []
-            for key, value in named.scalars(self.path, keys).items():
+            for key, value in self.container.numbers(keys).items():
                 number = self._in_si(option, key, value)
                 if number is None or not least <= number <= most:
                     refused.append(f"{key}, {value:g} ({self.found[key].unit or 'no unit'})")
                 else:
                     known[key] = number
             if refused:
-                self.reasons.append(f"{option}: it can't be {'; '.join(refused)}.")
+                self.reasons.append(f"{option}: not a plausible value: {'; '.join(refused)}.")
             of_detector = {key: value for key, value in known.items() if "det" in key.lower()}
             chosen = of_detector if len(of_detector) == 1 else known
             numbers = list(chosen.values())
@@ -355,16 +361,16 @@ class _Guess:
                 self.options[option] = f"{numbers[0]:.7g}"
             elif numbers:
                 several = "; ".join(f"{key}, {value:g}" for key, value in chosen.items())
-                self.reasons.append(f"{option}: there are several: {several}.")
+                self.reasons.append(f"{option}: there are several candidates: {several}.")
 
     def _in_si(self, option: str, key: str, value: float) -> float | None:
-        """Return electronvolts or metres; None if the unit is not known."""
+        """Return a number in electronvolts or metres; None if its unit is unknown."""
         ending = re.split(r"[_\s]", _last(key))[-1]
         by_name = ending if unit_of([ending]) != "?" and ending != _last(key) else None
         unit = unit_of([self.found[key].unit, by_name])
         if option == "energy_eV" and "wavelength" not in _last(key):
             return value * ELECTRONVOLTS[unit] if unit in ELECTRONVOLTS else None
-        # Without a unit it can only be metres; whether it can be is looked at.
+        # Without a unit it is taken for metres; the caller checks whether that is plausible.
         metres = 1.0 if unit is None else METRES.get(unit)
         if metres is None or not value > 0:
             return None
@@ -376,12 +382,12 @@ def _last(key: str) -> str:
 
 
 def _base(key: str) -> str:
-    """Return the name of an array of which a part is named."""
+    """Return the key of the array in a name like ``KEY[:,0]``."""
     return key.partition("[")[0]
 
 
 def _detector_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Return rows and columns of the frames of a stack; None if it is none."""
+    """Return rows and columns of the frames of a stack; None if the shape is not a stack's."""
     if len(shape) == 4 and shape[3] == 1:
         return shape[1], shape[2]
     if len(shape) in (3, 4) and 0 not in shape:
@@ -390,14 +396,14 @@ def _detector_of(shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def _is_line(shape: tuple[int, ...], n: int | None) -> bool:
-    """Tell whether an array may be one coordinate of n positions, in a line or on a grid."""
+    """Tell whether an array may be one coordinate of n positions, as (n,) or on a grid."""
     if n is None:
         return len(shape) == 1 and shape[0] > 1
     return len(shape) in (1, 2) and math.prod(shape) == n
 
 
 def _columns(shape: tuple[int, ...], n: int) -> tuple[str, str] | None:
-    """Return how to name two coordinates that lie in one array of n positions."""
+    """Return the parts ``[...]`` of an array that are two coordinates of n positions."""
     if len(shape) < 2:
         return None
     grid = len(shape) == 3 and 1 not in shape and math.prod(shape[:2]) == n
@@ -421,7 +427,7 @@ def _columns(shape: tuple[int, ...], n: int) -> tuple[str, str] | None:
 
 
 def _quantity(name: str) -> str | None:
-    """Tell which option a number may be for, by its name."""
+    """Return the option that a number may be meant for, judging by its name."""
     if "wavelength" in name or "energy" in name:
         return "energy_eV"
     if "distance" in name:
@@ -432,7 +438,7 @@ def _quantity(name: str) -> str | None:
 
 
 def command_line(path: str | os.PathLike[str], guess: dict[str, str]) -> str:
-    """Return the `ptycho-fast convert` line of a guess."""
+    """Return the `ptycho-fast convert` command with these options."""
     words = ["ptycho-fast", "convert", _quoted(os.fspath(path))]
     words.append(_quoted(os.path.splitext(os.path.basename(path))[0] + "_converted.npz"))
     for option, value in guess.items():

@@ -1,4 +1,4 @@
-"""One look at the patterns of a scan: what is odd about them is found here, and said."""
+"""What the patterns of a scan look like: bad pixels, empty patterns, and signs of wrong options."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from ptycho_fast.io.amplitudes import Piece, PreparedFrames
 
 SENTINELS = tuple(2**bits - 1 for bits in (16, 31, 32, 63, 64))
-"""Largest values of integers, which mark bad pixels and survive in a wider dtype."""
+"""The largest integers of common dtypes, which mark bad pixels also in a wider dtype."""
 
 LISTED = 5
-"""A sentence names so many patterns."""
+"""How many patterns a message lists."""
 
 
 class Survey:
-    """What patterns look like, gathered piece by piece.
+    """What patterns look like, gathered piece by piece as they are read.
 
     Parameters
     ----------
@@ -30,6 +30,28 @@ class Survey:
         The patterns.
     mask : ndarray, (N, N), bool, optional
         False for pixels that are known to be bad in every pattern.
+
+    Attributes
+    ----------
+    n, looked_at : int
+        How many patterns there are, and how many of them were looked at.
+    highest, lowest : float
+        The largest value that is stored, or 0, and the lowest, or 0.
+    brightest : float
+        The largest amplitude.
+    unwritten : ndarray, int
+        Patterns of which the file holds no data.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import ptycho_fast as pf
+    >>> from ptycho_fast.io import examine
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "scan.npz"
+    >>> pf.write_scan(pf.simulate_scan(n_positions=9, N=16, seed=0), path)
+    >>> survey = examine(path)[1]
+    >>> survey.complete, survey.mask, survey.bad, survey.oddities(told=True)
+    (True, None, None, [])
     """
 
     def __init__(self, frames: PreparedFrames, mask: NDArray[np.bool_] | None) -> None:
@@ -39,14 +61,12 @@ class Survey:
         self.looked_at = 0
         self.highest = self.lowest = 0.0
         self.brightest = 0.0
-        """The largest amplitude."""
         self.times_highest = 0
-        """Of what is stored, how many pixels hold the highest."""
+        """How many pixels hold the highest value."""
         self.whole = True
-        """Only whole numbers are stored."""
+        """Whether all values are whole numbers."""
         self._listed = frames.listed
         self.unwritten = frames.unwritten()
-        """Patterns that the file holds no data of."""
         self._rows = frames.rows
         self._looked: list[NDArray[np.integer[Any]]] = []
         self._mask = np.ones(frames.shape[1:], np.bool_) if mask is None else mask
@@ -57,17 +77,17 @@ class Survey:
         self._dark: list[NDArray[np.integer[Any]]] = []
 
     def add(self, piece: Piece) -> None:
-        """Take note of some patterns; they come in order."""
+        """Add some patterns, which must come in order."""
         k = len(piece.rows)
         self.looked_at += k
         self._note_range(piece.raw)
         self._looked.append(piece.rows if self._rows is None else self._rows[piece.rows])
-        # Numbers of 8 bytes would take most of the time of reading, and pieces are small.
+        # float64 would take most of the time of reading; float32 suffices, as pieces are small.
         patterns = piece.amplitudes.reshape(k, -1).astype(np.float32, copy=False)
         brightest = patterns.max(axis=1, initial=0)
         zero = brightest == 0
         self._dark.append(piece.rows[zero])
-        # A frame that was never written, all zero, does not make a pixel good.
+        # An empty frame, which may never have been written, is no sign that a pixel is good.
         votes = ~zero if piece.bad is None else ~zero | piece.bad.all(axis=(1, 2))
         self._votes += int(np.count_nonzero(votes))
         self.brightest = max(self.brightest, float(brightest.max(initial=0)))
@@ -97,20 +117,20 @@ class Survey:
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
-        """False for pixels that were bad wherever there was light, (N, N); None: there is none."""
+        """(N, N), False for pixels that are bad in every pattern with light; None if none is."""
         good = self._mask & (self._times_bad < max(1, self._votes))
         return None if good.all() else good
 
     @cached_property
     def bad(self) -> BadPixels | None:
-        """Pixels that were bad in some of the patterns; None if there is none."""
+        """Pixels that are bad in some of the patterns only; None if there are none."""
         found = BadPixels.join(self._lists)
         found = found if self.mask is None else found.without(self.mask)
         return found if len(found.pixels) else None
 
     @property
     def found(self) -> int:
-        """How many of `bad` were not listed before."""
+        """How many entries of `bad` the file does not list itself."""
         if self.bad is None:
             return 0
         if self._listed is None or not self._looked:
@@ -120,20 +140,21 @@ class Survey:
 
     @cached_property
     def dark(self) -> NDArray[np.int64]:
-        """Patterns that hold nothing: all zero, without a good pixel, or never written."""
+        """Empty patterns: all zero, without a good pixel, or never written."""
         return np.union1d(np.concatenate([np.zeros(0, np.int64), *self._dark]), self.unwritten)
 
     @cached_property
     def light(self) -> NDArray[np.float64]:
-        """The mean of the counts over the patterns in which a pixel is good, (N, N)."""
+        """(N, N), the mean counts of each pixel over the patterns in which it is good."""
         light: NDArray[np.float64] = self._light / np.maximum(1, self._votes - self._times_bad)
         return light
 
     @cached_property
     def centre(self) -> tuple[float, float] | None:
-        """Row and column about which the light lies on the (periodic) detector; None: nowhere.
+        """Row and column of the centre of the light; None if it is spread evenly.
 
-        The phase of the first Fourier coefficient, which is the centre of gravity on a circle.
+        The detector is taken to be periodic: the phase of the first Fourier coefficient is the
+        centre of mass on a circle.
         """
         N = len(self.light)
         circle = np.exp(2j * np.pi * np.arange(N) / N)
@@ -146,7 +167,7 @@ class Survey:
 
     @property
     def in_the_corner(self) -> bool:
-        """Whether the light lies about the corner [0, 0]."""
+        """Whether the light is centred on the corner [0, 0]."""
         if self.centre is None:
             return False
         N = len(self.light)
@@ -155,12 +176,12 @@ class Survey:
 
     @property
     def may_be_counts(self) -> bool:
-        """Whether amplitudes are whole numbers, as counts are."""
+        """Whether what is read as amplitudes are whole numbers, as counts are."""
         return not self.intensity and self.whole and self.highest >= 2
 
     @property
     def sentinel(self) -> int | None:
-        """The largest value of a narrower integer dtype, if that is the highest that is stored."""
+        """The highest value that is stored, if it is the largest integer of another dtype."""
         own = np.iinfo(self.stored).max if self.stored.kind in "iu" else None
         for value in SENTINELS:
             if value == own:
@@ -172,14 +193,14 @@ class Survey:
         return None
 
     def oddities(self, *, told: bool, dropped: bool = False) -> list[str]:
-        """Return a sentence for each thing that a user should know.
+        """Return a sentence for each thing about the patterns that a user should know.
 
         Parameters
         ----------
         told : bool
-            Whether these are counts or amplitudes was said, by the caller or to the user.
+            It is settled, or said elsewhere, whether the patterns are counts or amplitudes.
         dropped : bool
-            Dark patterns are left out.
+            Empty patterns are left out, so they need not be mentioned.
         """
         of = f"{self.n} patterns"
         if not self.complete:
@@ -187,21 +208,21 @@ class Survey:
         said = []
         if self.never_measured:
             said.append(
-                f"{self.never_measured} of {self._mask.size} pixels hold no measurement in any of "
+                f"{self.never_measured} of {self._mask.size} pixels were not measured in any of "
                 f"{of} ({self._reasons()}): they are False in Scan.mask."
             )
         if self.bad is not None and self.found > 0:
             some = np.count_nonzero(np.diff(self.bad.starts))
             said.append(
-                f"In {some} of {of}, single pixels hold no measurement ({self._reasons()}), "
-                f"{len(self.bad.pixels)} in all: they weigh nothing there."
+                f"In {some} of {of}, some pixels were not measured ({self._reasons()}), "
+                f"{len(self.bad.pixels)} in all: they have no weight in these patterns."
             )
-        # Of those never written the format's module tells.
+        # The container has warned of those that were never written.
         dark = np.setdiff1d(self.dark, self.unwritten)
         if len(dark) and not dropped:
             more = ", ..." if len(dark) > LISTED else ""
             said.append(
-                f"{len(dark)} of {of} hold nothing (all zero, or no good pixel): "
+                f"{len(dark)} of {of} are empty (all zero, or without a good pixel): "
                 f"{', '.join(map(str, dark[:LISTED]))}{more}. To leave them out, pass "
                 "drop_dark=True (--drop-dark)."
             )
@@ -209,32 +230,32 @@ class Survey:
             assert self.centre is not None
             N = len(self.light)
             said.append(
-                f"The light of the mean pattern lies about row {self.centre[0]:.1f}, column "
+                f"The mean pattern is centred on row {self.centre[0]:.1f}, column "
                 f"{self.centre[1]:.1f} of {N} x {N}, but zero frequency should be at "
                 f"[{N // 2}, {N // 2}]. If it is in the corner, pass fftshift=True (--fftshift)."
             )
         if self.sentinel is not None:
             said.append(
                 f"The highest value, {self.highest:.10g} in {self.times_highest} pixels of {of}, "
-                f"is what marks bad pixels in integers of {self.sentinel.bit_length()} bits. "
+                f"marks bad pixels in integers of {self.sentinel.bit_length()} bits. "
                 f"If it does so here, pass bad_value={self.highest:.17g} (--bad-value)."
             )
         if self.lowest < 0:
             said.append(
-                f"The lowest amplitude is {self.lowest:g}, and a modulus is never negative. If "
-                f"that marks bad pixels, pass bad_value={self.lowest:.17g} (--bad-value)."
+                f"The lowest amplitude is {self.lowest:g}, but amplitudes cannot be negative. If "
+                f"this value marks bad pixels, pass bad_value={self.lowest:.17g} (--bad-value)."
             )
         if self.may_be_counts and not told:
             said.append(
-                f"The patterns are read as amplitudes, but are whole numbers ({self.stored}, up to "
-                f"{self.highest:.10g}), as counts are. Pass counts=True (--counts) if they are, or "
-                "counts=False (--amplitude) if not."
+                f"The patterns are read as amplitudes, but all of them are whole numbers "
+                f"({self.stored}, up to {self.highest:.10g}), as counts are. Pass counts=True "
+                "(--counts) if they are counts, or counts=False (--amplitude) if not."
             )
         return said
 
     @property
     def never_measured(self) -> int:
-        """How many pixels were found bad in every pattern, beyond those that the mask names."""
+        """How many pixels were found bad in every pattern that the mask does not name."""
         return 0 if self.mask is None else int(np.count_nonzero(self._mask & ~self.mask))
 
     def _reasons(self) -> str:

@@ -1,4 +1,4 @@
-"""What people call units, and what they are in metres."""
+"""The names that people give to units, and the size of each in metres or electronvolts."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def unit_of(said: Iterable[str | None]) -> str | None:
     Parameters
     ----------
     said : iterable of str or None
-        What an attribute says, or the last part of a name.
+        The value of an attribute, or the last part of a name. None and blanks are skipped.
 
     Returns
     -------
     str or None
-        A key of `NAMES`; ``"?"`` where the first text is none of them, and None without a text.
+        A key of `NAMES`; ``"?"`` if the text is not the name of a unit; None without a text.
 
     Examples
     --------

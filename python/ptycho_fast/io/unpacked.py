@@ -1,4 +1,4 @@
-"""Patterns that can't be read where they lie, and are unpacked once."""
+"""Patterns that must be unpacked before one of them can be read on its own."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 class Packed(Protocol):
-    """Patterns that can be read in order, but not one by one."""
+    """Patterns that can be read in order, but not each on its own."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     frames_first: bool
-    """Patterns come one after another, so that the first ones can be read without the others."""
+    """Whether patterns lie one after another, so that the first can be read without the rest."""
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Read all patterns in order, some at a time."""
 
     def unpack(self) -> FileFrames:
-        """Return the patterns in the cache."""
+        """Return the patterns in the cache, where they lie one after another."""
 
 
 class Unpacked(Frames):
-    """Patterns that can't be read where they lie: unpacked when the first of them is wanted.
+    """Patterns that are unpacked into the cache when the first of them is read on its own.
 
-    What wants all of them in order, as `convert`, gets them straight from the file.
+    Reading all of them in order, as `ptycho_fast.io.convert` does, needs no cache.
 
     Parameters
     ----------
     stack : Packed
-        Where they are.
+        The patterns as they are stored.
     """
 
     def __init__(self, stack: Packed) -> None:
@@ -61,7 +61,7 @@ class Unpacked(Frames):
             first += len(block)
 
     def look(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """Read all patterns if they are few, else the first ones, if they can be had alone."""
+        """Read all patterns if they are few; else the first ones, if that needs no unpacking."""
         few = self.nbytes <= LOOK_BYTES
         if not (few or self.stack.frames_first):
             return

@@ -1,11 +1,19 @@
-"""From a raw scan to an image: networks that learn from diffraction alone.
+"""Neural networks that reconstruct a scan, trained on its diffraction patterns alone.
 
-Needs PyTorch: ``pip install "ptycho_fast[torch]"``. Nothing here keeps global state.
+Needs PyTorch: ``pip install "ptycho_fast[torch]"``. Nothing here uses global state.
 """
 
-from ptycho_fast.models.architectures import list_architectures, register_architecture
-from ptycho_fast.models.model import ModelConfig, PtychoModel, Reconstruction
-from ptycho_fast.models.raw import RawScan, group_raw_npz, load_raw_npz
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptycho_fast.models.architectures import list_architectures, register_architecture
+    from ptycho_fast.models.config import ModelConfig
+    from ptycho_fast.models.model import PtychoModel
+    from ptycho_fast.models.reconstruction import Reconstruction
+    from ptycho_fast.ptychopinn.raw_scan import RawScan, group_raw_npz, load_raw_npz
 
 __all__ = [
     "ModelConfig",
@@ -17,3 +25,35 @@ __all__ = [
     "load_raw_npz",
     "register_architecture",
 ]
+
+MODULES = {
+    "ModelConfig": "ptycho_fast.models.config",
+    "PtychoModel": "ptycho_fast.models.model",
+    "RawScan": "ptycho_fast.ptychopinn.raw_scan",
+    "Reconstruction": "ptycho_fast.models.reconstruction",
+    "group_raw_npz": "ptycho_fast.ptychopinn.raw_scan",
+    "list_architectures": "ptycho_fast.models.architectures",
+    "load_raw_npz": "ptycho_fast.ptychopinn.raw_scan",
+    "register_architecture": "ptycho_fast.models.architectures",
+}
+"""Where each public name is defined. That module is imported when the name is first used: PyTorch
+takes seconds to import, and the command line reads `ptycho_fast.models.config` without it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    try:
+        value = getattr(importlib.import_module(MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        msg = f'PyTorch is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
+        raise ImportError(msg) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

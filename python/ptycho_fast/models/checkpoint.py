@@ -1,4 +1,4 @@
-"""The checkpoint of a run: where it is, and whether a run can go on from it."""
+"""The checkpoint of a run (``last.ckpt``): find it, and check that the run can be resumed."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 CHECKPOINT = "last.ckpt"
 
 PARTS = ("epoch", "global_step", "state_dict", "loops", "optimizer_states", "lr_schedulers")
-"""Of a checkpoint, what it takes to go on."""
+"""The entries of a checkpoint that are needed to resume."""
 
 
 def find_checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
-    """Return where to go on from, if anywhere.
+    """Return the checkpoint to resume from, or None for a new run.
 
     Parameters
     ----------
     folder : Path, optional
-        Of the run.
+        The folder of the run.
     resume : bool
-        Whether to go on.
+        Whether to resume.
 
     Raises
     ------
     ValueError
-        If there is nothing to go on from, or a run would be written over.
+        If there is no checkpoint to resume from, or a new run would overwrite an old one.
     """
     if folder is None:
         if resume:
-            msg = "resume=True goes on from a folder: pass output=."
+            msg = "resume=True needs the folder of the run: pass output=."
             raise ValueError(msg)
         return None
     found = folder / CHECKPOINT
@@ -48,73 +48,104 @@ def find_checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
         msg = f"{folder} is a file. Name a folder for the run."
         raise ValueError(msg)
     if resume and not found.exists():
-        msg = f"There is nothing to go on from: {found} is missing. Leave resume out."
+        msg = f"There is no run to resume: {found} is missing. Train without resume to start one."
         raise ValueError(msg)
     if not resume and (found.exists() or (folder / CONFIG).exists()):
-        msg = f"{folder} holds a run already. Go on with it (resume), or name another folder."
+        msg = f"{folder} contains a run already. Resume it, or name another folder."
         raise ValueError(msg)
     return found if resume else None
 
 
 def count_epochs(checkpoint: Path, network: PatchNetwork) -> int:
-    """Return how many epochs a run has done, if it can go on. No code in the file is run.
+    """Return the number of epochs in a checkpoint, after checking that a run can resume from it.
+
+    No code in the file is executed.
 
     Parameters
     ----------
     checkpoint : Path
     network : PatchNetwork
-        That of the run.
+        The network of the run.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or of another network.
+        If the file is damaged, or belongs to another network.
     OSError
-        If it is no regular file or cannot be read.
+        If it is not a regular file, or cannot be read.
     """
     with open_regular(checkpoint) as file:
         try:
             _check_archive(file)
             file.seek(0)
-            return _look_at(torch.load(file, map_location="cpu", weights_only=True), network)
-        except Exception as error:  # there are many ways, each with its own
+            return _check_content(torch.load(file, map_location="cpu", weights_only=True), network)
+        except Exception as error:  # damage shows in many kinds of errors
             raise damaged(checkpoint, error) from error
 
 
+def check_optimizer(adam: torch.optim.Optimizer) -> None:
+    """Raise an error if an optimiser, restored from a checkpoint, is not the one of training.
+
+    Adam's fused step does not check shapes; with a wrong one it would read beyond the array.
+
+    Parameters
+    ----------
+    adam : torch.optim.Optimizer
+
+    Raises
+    ------
+    ValueError
+        If options, names, shapes or dtypes differ from those of Adam in training, or numbers are
+        not finite.
+    """
+    for group in adam.param_groups:
+        its = {name: group.get(name) for name in adam.defaults if name != "lr"}
+        rate = group.get("lr")
+        if any(its[name] != adam.defaults[name] for name in its) or not isinstance(rate, float):
+            raise ValueError("its optimizer is not the one of training")
+        for p in group["params"]:
+            state = adam.state.get(p, {})
+            check_weights(state, {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p})
+            for name, tensor in state.items():
+                # Copied, so that it has its own memory in the layout of the weight.
+                state[name] = torch.empty_like(p if tensor.ndim else tensor).copy_(tensor)
+
+
 def damaged(checkpoint: Path, error: Exception) -> ValueError:
-    """Say that a run can't go on, and what can be done.
+    """Return the error that says that a checkpoint is damaged, and what can be done.
 
     Parameters
     ----------
     checkpoint : Path
     error : Exception
-        What came of it.
+        What went wrong when it was read.
     """
     why = f"it lacks {error}" if isinstance(error, KeyError) else repr(error)
     if type(error) is ValueError:
         why = str(error)
     return ValueError(
-        f"{checkpoint} is damaged: {why:.300}. The model beside it may be whole: "
-        "PtychoModel.load reads it, and train goes on from there with another output."
+        f"{checkpoint} is damaged: {why:.300}. The model in the same folder may be intact: load it "
+        "with PtychoModel.load, and continue training with another output."
     )
 
 
 def _check_archive(file: IO[bytes]) -> None:
-    """Refuse an archive whose pieces are not those that were written: PyTorch does not look."""
+    """Raise an error if the checksums in the archive are wrong. PyTorch does not check them."""
     with zipfile.ZipFile(file) as archive:
         pieces = archive.infolist()
         size = sum(piece.file_size for piece in pieces)
         packed = any(piece.compress_type != zipfile.ZIP_STORED for piece in pieces)
         if packed or size > os.fstat(file.fileno()).st_size:
-            raise ValueError("its pieces are packed, which PyTorch does not do")
+            raise ValueError("its entries are compressed, which PyTorch never does")
         bad = archive.testzip()
     if bad is not None:
-        raise ValueError(f"{bad!r} in it is not what was written")
+        raise ValueError(f"the checksum of its entry {bad!r} is wrong")
 
 
-def _look_at(held: Any, network: PatchNetwork) -> int:
+def _check_content(held: Any, network: PatchNetwork) -> int:
+    """Return the number of epochs, or raise an error that says what is wrong."""
     if not isinstance(held, dict):
-        raise ValueError(f"it holds a {type(held).__name__}, no run")
+        raise ValueError(f"it contains a {type(held).__name__}, not a run")
     missing = [name for name in PARTS if name not in held]
     if missing:
         raise ValueError(f"it lacks {', '.join(map(repr, missing))}")
@@ -126,5 +157,5 @@ def _look_at(held: Any, network: PatchNetwork) -> int:
     as_count("its global_step", held["global_step"], least=0)
     processed = held["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if processed != done:
-        raise ValueError(f"its loops have {processed!r:.50} epochs, not {done}")
+        raise ValueError(f"its loops have done {processed!r:.50} epochs, not {done}")
     return done

@@ -1,4 +1,4 @@
-"""Classical reconstruction: passes over the scan, from any image, with or without the probe."""
+"""Classical (iterative) reconstruction, which refines an image and, if asked for, the probe."""
 
 from __future__ import annotations
 
@@ -25,45 +25,52 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 FEWEST_BATCHES = 32
-"""In a pass; or as many as patterns light a pixel, if those are more: each lights it once."""
+"""Smallest number of batches in an iteration. If more patterns than this light a pixel, there are
+as many batches as that, so that a batch lights a pixel about once."""
 
 DIMMEST = 0.5
-"""Where a batch is darker than this part of its brightest place, steps become shorter."""
+"""Where a batch lights the object less than this fraction of its maximum, steps are shortened."""
 
 LARGEST_GAIN = 1.5
-"""In units of what would bring the modelled amplitude to the measured one.
+"""Upper limit of the correction at a detector pixel. 1 would bring the modelled amplitude to the
+measured one.
 
-Zero counts then pull less than one count pushes, as in the likelihood of counts. A compromise:
-less is worse in the dark (simulated, 1e3 photons a pattern), more is worse where measured
-patterns hold what no model explains (the Siemens star).
+With this limit, a pixel without counts pulls less than a pixel with one count pushes, as in the
+Poisson likelihood. It is a compromise: lower limits are worse for dark patterns (simulated, 1e3
+photons per pattern), higher limits are worse where measured patterns contain something that the
+model cannot explain (the Siemens star).
 """
 
 ROUNDING = 1e-10
-"""Of the brightest intensity: what float32 leaves where there should be none is far below."""
+"""Fraction of the peak intensity below which a modelled intensity counts as 0. Rounding errors of
+float32 are far smaller."""
 
 MOMENTUM = 0.7
-"""What is left of the former update in the next: fewer passes from nothing, most so if thinned."""
+"""Fraction of an update that is carried into the next. Fewer iterations are then needed, above all
+from an empty object and for scans with few positions."""
 
 CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**22}
-"""Pixels of a batch taken at a time: what a processor's cache holds, what fills a GPU."""
+"""Number of pixels of a batch that are computed together: as many as fit in the cache of a CPU, or
+as are needed to fill a GPU."""
 
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """What `refine` made of an image and a probe.
+    """The result of `refine`.
 
     Parameters
     ----------
     object : ndarray, (H, W), complex64
-        The image, indexed ``[row=y, column=x]``.
+        The reconstructed object, indexed ``[row=y, column=x]``.
     probe : ndarray, (modes, N, N), complex64
-        The probe; as it was given, if it was not to be refined.
+        The refined probe, or the given one if it was not refined.
     residuals : ndarray, (passes,), float64
-        Of each pass, what its patterns differed in before they were used: the root of
-        ``sum((modelled - measured amplitude)**2) / sum(measured amplitude**2)``, over the pixels
-        that were measured.
+        The residual of each iteration:
+        ``sqrt(sum((modelled - measured amplitude)**2) / sum(measured amplitude**2))`` over the
+        pixels that were measured. The amplitudes of each pattern are modelled just before it is
+        used.
     origin : (int, int)
-        The pixel (x, y) of ``object[0, 0]``, on the grid of the positions.
+        The pixel (x, y) of ``object[0, 0]`` on the grid of the positions.
     """
 
     object: NDArray[np.complex64]
@@ -83,51 +90,52 @@ def refine(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Refined:
-    """Bring an image nearer to the measured patterns, by passes of the iterative engine.
+    """Refine an image, and optionally the probe, by iterations of a classical reconstruction.
 
-    A pass goes through the scan in batches of positions drawn at random. Each batch replaces the
-    modelled amplitudes at the detector by the measured ones and moves the object, and the probe
-    if it is asked for, to what explains the change best [1]_ [2]_. The updates carry momentum,
-    and the images of the last pass are averaged, which takes most of the noise of single batches.
+    An iteration uses every pattern once, in batches of scan positions in random order. For each
+    batch, the modelled amplitudes at the detector are replaced by the measured ones, and object and
+    probe are changed such that they explain the new amplitudes best [1]_ [2]_. The changes have
+    momentum. In the last iteration, the images after each batch are averaged, which removes most of
+    the noise of single batches.
 
     Parameters
     ----------
     scan : Scan
-        Positions, measured amplitudes, a mask where the detector has dead pixels, and what is bad
-        in single patterns: there the modelled amplitude is kept. Patterns that stay in their file
-        are read batch by batch.
+        Positions and measured amplitudes. Where the detector mask or `bad_pixels` says that a pixel
+        was not measured, the modelled amplitude is kept. Patterns that stay in their file are read
+        batch by batch.
     object : array_like, (H, W), complex
-        The image to start from; constant 1 if nothing is known, of the shape of
-        `ptycho_fast.canvas.canvas`. What windows reach beyond it is 0 and stays so.
+        The image to start from, for example ones, on the canvas of the scan
+        (`ptycho_fast.canvas.canvas`). Beyond its edges the object is taken as 0.
     probe : array_like, (N, N) or (modes, N, N), complex
-        The illumination, one or several incoherent modes, of the energy of the patterns: an
-        object of modulus 1 then has their brightness.
+        The probe, one or several incoherent modes, scaled to the counts of the patterns
+        (`ptycho_fast.models.physics.scale_probe`).
     passes : int
-        How often each pattern is used. 0 returns what was given.
+        Number of iterations. 0 returns the given image and probe.
     refine_probe : bool
-        Improve the probe with the object. Its energy stays what it was.
+        Refine the probe too. Its total energy is kept.
     origin : (int, int)
-        The pixel (x, y) of ``object[0, 0]``, on the grid of the positions.
+        The pixel (x, y) of ``object[0, 0]`` on the grid of the positions.
     seed : int
-        Of the order of the positions. On a CPU the same seed gives the same bits.
+        Seed of the order of the positions. On a CPU the same seed gives the same bits.
     device : str or torch.device
-        Where it is computed.
+        The device to compute on.
 
     Returns
     -------
     Refined
-        The object, the probe, and the residual of each pass.
+        The object, the probe, and the residual of each iteration.
 
     Raises
     ------
     ValueError
-        If there is no probe, a shape does not fit, `passes` is negative, the patterns are all
-        zero, or patterns, positions, object or probe hold NaN or infinity.
+        If there is no probe, a shape does not fit, `passes` is negative, all patterns are zero, or
+        patterns, positions, object or probe contain NaN or infinity.
 
     Warns
     -----
     UserWarning
-        If windows reach beyond the object.
+        If windows of the scan reach beyond the object.
 
     References
     ----------
@@ -158,15 +166,15 @@ def refine(
     if beyond := overhang(positions, scan.N, shape, (x0, y0)):
         warn(
             f"The windows of the scan reach beyond the object of {shape[0]} x {shape[1]} pixels, "
-            f"{beyond}: there it is taken for 0, and the image ends. Start from one on "
+            f"{beyond}. There the object is taken as 0. Start from an image of the shape of "
             "ptycho_fast.canvas.canvas(scan.positions, scan.N), and pass its origin."
         )
-    # In float64, before anything is narrowed: an origin may be far from 0.
+    # In float64: the origin may be so far from 0 that float32 would lose the fractions.
     positions = positions - np.array([x0, y0], np.float64)
     if passes == 0:
         return Refined(image.copy(), modes.copy(), np.empty(0), (x0, y0))
     with torch.no_grad():
-        engine = _Engine(
+        state = _Refinement(
             scan,
             positions,
             image=image,
@@ -175,23 +183,23 @@ def refine(
             device=torch.device(device),
         )
         residuals = [
-            engine.run(
+            state.iterate(
                 np.random.default_rng([seed, number]).permutation(len(positions)),
                 average=number == passes - 1,
             )
             for number in range(passes)
         ]
     return Refined(
-        engine.image.cpu().numpy(), engine.probe.cpu().numpy(), np.array(residuals), (x0, y0)
+        state.image.cpu().numpy(), state.probe.cpu().numpy(), np.array(residuals), (x0, y0)
     )
 
 
 def _as_start(
     scan: Scan, object: ArrayLike, probe: ArrayLike | None
 ) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
-    """Return object and probe modes as they are computed with."""
+    """Return object and probe as complex64 arrays, checked."""
     if probe is None:
-        msg = "A probe is needed to refine an image, and this scan has none: give one as `probe`."
+        msg = "A probe is needed to refine an image, but it is None. Pass one as `probe`."
         raise ValueError(msg)
     image = as_object(object)
     modes = np.asarray(probe)
@@ -205,16 +213,16 @@ def _as_start(
     for name, array in (("object", image), ("probe", modes)):
         bad = np.count_nonzero(~np.isfinite(array))
         if bad:
-            msg = f"{name} must be finite: {bad} of its {array.size} pixels hold NaN or infinity."
+            msg = f"{name} must be finite: {bad} of its {array.size} pixels are NaN or infinite."
             raise ValueError(msg)
     if not modes.any():
-        msg = "The probe is zero everywhere, so it lights nothing."
+        msg = "The probe is zero everywhere, so it illuminates nothing."
         raise ValueError(msg)
     return image, modes
 
 
-class _Engine:
-    """Object and probe between two batches."""
+class _Refinement:
+    """The object and the probe, as they change from batch to batch."""
 
     def __init__(
         self,
@@ -239,15 +247,15 @@ class _Engine:
         light = torch.zeros_like(self.image)
         for rows in self._chunks(np.arange(len(positions))):
             self._add_light(rows, light)
-        # How many patterns light a pixel, in the mean over the light.
+        # The mean number of patterns that light a pixel, weighted by the light.
         brightest = _squared(self.probe).sum(0).max()
         seen = light.real
         overlap = float((seen.square().sum() / (seen.sum() * brightest).clamp(min=1e-30)).cpu())
         batches = math.ceil(max(FEWEST_BATCHES, overlap))
         self.batches = min(batches, len(positions))
 
-    def run(self, order: NDArray[np.int64], *, average: bool) -> float:
-        """Go through all positions once; return the residual."""
+    def iterate(self, order: NDArray[np.int64], *, average: bool) -> float:
+        """Use all patterns once, in the given order; return the residual."""
         error, energy = 0.0, 0.0
         images, probes = torch.zeros_like(self.image), torch.zeros_like(self.probe)
         for batch in np.array_split(order, self.batches):
@@ -258,7 +266,7 @@ class _Engine:
                 images += self.image
                 probes += self.probe
         if energy == 0:
-            msg = f"All {len(order)} patterns are zero, so there is nothing to refine an image to."
+            msg = f"All {len(order)} patterns are zero, so no image can be refined."
             raise ValueError(msg)
         if average:
             self.image = images / self.batches
@@ -267,7 +275,7 @@ class _Engine:
         return math.sqrt(error / energy)
 
     def _update(self, batch: NDArray[np.int64]) -> tuple[float, float]:
-        """Move object and probe by one batch; return its squared error and energy."""
+        """Update object and probe with one batch; return its squared error and energy."""
         change, light = torch.zeros_like(self.image), torch.zeros_like(self.image)
         probe_change = torch.zeros_like(self.probe)
         density = torch.zeros_like(self.probe[0].real)
@@ -278,7 +286,8 @@ class _Engine:
             patches = patches[:, None, :, :, 0]
             far = torch.fft.fft2(patches * self.probe, norm="ortho")
             intensity = _squared(far).sum(1)
-            # The phase of mere rounding says nothing, so that is not raised to the measured.
+            # An intensity that is only rounding error has a random phase, so it is not scaled up
+            # to the measured amplitude.
             floor = ROUNDING * intensity.amax() + 1e-37
             lack = measured * torch.rsqrt(torch.maximum(intensity, floor)) - 1
             miss = measured - intensity.sqrt()
@@ -287,7 +296,7 @@ class _Engine:
                 miss *= good
             error += float(miss.square().sum())
             energy += float(measured.square().sum())
-            # Of the modelled wave, what the likelihood of the counts adds to it or takes away.
+            # The correction of the wave, as a fraction of it: a step along the Poisson likelihood.
             gain = lack * (1 + lack / 2).clamp(max=LARGEST_GAIN)
             difference = torch.fft.ifft2(far * gain[:, None], norm="ortho")
             self._add((difference * self.probe.conj()).sum(1), rows, change)
@@ -296,12 +305,12 @@ class _Engine:
                 probe_change += (difference * patches.conj()).sum(0)
                 density += _squared(patches).sum((0, 1))
         step = change / _floored(light.real)
-        # Nesterov's form: the step, and what momentum will add to it next.
+        # Nesterov momentum: the step, plus what momentum will carry into the next one.
         self.velocity = MOMENTUM * self.velocity + step
         self.image += step + MOMENTUM * self.velocity
         if self.refine_probe:
             self.probe += probe_change / _floored(density)
-            # A brighter probe and a darker object would explain the patterns as well.
+            # A brighter probe with a darker object would fit as well, so the energy is fixed.
             growth = torch.sqrt(_squared(self.probe).sum() / self.energy)
             self.probe /= growth
             self.image *= growth
@@ -311,14 +320,14 @@ class _Engine:
         return (rows[first : first + self.chunk] for first in range(0, len(rows), self.chunk))
 
     def _measured(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
-        """Read amplitudes and which of them were measured, zero frequency at [0, 0]."""
+        """Read amplitudes, and which were measured, with zero frequency at pixel [0, 0]."""
         found, good = self.scan.measured(rows)
         patterns: NDArray[Any] = np.asarray(found, dtype=np.float32)
         if not np.isfinite(patterns.sum()):
             bad = rows[~np.isfinite(patterns).all(axis=(1, 2))]
-            msg = f"Patterns must be finite: pattern {bad[0]} holds NaN or infinity."
+            msg = f"Patterns must be finite: pattern {bad[0]} contains NaN or infinity."
             raise ValueError(msg)
-        # Only moduli count at the detector: nothing is shifted in front of it, so this is.
+        # Shifting the measured patterns saves shifting the waves before and after every FFT.
         amplitudes, counted = (
             None
             if array is None
@@ -334,7 +343,7 @@ class _Engine:
         self._add(light.expand(len(rows), -1, -1), rows, image)
 
     def _add(self, patches: Tensor, rows: NDArray[np.int64], image: Tensor) -> None:
-        """Add patches to an image where `extract_patches` cuts them."""
+        """Add patches to an image at their positions (the adjoint of `extract_patches`)."""
         where = self.positions[rows, :, None]
         patches = patches[..., None].contiguous()
         if image.device.type == "cpu":
@@ -344,11 +353,11 @@ class _Engine:
 
 
 def _squared(field: Tensor) -> Tensor:
-    """Return squared moduli: several times faster than ``abs``, which guards against overflow."""
+    """Return squared moduli. Several times faster than ``abs``, which guards against overflow."""
     squared: Tensor = field.real.square().addcmul_(field.imag, field.imag)
     return squared
 
 
 def _floored(weight: Tensor) -> Tensor:
-    """Return what a sum is divided by: its weight, but not much less where that is small."""
+    """Return a weight to divide by, raised where it is small compared to its maximum."""
     return (1 - DIMMEST) * weight + DIMMEST * weight.max().clamp(min=1e-30)

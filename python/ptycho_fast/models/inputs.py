@@ -1,4 +1,8 @@
-"""What a network sees: patterns carried to the object, where its patches are."""
+"""The input of a network: diffraction patterns, propagated back to the plane of the object.
+
+In that plane a feature lies on the pixel of the patch that it tells about, so convolutions can use
+it.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,20 @@ from torch import Tensor
 from ptycho_fast.models.physics import far_field, near_field
 
 EACH = 3
-"""Features of a pattern; those of the probe come once more."""
+"""Number of features per pattern. One more, the probe, is shared by the patterns of a group."""
 
 FLOOR = 0.05
-"""Of the probe's greatest intensity: where it is darker, little is known of the object."""
+"""Fraction of the probe's peak intensity that is added before dividing by the intensity, because
+where the probe is darker than that, the patterns say little about the object."""
 
 
 def count_features(channels: int) -> int:
-    """Return how many features (F) a group of so many patterns has.
+    """Return the number of features (F) of a group of patterns.
 
     Parameters
     ----------
     channels : int
-        Patterns of a group (C).
+        Number of patterns in a group (C).
 
     Returns
     -------
@@ -30,26 +35,28 @@ def count_features(channels: int) -> int:
 
 
 def make_features(amplitude: Tensor, probe: Tensor) -> Tensor:
-    """Make the features of groups of patterns.
+    """Calculate the features of groups of patterns.
 
-    A pattern, given the phases that it would have without an object, is carried back to the object
-    and divided by the probe, ``conj(P) F^-1(A exp(i arg F P)) / (|P|**2 + floor)``. What no object
-    at all would give there is subtracted. With it goes the autocorrelation of the exit wave, the
-    inverse Fourier transform of the intensity, which assumes nothing; and the modulus of the
-    probe.
+    The first two features of a pattern are a rough estimate of the object. The measured amplitudes
+    A get the phases that the far field of the probe P would have without an object, are propagated
+    back to the object and divided by the probe:
+    ``conj(P) F^-1(A exp(i arg F P)) / (|P|**2 + floor)``. The estimate for an empty object is
+    subtracted. The third feature is the autocorrelation of the exit wave, which is the inverse
+    Fourier transform of the intensity and needs no assumption about phases. The modulus of the
+    probe is added once per group.
 
     Parameters
     ----------
     amplitude : tensor, (B, C, N, N), float32
-        Square root of counts.
+        Square roots of counts.
     probe : tensor, (modes, N, N), complex64
-        Scaled to the patterns. The strongest mode carries them back.
+        Scaled to the patterns. Its strongest mode is used to propagate them back.
 
     Returns
     -------
     tensor, (B, 3 C + 1, N, N), float32
-        Real parts of the C patterns, imaginary parts, autocorrelations, the probe's modulus (of
-        all modes, 0..1).
+        Real parts of the C estimates, their imaginary parts, the C autocorrelations, and the
+        probe's modulus (of all modes, 0..1).
     """
     intensity = probe.abs().square()
     main = probe[intensity.sum(dim=(-2, -1)).argmax()]
@@ -65,7 +72,7 @@ def make_features(amplitude: Tensor, probe: Tensor) -> Tensor:
         [
             seen.real - total / (total + floor),
             seen.imag,
-            # The root brings up what lies far from the middle.
+            # The root makes the values far from the centre larger.
             correlation.sign() * correlation.abs().sqrt(),
             modulus.expand(len(amplitude), 1, *modulus.shape),
         ],

@@ -1,12 +1,13 @@
-r"""From object patches to diffraction, and what a difference from the measured costs.
+r"""Diffraction: from object patches to diffraction patterns, and the loss against measured ones.
 
-The beam leaves the object as the exit wave :math:`\psi_m = P_m O`, one for each incoherent mode
-*m* of the probe, and is measured far away as the intensity
+Behind the object :math:`O`, the exit wave of the incoherent probe mode *m* is
+:math:`\psi_m = P_m O`. The detector in the far field measures the intensity
 
 .. math:: I = s \sum_m |\mathcal F \psi_m|^2
 
-with the centred orthonormal Fourier transform. Sources: Rodenburg and Faulkner, Appl. Phys. Lett.
-85, 4795 (2004); Thibault and Menzel, Nature 494, 68 (2013) for the modes.
+where :math:`\mathcal F` is the centred orthonormal Fourier transform and *s* a scale. Sources:
+Rodenburg and Faulkner, Appl. Phys. Lett. 85, 4795 (2004); for the modes, Thibault and Menzel,
+Nature 494, 68 (2013).
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptycho_fast.canvas import stack_canvases
 from ptycho_fast.patches.torch import add_patches, extract_patches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LOSSES = ("poisson", "amplitude")
-
 SHARPENING = 2
-"""Rounds of Landweber's iteration on a canvas, as `ptycho_fast.models.stitching` has for an image:
-without, the patches would be learned sharper than they are, to be right when they are blurred."""
+"""Number of Landweber iterations on the canvas of a group (as in `ptycho_fast.models.stitching`).
+Without them the canvas blurs the patches, and the network learns to compensate with patches that
+are too sharp."""
 
 DARK = 0.1
-"""Counts added to an intensity before its root or logarithm is taken, where both have no slope."""
+"""Counts added to every intensity before its square root is taken, whose slope is infinite at 0."""
 
 
 def far_field(exit_wave: Tensor) -> Tensor:
-    """Carry waves to the detector: the centred orthonormal Fourier transform.
+    """Propagate waves to the detector: the centred orthonormal Fourier transform.
 
     Parameters
     ----------
     exit_wave : tensor, (..., N, N), complex
-        Its middle at pixel ``[N//2, N//2]``.
+        Centred at pixel ``[N//2, N//2]``.
 
     Returns
     -------
@@ -53,7 +54,7 @@ def far_field(exit_wave: Tensor) -> Tensor:
 
 
 def near_field(wave: Tensor) -> Tensor:
-    """Carry waves back to the object: the inverse of `far_field`.
+    """Propagate waves back to the object: the inverse of `far_field`.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def near_field(wave: Tensor) -> Tensor:
 
 
 def diffract(patches: Tensor, probe: Tensor) -> Tensor:
-    """Return the intensities that patches diffract.
+    """Return the diffraction patterns (intensities) of patches.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def diffract(patches: Tensor, probe: Tensor) -> Tensor:
     Returns
     -------
     tensor, (B, C, N, N), float32
-        Counts, as the probe's energy has them.
+        Expected counts, if the probe is scaled to counts (`scale_probe`).
 
     Examples
     --------
@@ -91,7 +92,7 @@ def diffract(patches: Tensor, probe: Tensor) -> Tensor:
     """
     intensity = torch.zeros((), device=patches.device)
     for mode in probe:
-        # Where a wave lies only turns the phases of its far field: one shift is spared.
+        # Shifting a wave changes only the phases of its far field, so no shift is needed here.
         wave = torch.fft.fft2(patches * mode, norm="ortho")
         intensity = intensity + (wave.real.square() + wave.imag.square())
     shifted: Tensor = torch.fft.fftshift(intensity, dim=(-2, -1))
@@ -105,33 +106,36 @@ def diffraction_loss(
     mask: Tensor | None = None,
     good: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean cost of a pixel.
+    """Return the loss per pixel between modelled and measured diffraction patterns.
 
-    "poisson" is the negative log-likelihood of the counts, less its least value (the deviance), in
-    the form that has variance 1 at any count: ``4 (sqrt(I + d) - sqrt(k + d))**2``, so that it
-    is 1 where only noise is left (Anscombe, Biometrika 35, 246 (1948)). Its slope is finite where
-    nothing was counted. "amplitude" is the mean absolute difference of the amplitudes.
+    "poisson" approximates the Poisson deviance (the negative log-likelihood of the counts minus its
+    smallest possible value) by ``4 (sqrt(I + d) - sqrt(k + d))**2``, with modelled intensity I,
+    measured counts k and d = 0.1. The square root gives counts the same variance at any brightness
+    (Anscombe, Biometrika 35, 246 (1948)): the loss is 1 where only Poisson noise is left. Unlike
+    the likelihood, its slope is finite where nothing was counted. "amplitude" is the mean absolute
+    difference of the amplitudes.
 
     Parameters
     ----------
     intensity : tensor, (..., N, N), float32
-        Of the model, counts.
+        Modelled counts.
     amplitude : tensor, (..., N, N), float32
-        Measured: square root of counts.
+        Measured amplitudes: square roots of counts.
     kind : {"poisson", "amplitude"}
     mask : tensor, (N, N), bool, optional
-        False for pixels of the detector that do not count.
+        False for detector pixels to ignore in all patterns.
     good : tensor, (..., N, N), bool, optional
-        False for pixels that do not count in single patterns.
+        False for pixels to ignore in single patterns.
 
     Returns
     -------
     tensor, ()
+        The mean over the pixels that count.
     """
     counted = good if mask is None or good is None else good & mask
     counted = mask if counted is None else counted
     if counted is not None:
-        # A pixel of no number would leave none in the slope, though its cost is left out.
+        # A NaN would make the gradient NaN, although the cost of its pixel is left out.
         amplitude = torch.where(counted, amplitude, 0)
     modelled = (intensity + DARK).sqrt()
     difference = modelled - (amplitude.square() + DARK).sqrt()
@@ -146,14 +150,18 @@ def diffraction_loss(
 def scale_probe(
     probe: NDArray[Any], mean_energy: float, mask: NDArray[np.bool_] | None
 ) -> NDArray[np.complex64]:
-    """Give a probe the energy that an object of modulus 1 needs to make the patterns.
+    """Scale a probe to the counts of a scan.
+
+    With the scaled probe, an object of modulus 1 diffracts as many counts as were measured in a
+    pattern on average.
 
     Parameters
     ----------
     probe : ndarray, (N, N) or (modes, N, N), complex
     mean_energy : float
-        Mean over the patterns of the sum of squares, counts, where `mask` is True.
+        Mean number of counts in a pattern, over the pixels where `mask` is True.
     mask : ndarray, (N, N), bool, optional
+        The pixels that were measured.
 
     Returns
     -------
@@ -162,7 +170,7 @@ def scale_probe(
     Raises
     ------
     ValueError
-        If the probe or the patterns are dark or not finite.
+        If the probe or the patterns are dark, or not finite.
     """
     modes = np.array(probe, np.complex128, ndmin=3)
     waves = np.fft.fftshift(
@@ -180,34 +188,30 @@ def scale_probe(
 class GroupCanvas:
     """A common canvas for the patches of each group, so that overlap constrains them.
 
-    The patches are laid down at their positions, weighted by the intensity of the probe, and
-    divided by the weights laid down with them. All canvases of a batch lie below each other in one
-    image.
+    The patches are added at their positions, weighted by the intensity of the probe, and the sum is
+    divided by the sum of the weights. The canvases of all groups of a batch are stacked in one
+    image (`ptycho_fast.canvas.stack_canvases`).
 
     Parameters
     ----------
     positions : ndarray, (B, 2, C), float64
         x, then y, of the patches of each group, in pixels.
     weight : tensor, (N, N), float32
-        Of each pixel of a patch.
+        Weight of each pixel of a patch.
     """
 
     def __init__(self, positions: NDArray[np.float64], weight: Tensor) -> None:
         N = weight.shape[-1]
         B, _, C = positions.shape
-        first = np.floor(positions.min(axis=2, keepdims=True))
-        height = math.ceil(float((positions - first)[:, 1].max())) + N + 1
-        width = math.ceil(float((positions - first)[:, 0].max())) + N + 1
-        self.N, self.shape = N, (B * height, width)
-        self.positions = positions - first + N // 2
-        self.positions[:, 1] += np.arange(B)[:, np.newaxis] * height
+        self.N = N
+        self.positions, self.shape = stack_canvases(positions, N)
         self._weight = weight[:, :, None]
         laid = self._weight.expand(B, N, N, C).to(torch.complex64)
         total = add_patches(laid, self.positions, self.shape).real
         self._total = total.clamp(min=1e-3 * float(weight.max()))
 
     def merge(self, patches: Tensor) -> Tensor:
-        """Lay patches down and read them back.
+        """Average the patches of each group where they overlap.
 
         Parameters
         ----------
@@ -216,7 +220,7 @@ class GroupCanvas:
         Returns
         -------
         tensor, (B, C, N, N), complex64
-            What the canvas holds where each patch was.
+            What the canvas contains in the window of each patch.
         """
         laid = self._lay(patches.permute(0, 2, 3, 1))
         canvas = laid / self._total

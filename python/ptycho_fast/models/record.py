@@ -1,4 +1,7 @@
-"""What a run was trained on and how, kept beside it: it goes on only as itself."""
+"""The record of a run (``run.json``): which scan it was trained on, and with which options.
+
+A run is only resumed with the same scan and options; everything else would be another run.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast._core import __version__
+from ptycho_fast.atomic import replacing
 from ptycho_fast.checks import positions_checksum
-from ptycho_fast.io.atomic import replacing
 from ptycho_fast.models.storage import read_text
 from ptycho_fast.notices import warn
 from ptycho_fast.patterns import brought_energies, measured_energies
@@ -30,8 +33,8 @@ RECORD = "run.json"
 FORMAT = 1
 
 LOOKED_AT = 8
-"""So many patterns go into the checksum whole: turned or shifted ones have the same energies."""
-
+"""Number of patterns that enter the checksum with all their pixels. The others enter with their
+energies only, which would be the same if all patterns were turned or shifted."""
 
 COMPARED = {
     "n_positions": "the number of positions",
@@ -41,27 +44,29 @@ COMPARED = {
     "probe_sha256": "the checksum of the probe",
     "mask_sha256": "the checksum of the mask",
 }
-"""Of a record, with the words for it."""
+"""The entries of a record that must agree, and what messages call them."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run was trained on, and the options that its results depend on.
+    """The scan that a run was trained on, and the options of training.
 
     Parameters
     ----------
     file : str, optional
-        Where the scan was read from. It is told, not compared: a file may be moved.
+        The file that the scan was read from. It is not compared, because files may be moved.
     n_positions : int
+        Number of scan positions.
     N : int
         Pixels per side of a pattern.
     positions_sha256, patterns_sha256, probe_sha256, mask_sha256 : str, optional
-        Checksums: of the patterns, their energies and some of them whole. None: there is none.
+        SHA-256 checksums. That of the patterns covers the energies of all of them and the pixels
+        of some. None if the scan has no probe or no mask.
     options : dict
-        Of `ptycho_fast.models.PtychoModel.train`, as they took effect. Those of the model are in
-        its ``config.json``.
+        Options of `ptycho_fast.models.PtychoModel.train`, with defaults filled in. Those of the
+        model are in its ``config.json``.
     device : str
-        "cpu" or "gpu", whose precision is another.
+        "cpu" or "gpu". The two compute with different precision.
     """
 
     file: str | None
@@ -83,14 +88,14 @@ class RunRecord:
         options: Mapping[str, Any],
         device: str,
     ) -> RunRecord:
-        """Record a run that is to begin or to go on.
+        """Create the record of a run that is about to start or to be resumed.
 
         Parameters
         ----------
         scan : Scan
-            All its patterns are read, unless their energies are known.
+            All its patterns are read, unless their energies are known already.
         file, options, device
-            As they are kept.
+            See `RunRecord`.
         """
         return cls(
             file=None if file is None else os.path.abspath(file),
@@ -105,12 +110,12 @@ class RunRecord:
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``run.json``, whole or not at all.
+        """Write ``run.json``. It appears whole or not at all.
 
         Parameters
         ----------
         folder : Path
-            Made if it is missing.
+            Created if it does not exist.
         """
         folder.mkdir(parents=True, exist_ok=True)
         text = {"format": FORMAT, "ptycho_fast": __version__, **dataclasses.asdict(self)}
@@ -118,19 +123,19 @@ class RunRecord:
             file.write((json.dumps(text, indent=2) + "\n").encode())
 
     def check(self, folder: Path) -> None:
-        """Refuse to go on with a run that was another one.
+        """Raise an error if the run in a folder has another scan or other options.
 
         Parameters
         ----------
         folder : Path
-            Of the run.
+            The folder of the run.
 
         Raises
         ------
         ValueError
-            If it was, with each difference; or if the record is damaged.
+            If something differs (the message lists all differences), or the record is damaged.
         OSError
-            If the record is no regular file.
+            If the record is not a regular file.
 
         Warns
         -----
@@ -141,33 +146,33 @@ class RunRecord:
             before = _read(folder / RECORD)
         except FileNotFoundError:
             warn(
-                f"{folder} has no {RECORD}: it is from before runs were recorded, and whether this "
-                "is the scan and these are the options of that run can't be checked."
+                f"{folder} has no {RECORD}, because an older version wrote it or the file was "
+                "deleted. Whether scan and options are those of that run can't be checked."
             )
             return
         differences = [
-            f"{name} was {was!r}, is {now!r} now" for name, was, now in self._differences(before)
+            f"{name} was {was!r} and is {now!r} now" for name, was, now in self._differences(before)
         ]
         if differences:
-            known = "" if before.file is None else f", which was read from {before.file}"
+            known = "" if before.file is None else f" The scan of that run was {before.file}."
             msg = (
-                f"{folder} holds another run: {'; '.join(differences)}. Go on with the scan and "
-                f"the options of that run{known}, or train in another folder."
+                f"{folder} contains another run: {'; '.join(differences)}.{known} Resume with the "
+                "scan and the options of that run, or train in another folder."
             )
             raise ValueError(msg)
         if before.device != self.device:
             warn(
-                f"{folder} was trained on the {before.device} and goes on on the {self.device}: "
-                "the precision of convolutions differs, so the losses are not those of a run that "
-                "was never stopped."
+                f"{folder} was trained on the {before.device} and is resumed on the {self.device}. "
+                "Their convolutions have different precision, so the losses will differ from those "
+                "of an uninterrupted run."
             )
 
     def _differences(self, before: RunRecord) -> list[tuple[str, Any, Any]]:
-        """Return what differs, as it was and as it is."""
+        """Return what differs: its name, its value before, its value now."""
         found = [
             (words, getattr(before, name), getattr(self, name)) for name, words in COMPARED.items()
         ]
-        # An option that is not recorded is one that there was not.
+        # An older version did not record the options that it did not have.
         found += [
             (name, before.options[name], now)
             for name, now in self.options.items()
@@ -177,7 +182,7 @@ class RunRecord:
 
 
 def _short(value: Any) -> Any:
-    """Return the beginning of a checksum, which tells as much."""
+    """Shorten a checksum to its first digits."""
     return value[:12] if isinstance(value, str) and len(value) == 64 else value
 
 
@@ -192,12 +197,12 @@ def _read(path: Path) -> RunRecord:
             raise ValueError("its entries are not those of a run")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         msg = (
-            f"{path} is damaged: {error!r:.200}. Copy the folder again, or delete the file to go "
-            "on without a check of what the run was trained on."
+            f"{path} is damaged: {error!r:.200}. Copy the folder again, or delete the file to "
+            "resume without checking scan and options."
         )
         raise ValueError(msg) from None
     if found != FORMAT:
-        msg = f"{path} has format {found!r:.50}, this version reads {FORMAT}: update ptycho_fast."
+        msg = f"{path} has format {found!r:.50}, this version reads {FORMAT}. Update ptycho_fast."
         raise ValueError(msg)
     return record
 
@@ -209,13 +214,13 @@ def _checksum(array: NDArray[Any] | None, dtype: str) -> str | None:
 
 
 def _patterns_checksum(scan: Scan) -> str:
-    """SHA-256 of the patterns' energies, and of some of the patterns themselves."""
+    """Return the SHA-256 of the energies of all patterns and of the pixels of some."""
     energies = brought_energies(scan)
     if energies is None:
         energies = measured_energies(scan)
     rows = np.unique(np.linspace(0, len(scan) - 1, LOOKED_AT).astype(np.int64))
     patterns, _ = scan.measured(rows)
     with np.errstate(over="ignore"):
-        # Of single precision: in the last bits of a double machines and files may differ.
+        # In float32, because the last bits of a float64 may differ between machines and files.
         kept = [np.asarray(part).astype("<f4").tobytes() for part in (energies, patterns)]
     return hashlib.sha256(b"".join(kept)).hexdigest()

@@ -1,4 +1,4 @@
-"""From patches to one image, some patches at a time."""
+"""Stitching: combine overlapping patches into one image, a few patches at a time."""
 
 from __future__ import annotations
 
@@ -11,50 +11,53 @@ from ptycho_fast.patches.cpu import add_patches, extract_patches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ptycho_fast.canvas import Canvas
+
 SHARPENING = 4
-"""Rounds of `Stitcher.image`."""
+"""Number of iterations in `Stitcher.image`."""
 
 AT_ONCE = 256
-"""Patches that a round of sharpening cuts at a time."""
+"""Number of patches that an iteration cuts out at a time."""
 
 THIN = 1e-3
-"""Of the greatest coverage: an image is not divided by less."""
+"""The image is divided by the coverage, but never by less than this fraction of its maximum."""
 
 
 class Stitcher:
-    """Lays patches on the object's grid at their sub-pixel positions, weighted by the probe.
+    """Sums patches on a canvas at their sub-pixel positions, weighted by the probe's intensity.
 
-    What it holds is the image, its weights and one number a position, however many patches come.
+    It stores the weighted sum, the sum of the weights and one number per position, but no patches.
+    So its memory does not grow with the number of patches.
 
     Parameters
     ----------
-    shape : (int, int)
-        Rows and columns of the object (H, W).
+    area : Canvas
+        The canvas of the image.
     positions : ndarray, (n, 2), float64
-        Of the scan, x and y in pixels.
+        Scan positions, x and y in object pixels.
     weight : ndarray, (N, N), float32
-        Of each pixel of a patch: the intensity of the probe.
+        Weight of each pixel of a patch: the intensity of the probe.
     """
 
     def __init__(
         self,
-        shape: tuple[int, int],
+        area: Canvas,
         positions: NDArray[np.float64],
         weight: NDArray[np.float32],
     ) -> None:
-        self._positions = positions
+        self._positions = area.local(positions)
         self._weight = weight.astype(np.complex64)[np.newaxis, :, :, np.newaxis]
-        self._laid = np.zeros(shape, np.complex64)
-        self._total = np.zeros(shape, np.complex64)
+        self._laid = np.zeros(area.shape, np.complex64)
+        self._total = np.zeros(area.shape, np.complex64)
         self._times = np.zeros(len(positions), np.int32)
 
     def add(self, indices: NDArray[np.integer], patches: NDArray[np.complex64]) -> None:
-        """Lay patches down.
+        """Add patches.
 
         Parameters
         ----------
         indices : ndarray, (k,), int
-            Of their positions; one may come more than once.
+            Indices of their positions. The same position may come more than once.
         patches : ndarray, (k, N, N), complex64
         """
         where = self._positions[indices][:, :, np.newaxis]
@@ -65,16 +68,16 @@ class Stitcher:
 
     @property
     def coverage(self) -> NDArray[np.float32]:
-        """The weight that lies on each pixel, (H, W) float32: 1 is one patch at its brightest."""
+        """The sum of weights on each pixel, (H, W) float32: 1 is the peak of one patch."""
         return self._total.real.copy()
 
     def image(self) -> NDArray[np.complex64]:
-        """Return the object, (H, W) complex64; 0 where there is no patch.
+        """Return the image, (H, W) complex64; 0 where there is no patch.
 
-        Patches divided by their weights are the object blurred twice, by the interpolation that
-        made them and by the one that laid them down. A few rounds of Landweber's iteration (Am. J.
-        Math. 73, 615 (1951)), with the weights for its step, bring the image whose patches they
-        are.
+        The weighted mean of the patches is the object blurred twice by bilinear interpolation:
+        once when a patch is cut out of the object, and once when it is added to the canvas. A few
+        Landweber iterations (Am. J. Math. 73, 615 (1951)), with the inverse weights as step size,
+        undo this. They converge to the image whose patches are the given ones.
         """
         covered = self._total.real > 0
         step = np.zeros(self._total.shape, np.float32)

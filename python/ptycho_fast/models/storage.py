@@ -1,4 +1,7 @@
-"""A model on disk: a readable configuration, the probe, and the weights as safetensors."""
+"""The files of a model: ``config.json``, ``probe.npy`` and ``model.safetensors``.
+
+Reading them never executes code from a file, and everything read is checked before it is used.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 
 from ptycho_fast._core import __version__
-from ptycho_fast.io.atomic import replacing
+from ptycho_fast.atomic import replacing
 from ptycho_fast.io.regular import open_regular
 
 if TYPE_CHECKING:
@@ -23,23 +26,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ptycho_fast.models.model import ModelConfig
+    from ptycho_fast.models.config import ModelConfig
     from ptycho_fast.models.network import PatchNetwork
 
 FORMAT = 1
 CONFIG, PROBE, WEIGHTS = "config.json", "probe.npy", "model.safetensors"
 
 MEAN_PATTERN = "mean_pattern"
-"""Kept with the weights, -1 where nothing was measured; older models have none."""
+"""Name of the mean pattern among the weights. It is -1 at pixels that were not measured. Models of
+older versions have none."""
 
 MOST_TEXT = 2**24
-"""Bytes of a JSON or CSV file. What is longer was not written by a run."""
+"""Largest size of a JSON or CSV file in bytes. A run never writes a longer one."""
 
 MOST_MODES = 256
-"""Of a probe."""
+"""Largest number of modes of a probe."""
 
 PROBE_WEIGHTS = "probe_parts"
-"""The probe is a file of its own, which other programs read."""
+"""Name of the probe among the weights. It has its own file, so that other programs can read it."""
 
 
 def save_model(
@@ -49,17 +53,18 @@ def save_model(
     mean_energy: float,
     mean_pattern: NDArray[np.float64] | None = None,
 ) -> None:
-    """Write a model's three files, the configuration last.
+    """Write the three files of a model, the configuration last.
 
     Parameters
     ----------
     folder : Path
+        Created if it does not exist. Each file appears whole or not at all.
     config : ModelConfig
     network : PatchNetwork
     mean_energy : float
-        Counts of a pattern in the mean, which the probe is scaled to.
+        Mean number of counts in a pattern of the training, to which the probe is scaled.
     mean_pattern : ndarray, (N, N), float64, optional
-        Where on the detector they fell; NaN where nothing was measured.
+        Mean pattern of the training in counts; NaN at pixels that were not measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -86,16 +91,16 @@ def save_model(
 
 
 class SavedModel(NamedTuple):
-    """What a model's configuration and probe hold.
+    """The content of a model's configuration and probe files.
 
     Parameters
     ----------
     arguments : dict
-        Of `ptycho_fast.models.PtychoModel`, but for the architecture's options.
+        Arguments of `ptycho_fast.models.PtychoModel`, without the options of the architecture.
     options : dict
-        Of the architecture.
+        Options of the architecture.
     mean_energy : float
-        As of `save_model`.
+        See `save_model`.
     probe : ndarray, (modes, N, N), complex64
     """
 
@@ -106,7 +111,7 @@ class SavedModel(NamedTuple):
 
 
 def read_model(folder: Path) -> SavedModel:
-    """Read a model's configuration and probe; `read_weights` reads the rest.
+    """Read the configuration and the probe of a model. `read_weights` reads the rest.
 
     Parameters
     ----------
@@ -121,10 +126,10 @@ def read_model(folder: Path) -> SavedModel:
     ValueError
         If a file is missing or damaged.
     OSError
-        If one is no regular file or cannot be read.
+        If one is not a regular file, or cannot be read.
     """
     if folder.is_file():
-        msg = f"{folder} is a file. Name the folder of a trained model, which train wrote."
+        msg = f"{folder} is a file. Name the folder of a trained model, as train writes it."
         raise ValueError(msg)
     text = _present(folder, CONFIG)
     try:
@@ -141,22 +146,25 @@ def read_model(folder: Path) -> SavedModel:
     ) as error:  # fmt: skip
         raise _damaged(folder / CONFIG, error) from None
     if found != FORMAT:
-        msg = f"{folder / CONFIG} has format {found!r:.50}, this version reads {FORMAT}: update it."
+        msg = (
+            f"{folder / CONFIG} has format {found!r:.50}, this version reads {FORMAT}. Update "
+            "ptycho_fast."
+        )
         raise ValueError(msg)
     return SavedModel(config, options, mean_energy, _read_probe(folder, N))
 
 
 def _read_probe(folder: Path, N: Any) -> NDArray[np.complex64]:
     path = folder / PROBE
-    # A side is compared with the file before anything of that size is made.
+    # The size of the file is checked before memory is allocated for a probe of side N.
     side = N if isinstance(N, int) and 0 < N < 2**15 else 1
     content = _present(folder, PROBE, most=MOST_MODES * 8 * side**2 + 2**16)
     try:
         shape, dtype = _header(content)
         if dtype != np.complex64 or shape[1:] != (N, N) or shape[:1] == (0,):
-            raise ValueError(f"it holds {dtype} of shape {shape}, N={N!r:.50}")
+            raise ValueError(f"it contains {dtype} of shape {shape}, but N={N!r:.50}")
         probe: NDArray[np.complex64] = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # of NumPy there are many
+    except Exception as error:  # NumPy raises many kinds for damaged files
         raise _damaged(path, error) from None
     if not (np.isfinite(probe).all() and probe.any()):
         raise _damaged(path, "the probe is dark or not finite")
@@ -164,44 +172,46 @@ def _read_probe(folder: Path, N: Any) -> NDArray[np.complex64]:
 
 
 def _header(content: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and dtype of an NPY file, which must be as long as that says."""
+    """Return the shape and dtype in the header of an NPY file, checked against its length."""
     file = io.BytesIO(content)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("it is no NPY file of version 1.0")
+        raise ValueError("it is not an NPY file of version 1.0")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"it holds {len(content)} bytes, and not {dtype} of shape {shape}")
+        raise ValueError(
+            f"it has {len(content)} bytes, which does not fit {dtype} of shape {shape}"
+        )
     return shape, dtype
 
 
 def read_weights(
     folder: Path, expected: Mapping[str, Tensor], N: int
 ) -> tuple[dict[str, Tensor], NDArray[np.float64] | None]:
-    """Read a model's weights, and the mean pattern that it was trained on.
+    """Read the weights of a model, and the mean pattern of its training.
 
     Parameters
     ----------
     folder : Path
     expected : mapping of tensor
-        By name, what the network takes; only shapes and dtypes are looked at, so that the network
-        need not be there yet.
+        The weights of the network by name. Only shapes and dtypes are used, so the tensors can be
+        on the meta device.
     N : int
         Pixels per side of a pattern.
 
     Returns
     -------
     weights : dict of tensor
-        With all names of `expected`, but for the probe.
+        All weights in `expected` except the probe.
     mean_pattern : ndarray, (N, N), float64, or None
-        As of `save_model`; models of older versions have none.
+        See `save_model`. Models of older versions have none.
 
     Raises
     ------
     ValueError
-        If the file is missing or damaged, or holds the weights of another network or numbers that
-        are not finite.
+        If the file is missing or damaged, if it contains the weights of another network, or
+        numbers that are not finite.
     OSError
-        If it is no regular file or cannot be read.
+        If it is not a regular file, or cannot be read.
     """
     path, load = folder / WEIGHTS, _safetensors().load
     expected = {name: tensor for name, tensor in expected.items() if name != PROBE_WEIGHTS}
@@ -211,8 +221,8 @@ def read_weights(
     if len(content) < needed:
         raise _damaged(
             path,
-            f"it holds {len(content)} bytes, and the network of {folder / CONFIG} has {needed} of "
-            "weights",
+            f"it has {len(content)} bytes, but the weights of the network in {folder / CONFIG} "
+            f"need {needed} bytes",
         )
     try:
         weights: dict[str, Tensor] = load(content)
@@ -221,30 +231,30 @@ def read_weights(
         if held is None:
             return weights, None
         check_weights({MEAN_PATTERN: held}, {MEAN_PATTERN: torch.empty(N, N)})
-    except Exception as error:  # of safetensors there are many
+    except Exception as error:  # safetensors raises many kinds for damaged files
         raise _damaged(path, error) from None
     counts = held.double().numpy()
     return weights, np.where(counts < 0, np.nan, counts)
 
 
 def check_weights(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not those of a network.
+    """Raise an error if weights do not fit a network.
 
     Parameters
     ----------
     found : mapping of tensor
-        By name, as they were read.
+        The weights that were read, by name.
     expected : mapping of tensor
-        Only shapes and dtypes are looked at.
+        The weights of the network. Only names, shapes and dtypes are used.
 
     Raises
     ------
     ValueError
-        If names, shapes or dtypes differ, or numbers are not finite.
+        If names, shapes or dtypes differ, or numbers are not finite. The file is not named.
     """
     for what, names in (
         ("lacks", expected.keys() - found.keys()),
-        ("holds beside those of the network", found.keys() - expected.keys()),
+        ("contains, beside the weights of the network,", found.keys() - expected.keys()),
     ):
         if names:
             raise ValueError(f"it {what} {sorted(map(str, names))[0]!r:.99} ({len(names)} in all)")
@@ -255,11 +265,9 @@ def check_weights(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> N
             kind = repr(its)[:99]
             if isinstance(its, torch.Tensor):
                 kind = f"{its.dtype} of shape {tuple(its.shape)}"
-            raise ValueError(
-                f"{name!r} is {kind}, and that of this network {dtype} of shape {shape}"
-            )
+            raise ValueError(f"{name!r} is {kind}, but this network has {dtype} of shape {shape}")
         if not bool(torch.isfinite(its).all()):
-            raise ValueError(f"{name!r} holds NaN or infinity")
+            raise ValueError(f"{name!r} contains NaN or infinity")
 
 
 def read_text(path: Path) -> str:
@@ -272,19 +280,19 @@ def read_text(path: Path) -> str:
     Raises
     ------
     OSError
-        If it is missing, no regular file, or cannot be read.
+        If it is missing, not a regular file, or cannot be read.
     ValueError
-        If it is longer than any such file, or no text; the file is not named.
+        If it is longer than any file of a run, or is not text. The file is not named.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MOST_TEXT:
-            raise ValueError(f"it holds {size} bytes, more than the {MOST_TEXT} that can be right")
+            raise ValueError(f"it has {size} bytes, more than the {MOST_TEXT} that are possible")
         return file.read().decode()
 
 
 def _safetensors() -> Any:
-    # Only here: whoever saves nothing can do without.
+    # Imported here, because it is not needed if nothing is saved.
     try:
         from safetensors import torch as safetensors  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -298,12 +306,12 @@ def _present(folder: Path, name: str, most: int = MOST_TEXT) -> bytes:
     try:
         file = open_regular(path)
     except FileNotFoundError:
-        msg = f"{path} is missing: {folder} is not the folder of a trained model."
+        msg = f"{path} is missing. {folder} is not the folder of a trained model."
         raise ValueError(msg) from None
     with file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise _damaged(path, f"it holds {size} bytes, more than the {most} that can be right")
+            raise _damaged(path, f"it has {size} bytes, more than the {most} that are possible")
         return file.read()
 
 

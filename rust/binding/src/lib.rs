@@ -9,6 +9,7 @@
     reason = "PyO3 hands arguments over by value"
 )]
 
+mod draw;
 mod kinds;
 
 use kinds::{Kind, of_kind};
@@ -363,7 +364,6 @@ struct Request<'py> {
     n_neighbors: usize,
     group_size: usize,
     limits: Option<(f64, f64)>,
-    labels: Option<PyReadonlyArray1<'py, i32>>,
     key: [u64; 2],
     num_threads: Option<usize>,
 }
@@ -376,10 +376,6 @@ impl Request<'_> {
             k: self.n_neighbors,
             c: self.group_size,
             limits: self.limits.map(|(least, most)| Limits::new(least, most)),
-            labels: match &self.labels {
-                Some(labels) => Some(labels.as_slice()?),
-                None => None,
-            },
             key: Key(self.key),
         })
     }
@@ -393,7 +389,6 @@ struct View<'a> {
     k: usize,
     c: usize,
     limits: Option<Limits>,
-    labels: Option<&'a [i32]>,
     key: Key,
 }
 
@@ -405,7 +400,6 @@ impl<'a> View<'a> {
             k,
             c,
             limits,
-            labels,
             key,
         } = self;
         Draw {
@@ -415,7 +409,6 @@ impl<'a> View<'a> {
             k,
             c,
             limits,
-            labels,
             key,
             threads,
         }
@@ -492,7 +485,8 @@ fn draw_oversample<'py>(
     let drawn = draw!(py, request, |draw: &Draw<'_, _>| {
         oversample::draw(draw, n_groups)
     })?;
-    Ok((found(py, drawn.drawn, c)?, drawn.spent, drawn.fewest))
+    let (spent, fewest) = (drawn.spent, drawn.fewest);
+    Ok((found(py, drawn, c)?, spent, fewest))
 }
 
 #[pyfunction]
@@ -530,8 +524,9 @@ fn draw_pool<'py>(
     n_groups: usize,
 ) -> PyResult<(Found<'py>, usize)> {
     let c = request.group_size;
-    let sample = draw!(py, request, |draw: &Draw<'_, _>| pool::draw(draw, n_groups))?;
-    Ok((found(py, sample.drawn, c)?, sample.pool))
+    let drawn = draw!(py, request, |draw: &Draw<'_, _>| pool::draw(draw, n_groups))?;
+    let pool = drawn.pool.unwrap_or(0);
+    Ok((found(py, drawn, c)?, pool))
 }
 
 #[pyfunction]
@@ -774,6 +769,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(draw_centers, module)?)?;
     module.add_function(wrap_pyfunction!(count_threads, module)?)?;
     module.add_function(wrap_pyfunction!(draw_order, module)?)?;
+    module.add_function(wrap_pyfunction!(draw::draw, module)?)?;
     module.add_function(wrap_pyfunction!(draw_few, module)?)?;
     module.add_function(wrap_pyfunction!(draw_listed, module)?)?;
     module.add_function(wrap_pyfunction!(simd_name, module)?)?;

@@ -1,4 +1,4 @@
-"""What several networks are made of."""
+"""Building blocks that several architectures share."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STEEPEST = 3.0
-"""Bound of the logarithm of a modulus: 1/20 to 20 times the mean. It is a soft one: beyond a hard
-one nothing is learned any more, and a network that got there stays."""
+"""Bound on the logarithm of the modulus: it stays within 1/20 to 20 times the mean. The bound is
+soft (tanh), because beyond a hard bound there is no gradient, and a network could never return."""
 
 
 class PolarNetwork(nn.Module):
-    """A network that makes the logarithm of the modulus, and the phase, of each patch.
+    """Base class of networks that compute the log-modulus and the phase of each patch.
 
-    Subclasses write `polar`. The side of what it is given is a multiple of `MULTIPLE`.
+    Subclasses implement `polar`. Its input is padded so that its side is a multiple of `MULTIPLE`.
     """
 
     MULTIPLE = 8
 
     def polar(self, features: Tensor) -> Tensor:
-        """Return logarithms of the moduli, then phases, ``(B, 2 C, n, n)``.
+        """Return the logarithms of the C moduli, then the C phases, ``(B, 2 C, n, n)``.
 
         Parameters
         ----------
@@ -44,7 +44,7 @@ class PolarNetwork(nn.Module):
         more = -N % self.MULTIPLE
         before, after = more // 2, more - more // 2
         padded = functional.pad(features, (before, after, before, after))
-        # The faster layout, on processors too.
+        # channels_last is faster, on CPUs too.
         made = self.polar(padded.contiguous(memory_format=torch.channels_last))
         modulus, phase = made[..., before : before + N, before : before + N].float().chunk(2, dim=1)
         soft = STEEPEST * torch.tanh(modulus / STEEPEST)
@@ -53,12 +53,12 @@ class PolarNetwork(nn.Module):
 
 
 def convolve(inside: int, outside: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Return a convolution and its GELU; with a kernel of 4 and a stride of 2 it halves the side.
+    """Return a convolution followed by a GELU. Kernel 4 and stride 2 halve the side of the image.
 
     Parameters
     ----------
     inside, outside : int
-        Channels.
+        Channels of input and output.
     kernel, stride : int
     """
     return nn.Sequential(
@@ -67,14 +67,14 @@ def convolve(inside: int, outside: int, kernel: int = 3, stride: int = 1) -> nn.
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a straight way, which is all there is at first.
+    """A residual block of two convolutions. Before training it is the identity.
 
     Parameters
     ----------
     width : int
-        Channels.
+        Number of channels.
     mixing : module, optional
-        Goes beside the first convolution.
+        Its output is added to that of the first convolution.
     """
 
     def __init__(self, width: int, mixing: nn.Module | None = None) -> None:
@@ -84,7 +84,7 @@ class Residual(nn.Module):
         self.second = start_at_zero(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` and what is added to it."""
+        """Return ``x`` plus the output of the block."""
         local = self.first(x)
         if self.mixing is not None:
             local = local + self.mixing(x)
@@ -93,14 +93,14 @@ class Residual(nn.Module):
 
 
 class SpectralMixing(nn.Module):
-    """The lowest Fourier modes of all channels, mixed: each pixel sees all others.
+    """Mixes the lowest Fourier modes of all channels, so that each pixel sees all others.
 
     Parameters
     ----------
     width : int
-        Channels.
+        Number of channels.
     modes : int
-        Along each axis (Li et al., Fourier neural operator, ICLR 2021).
+        Number of Fourier modes along each axis (Li et al., Fourier neural operator, ICLR 2021).
     """
 
     def __init__(self, width: int, modes: int) -> None:
@@ -113,25 +113,26 @@ class SpectralMixing(nn.Module):
         self.spectrum = SpectralConv(width, width, (modes, modes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return as many channels of the same side; in float32, as Fourier transforms need it."""
+        """Return a tensor of the shape of ``x``, computed in float32 (FFTs need it)."""
         with torch.autocast(x.device.type, enabled=False):
             mixed: Tensor = self.spectrum(x.float())
         return mixed.contiguous(memory_format=torch.channels_last)
 
 
 class Pyramid(nn.Module):
-    """The sum of what layers of several sides, each twice the one before, say about each pixel.
+    """Sums the predictions of layers at several resolutions, each twice as fine as the one before.
 
-    A smooth phase over a whole patch hardly changes single pixels of its diffraction. Said by a
-    coarse layer it is a few numbers that matter much, and is learned sooner. The last
-    layer has half the side of the patch and makes four pixels of each of its own.
+    A phase that varies smoothly over the patch hardly changes single pixels of its diffraction
+    pattern. A coarse layer expresses it with a few numbers of large effect, so it is learned
+    earlier. The finest layer has half the side of the patch, and predicts four pixels from each of
+    its own.
 
     Parameters
     ----------
     widths : sequence of int
-        Channels of each layer, the coarsest first.
+        Number of channels of each layer, the coarsest first.
     outside : int
-        Channels of the sum.
+        Number of channels of the sum.
     """
 
     def __init__(self, widths: Sequence[int], outside: int) -> None:
@@ -157,7 +158,7 @@ class Pyramid(nn.Module):
 
 
 def start_at_zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """Return a convolution that gives 0 until something was learned.
+    """Set the weights of a convolution to 0, so that its output is 0 before training.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def start_at_zero(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def grow(x: Tensor) -> Tensor:
-    """Return ``(B, C, 2n, 2n)`` with each pixel four times.
+    """Double the side of an image by repeating pixels: ``(B, C, 2n, 2n)``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A U-Net with a head for the modulus and one for the phase at each of its three sides.
+"""A U-Net that predicts modulus and phase at each of its three resolutions.
 
 After Ronneberger, Fischer and Brox, MICCAI 2015, and PtychoNN, Cherukara et al., Appl. Phys. Lett.
 117, 044103 (2020).
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_fast.models.architectures import register_architecture
 from ptycho_fast.models.architectures.blocks import (
     PolarNetwork,
     Pyramid,
@@ -26,16 +25,17 @@ if TYPE_CHECKING:
 
 
 class UNet(PolarNetwork):
-    """A U on a quarter, a sixteenth and a 64th of the pixels, with blocks to be chosen.
+    """A U-Net on 1/4, 1/16 and 1/64 of the pixels, made of any kind of block.
 
     Parameters
     ----------
     features, channels : int
         See `ptycho_fast.models.register_architecture`.
     width : int
-        Channels of the finest layer; each coarser one has twice as many.
+        Channels of the finest layer; each coarser layer has twice as many.
     block : callable
-        Makes a block that keeps sides and channels, from the channels and the level (0, 1, 2).
+        Creates a block from its number of channels and its level (0, 1, 2). The block must keep
+        the shape of its input.
     """
 
     def __init__(
@@ -62,14 +62,13 @@ class UNet(PolarNetwork):
         x = self.encoder[-1](x)
         seen = [x]
         for up, decode, skip in zip(self.up, self.decoder, skips[::-1], strict=True):
-            # Added, not joined: half the arithmetic, and as good here.
+            # Adding the skip costs half the arithmetic of concatenating it, and is as accurate.
             x = decode(grow(up(x)) + skip)
             seen.append(x)
         made: Tensor = self.heads(seen)
         return made
 
 
-@register_architecture("cnn")
 class CNN(UNet):
     """A U-Net of residual blocks.
 

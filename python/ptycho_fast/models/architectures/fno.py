@@ -1,4 +1,4 @@
-"""A Fourier neural operator: lifter, Fourier blocks, a small refiner.
+"""A Fourier neural operator, followed by a few convolutions for the detail.
 
 Li et al., Fourier neural operator for parametric partial differential equations, ICLR 2021.
 """
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_fast.models.architectures import register_architecture
 from ptycho_fast.models.architectures.blocks import (
     PolarNetwork,
     SpectralMixing,
@@ -18,20 +17,19 @@ from ptycho_fast.models.architectures.blocks import (
 )
 
 
-@register_architecture("fno")
 class FNO(PolarNetwork):
-    """Fourier blocks at half the side, each a spectral and a pointwise part.
+    """Fourier blocks at half the resolution, each the sum of a spectral and a pointwise layer.
 
     Parameters
     ----------
     features, channels, N : int
         See `ptycho_fast.models.register_architecture`.
     width : int
-        Channels of the blocks.
+        Number of channels in a block.
     blocks : int
-        How many.
+        Number of blocks.
     modes : int
-        Fourier modes along each axis.
+        Number of Fourier modes along each axis.
     """
 
     MULTIPLE = 2

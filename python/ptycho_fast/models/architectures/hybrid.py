@@ -1,18 +1,16 @@
-"""A U of spectral blocks with local convolutions in parallel, and skips.
+"""A U-Net whose blocks combine local convolutions with spectral mixing.
 
 After Wen et al., U-FNO, Advances in Water Resources 163, 104180 (2022).
 """
 
 from __future__ import annotations
 
-from ptycho_fast.models.architectures import register_architecture
 from ptycho_fast.models.architectures.blocks import Residual, SpectralMixing
 from ptycho_fast.models.architectures.cnn import UNet
 
 
-@register_architecture("hybrid")
 class Hybrid(UNet):
-    """The U-Net of "cnn", whose blocks also mix the lowest Fourier modes.
+    """The U-Net of "cnn"; its blocks also mix the lowest Fourier modes.
 
     Parameters
     ----------
@@ -21,7 +19,7 @@ class Hybrid(UNet):
     width : int
         Channels of the finest layer.
     modes : int
-        Fourier modes along each axis that a block mixes; no more than its side has.
+        Number of Fourier modes along each axis that a block mixes, limited by its resolution.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Two down-sampling stages, residual blocks that mix the whole patch, two up-sampling stages.
+"""Residual blocks with spectral mixing between two down-sampling and two up-sampling stages.
 
 The residual bottleneck is that of Johnson, Alahi and Fei-Fei, ECCV 2016; the spectral mixing that
 of Li et al., Fourier neural operator, ICLR 2021.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_fast.models.architectures import register_architecture
 from ptycho_fast.models.architectures.blocks import (
     PolarNetwork,
     Pyramid,
@@ -20,20 +19,19 @@ from ptycho_fast.models.architectures.blocks import (
 )
 
 
-@register_architecture("hybrid_resnet")
 class HybridResNet(PolarNetwork):
-    """Residual blocks on a sixteenth of the pixels, whatever N.
+    """Residual blocks on 1/16 of the pixels.
 
     Parameters
     ----------
     features, channels, N : int
         See `ptycho_fast.models.register_architecture`.
     width : int
-        Channels of the stage before; the bottleneck has twice as many.
+        Channels at half the resolution; the bottleneck has twice as many.
     blocks : int
-        Residual blocks in the bottleneck.
+        Number of residual blocks in the bottleneck.
     modes : int
-        Fourier modes along each axis that each block mixes.
+        Number of Fourier modes along each axis that each block mixes.
     """
 
     MULTIPLE = 4

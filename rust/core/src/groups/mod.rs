@@ -8,10 +8,12 @@ pub mod overlap;
 pub mod oversample;
 pub mod pool;
 pub mod quadrant;
+mod rule;
 mod slots;
 mod smallest;
 
 pub use labels::Labelled;
+pub use rule::{Known, Rule};
 pub use slots::{Draw, Drawn, Limits};
 
 use crate::philox::{Key, Stage};

@@ -55,6 +55,26 @@ pub fn draw<I: Neighbors>(
     )
 }
 
+/// Draws one group for each centre, without limits, from an index that knows
+/// `min(k, n - 1)` neighbours of every position.
+pub fn draw_plain<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Drawn> {
+    draw.check()?;
+    let &Draw {
+        index,
+        centers,
+        k,
+        c,
+        key,
+        threads,
+        ..
+    } = draw;
+    Ok(Drawn {
+        groups: self::draw(index, centers, k, c, include_center, key, threads)?,
+        centers: memory::copy(WHAT, centers)?,
+        ..Drawn::default()
+    })
+}
+
 /// Draws `rounds` groups for each centre, within limits: all centres by
 /// replicate 0, then all by replicate 1, ...
 pub fn draw_rounds<I: NeighborIndex>(

@@ -15,19 +15,8 @@ use crate::{Result, check, memory};
 /// What memory is for.
 const WHAT: &str = "The numbering of sets";
 
-/// More groups than positions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Oversampled {
-    /// The groups.
-    pub drawn: Drawn,
-    /// How many centres were asked for more groups than they have sets.
-    pub spent: usize,
-    /// The fewest sets that one of these has.
-    pub fewest: u64,
-}
-
 /// Draws `count` groups, round after round of all centres.
-pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Oversampled> {
+pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Drawn> {
     draw.check()?;
     let (c, tried) = (draw.c, draw.centers.len().max(1));
     check::within("group_size of the rule oversample", c, 2, usize::MAX)?;
@@ -65,10 +54,10 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Oversa
             fewest = fewest.min(few);
         }
     }
-    Ok(Oversampled {
-        drawn: draw.collect(rows, count)?,
+    Ok(Drawn {
         spent,
-        fewest,
+        fewest: if spent == 0 { 0 } else { fewest },
+        ..draw.collect(rows, count)?
     })
 }
 

@@ -13,23 +13,12 @@ const WHAT: &str = "The pool of groups";
 /// Groups of one centre in the pool.
 const SETS_A_CENTER: usize = 50;
 
-/// A sample of a pool of groups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// The groups, each sorted. A group's centre is the first that has it.
-    pub drawn: Drawn,
-    /// How many groups the pool holds.
-    pub pool: usize,
-}
-
 /// Draws `count` groups, or all there are, of the pool around the centres,
-/// which rise.
-pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Sample> {
+/// which rise. Each group is sorted; its centre is the first that has it.
+pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Drawn> {
     let listed = Listed::of(draw)?;
-    let pool = listed.kept.len();
-    let rows = sample(pool, count, draw.key, draw.threads)?;
-    let drawn = listed.take(draw, rows.iter().map(|&row| row as usize))?;
-    Ok(Sample { drawn, pool })
+    let rows = sample(listed.kept.len(), count, draw.key, draw.threads)?;
+    listed.take(draw, rows.iter().map(|&row| row as usize))
 }
 
 /// The whole pool around the centres, which rise: each group once, in
@@ -133,7 +122,8 @@ impl Listed {
             centers,
             groups,
             too_few: memory::copy(WHAT, &self.too_few)?,
-            no_group: 0,
+            pool: Some(self.kept.len()),
+            ..Drawn::default()
         })
     }
 }
@@ -254,22 +244,19 @@ mod tests {
                 k,
                 c,
                 limits: Some(Limits::new(0.0, 30.0)),
-                labels: None,
                 key: Key([5, 6]),
                 threads: 2,
             };
             let pool = list(&draw).unwrap();
             assert!(pool.groups.chunks(c).is_sorted_by(|a, b| a < b));
             let found = super::draw(&draw, 40).unwrap();
-            assert_eq!(found.pool, pool.centers.len());
-            assert_eq!(found.drawn.too_few, pool.too_few);
-            let rows = sample(found.pool, 40, draw.key, 1).unwrap();
+            assert_eq!(found.pool, Some(pool.centers.len()));
+            assert_eq!(found.pool, pool.pool);
+            assert_eq!(found.too_few, pool.too_few);
+            let rows = sample(pool.centers.len(), 40, draw.key, 1).unwrap();
             for (place, row) in rows.into_iter().map(|row| row as usize).enumerate() {
-                assert_eq!(found.drawn.centers[place], pool.centers[row]);
-                assert_eq!(
-                    found.drawn.groups[place * c..][..c],
-                    pool.groups[row * c..][..c]
-                );
+                assert_eq!(found.centers[place], pool.centers[row]);
+                assert_eq!(found.groups[place * c..][..c], pool.groups[row * c..][..c]);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What the rules share: the neighbours that a centre draws from, and what is
 //! left of the rows when some centres have no group.
 
-use crate::index::{NeighborIndex, Wanted};
+use crate::index::{NeighborIndex, Neighbors, Wanted};
 use crate::philox::Key;
 use crate::{Result, check, memory};
 
@@ -35,7 +35,7 @@ impl Limits {
 }
 
 /// What a rule draws from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Draw<'a, I> {
     /// Who knows the neighbours.
     pub index: &'a I,
@@ -49,8 +49,6 @@ pub struct Draw<'a, I> {
     pub c: usize,
     /// Which neighbours are considered at all.
     pub limits: Option<Limits>,
-    /// The label of each position, where the index goes by labels.
-    pub labels: Option<&'a [i32]>,
     /// What the random words come from.
     pub key: Key,
     /// How many threads to use.
@@ -68,20 +66,60 @@ pub struct Drawn {
     pub too_few: Vec<i32>,
     /// How many were left out because the rule found no group for them.
     pub no_group: usize,
+    /// How many centres were asked for more groups than they have sets.
+    pub spent: usize,
+    /// The fewest sets that one of these has; 0 where there is none.
+    pub fewest: u64,
+    /// Groups in the pool that was sampled.
+    pub pool: Option<usize>,
 }
 
-impl<I: NeighborIndex> Draw<'_, I> {
+impl<'a, I> Draw<'a, I> {
+    /// The same draw from another index.
+    #[must_use]
+    pub fn on<J>(self, index: &'a J) -> Draw<'a, J> {
+        let Self {
+            index: _,
+            positions,
+            centers,
+            k,
+            c,
+            limits,
+            key,
+            threads,
+        } = self;
+        Draw {
+            index,
+            positions,
+            centers,
+            k,
+            c,
+            limits,
+            key,
+            threads,
+        }
+    }
+}
+
+impl<I> Clone for Draw<'_, I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<I> Copy for Draw<'_, I> {}
+
+impl<I: Neighbors> Draw<'_, I> {
     pub(super) fn check(&self) -> Result<()> {
         let n = self.index.positions();
         check::group(n, self.k, self.c)?;
         let length = self.positions.len();
         check::length("positions", length, 2 * n, "an x and a y for each")?;
-        if let Some(labels) = self.labels {
-            check::length("scan_ids", labels.len(), n, "one a position")?;
-        }
         check::indices("centers", self.centers, n)
     }
+}
 
+impl<I: NeighborIndex> Draw<'_, I> {
     /// Neighbour minus centre.
     pub(super) fn shift(&self, center: i32, neighbor: i32) -> [f64; 2] {
         let (i, j) = (center as usize, neighbor as usize);

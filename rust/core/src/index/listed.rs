@@ -29,6 +29,12 @@ impl<'a> Listed<'a> {
             positions,
         })
     }
+
+    /// Refuses to answer for more neighbours than are listed.
+    pub fn check_width(&self, k: usize) -> Result<()> {
+        let needed = k.min(self.positions - 1);
+        check::within("n_neighbors, of those listed,", needed, 0, self.width)
+    }
 }
 
 impl Neighbors for Listed<'_> {

@@ -189,6 +189,15 @@ impl Index {
         }
         KdTree::build(positions, threads).map(|tree| Self::KdTree(Box::new(tree)))
     }
+
+    /// Which it is: [`Engine::Grid`] or [`Engine::KdTree`].
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        match self {
+            Self::Grid(_) => Engine::Grid,
+            Self::KdTree(_) => Engine::KdTree,
+        }
+    }
 }
 
 impl Neighbors for Index {

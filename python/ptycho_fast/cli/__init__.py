@@ -1,0 +1,109 @@
+"""The command line, ``ptycho-fast``.
+
+Each command has a file of its own with two functions: ``add(commands)`` declares the command and
+its options, ``run(arguments)`` carries it out. `main` puts them together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ptycho_fast import __version__
+from ptycho_fast.cli import (
+    cache,
+    clean_cache,
+    convert,
+    demo,
+    group,
+    infer,
+    inspect,
+    simulate,
+    train,
+)
+from ptycho_fast.cli.command import option_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger("ptycho_fast")
+
+COMMANDS = (demo, simulate, inspect, convert, group, train, infer, cache, clean_cache)
+"""One module for each command, in the order in which ``--help`` lists them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Errors that the user can put right, such as a missing file or an option out of range, are
+    printed to standard error as one sentence, without a traceback. So are warnings.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+        0 if all went well, 2 after an error that the user can put right, 130 if interrupted.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 if the arguments do not parse, with code 0 after ``--help`` and ``--version``.
+
+    Examples
+    --------
+    >>> from ptycho_fast.cli import main
+    >>> main(["simulate", "-o", "scan.npz", "--positions", "100"])  # doctest: +SKIP
+    0
+    """
+    arguments = _parser().parse_args(argv)
+    if arguments.verbose:
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logger.setLevel(logging.INFO)
+    logger.info("%s, Python %s, NumPy %s", __version__, sys.version.split()[0], np.__version__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: _print_notice("warning", str(message))
+        try:
+            arguments.run(arguments)
+        except (OSError, KeyError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
+            _print_notice("error", option_names(_sentence(error), arguments.renamed))
+            return 2
+        except KeyboardInterrupt:
+            _print_notice("error", "Interrupted.")
+            return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ptycho-fast",
+        description="From a ptychography scan to the batches a network trains on, and to an image.",
+    )
+    parser.add_argument("--version", action="version", version=f"ptycho-fast {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser
+
+
+def _print_notice(kind: str, sentence: str) -> None:
+    print(f"ptycho-fast: {kind}: {sentence}", file=sys.stderr)
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an exception says, without the decoration that Python adds to it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    return str(error) or f"{type(error).__name__}."

@@ -1,0 +1,7 @@
+"""``python -m ptycho_fast.cli`` runs the command line without the installed script."""
+
+import sys
+
+from ptycho_fast.cli import main
+
+sys.exit(main())

@@ -1,0 +1,37 @@
+"""The formats of scan files. A new one is a module here and a line in `FORMATS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ptycho_fast.io.formats import cxi, named, npz_scan, ptychodus
+
+if TYPE_CHECKING:
+    from ptycho_fast.io.container import Container
+    from ptycho_fast.io.recipe import Recipe
+    from ptycho_fast.scan import Scan
+
+
+class Format(Protocol):
+    """What the module of a format provides."""
+
+    def recognises(self, container: Container) -> bool:
+        """Tell from its keys whether an open file is of this format."""
+
+    def read(self, container: Container, recipe: Recipe) -> Scan:
+        """Read a scan, whose patterns stay in the file as `PreparedFrames`."""
+
+
+FORMATS: tuple[Format, ...] = (npz_scan, cxi, ptychodus)
+"""The formats that are recognised, in the order in which they are asked."""
+
+
+def format_of(container: Container, recipe: Recipe) -> Format:
+    """Return the format of an open file; that of named arrays if no other recognises it.
+
+    A file of which the caller names the patterns and both coordinates is read by these names,
+    whatever its format.
+    """
+    if recipe.names_everything:
+        return named
+    return next((form for form in FORMATS if form.recognises(container)), named)

@@ -1,0 +1,222 @@
+"""CXI, the format of cxidb.org: frames, the motion of the sample and the geometry, in SI units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast.io.assemble import Given, assemble
+from ptycho_fast.io.masks import good_pixels, read_mask
+from ptycho_fast.io.recipe import EV_METRE, window
+from ptycho_fast.notices import warn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ptycho_fast.io.container import Container
+    from ptycho_fast.io.recipe import Recipe
+    from ptycho_fast.scan import Scan
+
+DETECTOR = "/entry_1/instrument_1/detector_1"
+SOURCE = "/entry_1/instrument_1/source_1"
+
+# Where each is looked for, in this order.
+DATA = ("/entry_1/data_1/data", f"{DETECTOR}/data")
+TRANSLATION = (
+    "/entry_1/sample_1/geometry_1/translation",
+    "/entry_1/data_1/translation",
+    f"{DETECTOR}/translation",
+)
+MASK = (f"{DETECTOR}/mask", "/entry_1/data_1/mask")
+PROBE = (f"{SOURCE}/illumination", f"{SOURCE}/probe", f"{DETECTOR}/data_illumination")
+
+HAS_SIGNAL = 0x1000
+"""The one bit of a CXI mask that is no fault: the pixel is above the background."""
+
+EV_JOULE = 1.602176634e-19
+
+
+def recognises(container: Container) -> bool:
+    """Tell whether a file is CXI."""
+    return any(key in container for key in DATA) and (
+        "cxi_version" in container or any(key in container for key in TRANSLATION)
+    )
+
+
+def read(container: Container, recipe: Recipe) -> Scan:
+    """Read a CXI file; `ptycho_fast.read_scan` explains how."""
+    path = container.path
+    _check_options(path, recipe)
+    data = recipe.diffraction or _first(container, DATA)
+    assert data is not None  # it was recognised by this
+    translation = _first(container, TRANSLATION)
+    if translation is None:
+        msg = f"{path} has no positions: no {TRANSLATION[0]}."
+        raise KeyError(msg)
+    source = container.named_frames(data, recipe)
+    part = window(source.shape, recipe)
+    metres = _wavelength(container, recipe)
+    distance = recipe.distance_m or _positive(path, "distance", _detector(container, "distance"))
+    basis = _detector(container, "basis_vectors")
+    slow, fast, lengths = _directions(path, basis, len(source))
+    height, width = _detector_pixel(container, recipe, lengths)
+    _warn_of_near_field(path, metres, distance, (height, width))
+    # Where the sample moves by the translation, the beam moves on it by minus the translation.
+    moved = -_translation(container, translation)
+    if len(slow) not in (1, len(moved)):
+        msg = f"{path}: {len(slow)} basis_vectors, but {len(moved)} translations."
+        raise ValueError(msg)
+    side = part.N * part.bin
+    probe = recipe.probe or _first(container, PROBE)
+    given = Given(
+        source,
+        np.einsum("ni,ni->n", moved, np.broadcast_to(fast, moved.shape)),
+        np.einsum("ni,ni->n", moved, np.broadcast_to(slow, moved.shape)),
+        intensity=True if recipe.intensity is None else recipe.intensity,
+        object_pixel=(metres * distance / (side * width), metres * distance / (side * height)),
+        mask=_mask(container, recipe, source.shape),
+        probe=None if probe is None else container.read_named(probe),
+    )
+    return assemble(given, part, recipe)
+
+
+def _check_options(path: str, recipe: Recipe) -> None:
+    """Refuse options that say what a CXI file says itself."""
+    if refused := recipe.given("x", "y", "index"):
+        msg = (
+            f"{path} is CXI, which says itself where its positions are, so "
+            f"{', '.join(refused)} can't be named alone. Name diffraction, x, y and unit to read "
+            "it as any HDF5 file."
+        )
+        raise ValueError(msg)
+    if recipe.unit not in (None, "m"):
+        msg = f"CXI positions are in metres; unit={recipe.unit!r} cannot be right. Leave unit out."
+        raise ValueError(msg)
+
+
+def _first(container: Container, keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if key in container), None)
+
+
+def _detector(container: Container, name: str) -> NDArray[Any] | None:
+    """Read what the file says of its detector; None if it does not say it."""
+    key = f"{DETECTOR}/{name}"
+    return container.read(key) if key in container else None
+
+
+def _warn_of_near_field(
+    path: str, metres: float, distance: float, pixels: tuple[float, float]
+) -> None:
+    """Warn where the far field, in which everything here computes, may be no valid model.
+
+    The window of a far-field object is ``wavelength * distance / pixel`` wide, so its Fresnel
+    number, width**2 / (wavelength * distance), is ``wavelength * distance / pixel**2``.
+    """
+    fresnel = metres * distance / (pixels[0] * pixels[1])
+    if fresnel > 1:
+        warn(
+            f"{path}: a wavelength of {metres:.4g} m, a distance of {distance:.4g} m "
+            f"and detector pixels of {pixels[1]:.4g} x {pixels[0]:.4g} m make a Fresnel number of "
+            f"{fresnel:.3g} over the window. Above 1 these are near-field patterns, but they are "
+            "treated as far-field ones. Check distance_m and detector_pixel_m."
+        )
+
+
+def _positive(path: str, name: str, value: NDArray[Any] | None) -> float:
+    """Return a length or an energy, which some detectors write once for each frame."""
+    options = {"distance": "distance_m", "wavelength": "energy_eV", "energy": "energy_eV"}
+    option = options.get(name, "detector_pixel_m")
+    if value is None:
+        msg = f"{path} has no {name}. Pass {option}=."
+        raise KeyError(msg)
+    number = np.unique(value)
+    if value.dtype.kind not in "fiu" or len(number) != 1 or not 0 < number[0] < np.inf:
+        msg = f"{path}: {name} is {value}, which is no positive number. Pass {option}=."
+        raise ValueError(msg)
+    return float(number[0])
+
+
+def _detector_pixel(
+    container: Container, recipe: Recipe, lengths: tuple[float, float]
+) -> tuple[float, float]:
+    """Return height and width of a detector pixel in metres.
+
+    They are what the caller says, what the file says or, failing both, the lengths of the basis
+    vectors.
+    """
+    if recipe.detector_pixel_m:
+        return recipe.detector_pixel_m, recipe.detector_pixel_m
+    sides = []
+    for name, length in zip(("y_pixel_size", "x_pixel_size"), lengths, strict=True):
+        stored = _detector(container, name)
+        sides.append(
+            length if stored is None and length else _positive(container.path, name, stored)
+        )
+    return sides[0], sides[1]
+
+
+def _wavelength(container: Container, recipe: Recipe) -> float:
+    """Return the wavelength in metres."""
+    path, wavelength, energy = container.path, f"{SOURCE}/wavelength", f"{SOURCE}/energy"
+    if recipe.energy_eV is not None:
+        return EV_METRE / recipe.energy_eV
+    if wavelength in container:
+        return _positive(path, "wavelength", container.read(wavelength))
+    stored = container.read(energy) if energy in container else None
+    joules = _positive(path, "energy", stored)
+    if joules > 1e-10:  # 0.6 GeV
+        msg = (
+            f"{path}: {energy} is {joules:g}; CXI says joules, and no photon has so "
+            "many. Pass energy_eV=."
+        )
+        raise ValueError(msg)
+    return EV_METRE * EV_JOULE / joules
+
+
+def _directions(
+    path: str, basis: NDArray[Any] | None, n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
+    """Return the directions of the slow and the fast axis, (1 or n, 3), and their pixel sizes.
+
+    `basis` is (3, 2), its columns the two axes, or (2, 3), its rows; or one of these for each
+    frame. Without it, rows run downwards and columns to the right as seen from the sample, against
+    CXI's y (upwards) and x (to the left).
+    """
+    if basis is None:
+        return np.array([[0.0, -1.0, 0.0]]), np.array([[-1.0, 0.0, 0.0]]), (0.0, 0.0)
+    axes = np.asarray(basis, np.float64)
+    axes = axes[np.newaxis] if axes.ndim == 2 else axes
+    if axes.ndim == 3 and axes.shape[1:] == (3, 2):
+        axes = axes.transpose(0, 2, 1)
+    lengths = np.linalg.norm(axes, axis=2) if axes.ndim == 3 else np.zeros((1, 1))
+    if axes.ndim != 3 or axes.shape[1:] != (2, 3) or not (lengths > 0).all():
+        msg = (
+            f"{path}: basis_vectors must be two directions, (3, 2) or (2, 3), or that "
+            f"for each of {n} frames, got shape {basis.shape}."
+        )
+        raise ValueError(msg)
+    slow, fast = (axes / lengths[..., np.newaxis]).transpose(1, 0, 2)
+    return slow, fast, (float(lengths[0, 0]), float(lengths[0, 1]))
+
+
+def _translation(container: Container, key: str) -> NDArray[np.float64]:
+    """Return the motion of the sample in metres, (n, 3); some programs write (3, n)."""
+    moved = container.read(key)
+    if moved.ndim == 2 and moved.shape[0] == 3 != moved.shape[1]:
+        moved = moved.T
+    if moved.ndim != 2 or moved.shape[1] != 3 or moved.dtype.kind not in "fiu":
+        msg = f"{container.path}: {key} must be (n, 3), got {moved.shape} of {moved.dtype}."
+        raise ValueError(msg)
+    return moved.astype(np.float64)
+
+
+def _mask(container: Container, recipe: Recipe, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Read the mask; in that of the file, any bit but `HAS_SIGNAL` is a fault."""
+    key = _first(container, MASK)
+    if recipe.mask is not None or key is None:
+        return read_mask(container, recipe, shape)
+    bits = container.read(key)
+    if bits.dtype.kind in "iu":
+        bits = bits.astype(np.int64) & ~HAS_SIGNAL
+    return good_pixels(key, bits, shape, invert=recipe.invert_mask)

@@ -1,0 +1,149 @@
+"""Products of ptychodus, and the file of patterns that they were made from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ptycho_fast.io.assemble import Given, as_ids, assemble
+from ptycho_fast.io.layouts import as_coordinates
+from ptycho_fast.io.masks import good_pixels, read_mask
+from ptycho_fast.io.recipe import Recipe, window
+from ptycho_fast.notices import warn
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ptycho_fast.frames import Frames
+    from ptycho_fast.io.container import Container
+    from ptycho_fast.io.recipe import Window
+    from ptycho_fast.scan import Scan
+
+POSITIONS = ("probe_position_x_m", "probe_position_y_m")
+GRID = ("pixel_width_m", "pixel_height_m", "center_x_m", "center_y_m")
+"""Attributes of `object`."""
+
+PATTERNS = ("patterns", "dp")
+"""Where the patterns are if they are in the product's own file."""
+
+FIXED = (
+    "x", "y", "unit", "energy_eV", "distance_m", "detector_pixel_m", "swap_xy", "flip_x", "flip_y",
+)  # fmt: skip
+"""Options that a product leaves nothing to say about."""
+
+
+def recognises(container: Container) -> bool:
+    """Tell whether a file is a product."""
+    return all(key in container for key in ("object", *POSITIONS))
+
+
+def read(container: Container, recipe: Recipe) -> Scan:
+    """Read a product and its patterns; `ptycho_fast.read_scan` explains how."""
+    path = container.path
+    if fixed := recipe.given(*FIXED):
+        msg = (
+            f"{path} is a ptychodus product, which says itself where its positions lie "
+            f"on its object; leave out {', '.join(fixed)}. (To read it as any HDF5 file, name "
+            "diffraction, x, y and unit.)"
+        )
+        raise ValueError(msg)
+    if not container.attribute("/", "far_field", True):
+        warn(
+            f"{path} says that its patterns are near-field ones (far_field is False), "
+            "but they are treated as far-field ones: neither object nor probe will be right."
+        )
+    grid = _grid(container)
+    key = recipe.diffraction or next((key for key in PATTERNS if key in container), None)
+    if key is None:
+        msg = (
+            f"{path} is a ptychodus product, which holds no patterns. Name those it was "
+            "made of: diffraction='diffraction.h5:/patterns'."
+        )
+        raise KeyError(msg)
+    source = container.named_frames(key, recipe)
+    part = window(source.shape, recipe)
+    frame_ids, mask = _beside(container, key, source, recipe)
+    if recipe.index is not None:
+        frame_ids = as_ids(container.read_named(recipe.index), recipe.index, recipe)
+        if len(frame_ids) != len(source):
+            msg = f"index={recipe.index!r} has {len(frame_ids)} numbers for {len(source)} frames."
+            raise ValueError(msg)
+    if recipe.mask is not None or mask is None:
+        mask = read_mask(container, recipe, source.shape)
+    position_ids = None
+    if (name := "probe_position_indexes") in container:
+        position_ids = as_ids(container.read(name), name)
+    object_ = container.read("object")
+    probe = _probe(container, recipe, part)
+    height, width = object_.shape[-2:]
+    x, y = (as_coordinates(name, name, container.read(name), (), Recipe()) for name in POSITIONS)
+    given = Given(
+        source,
+        (x - grid["center_x_m"]) / grid["pixel_width_m"] + width / 2,
+        (y - grid["center_y_m"]) / grid["pixel_height_m"] + height / 2,
+        intensity=True if recipe.intensity is None else recipe.intensity,
+        frame_ids=frame_ids,
+        position_ids=position_ids,
+        mask=mask,
+        probe=probe,
+        object=_one_layer(path, object_),
+    )
+    return assemble(given, part, recipe)
+
+
+def _grid(container: Container) -> dict[str, float]:
+    """Return where the object lies, in metres."""
+    grid = {name: container.attribute("object", name) for name in GRID}
+    if absent := [name for name, value in grid.items() if value is None]:
+        msg = (
+            f"{container.path}: the object lacks {', '.join(absent)}. To read the file as any "
+            "HDF5 file, name diffraction, x, y and unit."
+        )
+        raise KeyError(msg)
+    return {name: float(value) for name, value in grid.items()}
+
+
+def _probe(container: Container, recipe: Recipe, part: Window) -> NDArray[Any] | None:
+    """Read the probe, which must be on the grid of the object."""
+    if not (recipe.probe or "probe" in container):
+        return None
+    probe = container.read_named(recipe.probe or "probe")
+    if probe.ndim == 4:
+        # The first is the probe; the others say how it varied over the scan.
+        probe = probe[0]
+    if probe.shape[-1] != part.N:
+        msg = (
+            f"{container.path}: the probe has {probe.shape[-1]} pixels a side, but the patterns "
+            f"have {part.N}, so they are not on the grid of the object. Pass "
+            f"crop={probe.shape[-1] * part.bin} (and centre=)."
+        )
+        raise ValueError(msg)
+    return probe
+
+
+def _beside(
+    container: Container, name: str, source: Frames, recipe: Recipe
+) -> tuple[NDArray[np.int64] | None, NDArray[np.bool_] | None]:
+    """Return the numbers of the frames and the good pixels, which lie beside the patterns."""
+    container, key = container.locate(name)
+    folder, slash, last = key.rpartition("/")
+    if last != "patterns":
+        return None, None
+    numbers, bad = (f"{folder}{slash}{name}" for name in ("indexes", "bad_pixels"))
+    ids = as_ids(container.read(numbers), "indexes") if numbers in container else None
+    good = None
+    if bad in container:
+        good = good_pixels(bad, container.read(bad), source.shape, invert=recipe.invert_mask)
+    return ids, good
+
+
+def _one_layer(path: str, object_: NDArray[Any]) -> NDArray[Any] | None:
+    if object_.ndim == 3 and len(object_) == 1:
+        object_ = object_[0]
+    if object_.ndim != 2:
+        warn(
+            f"{path}: the object has {len(object_)} layers, and patches are cut from "
+            "one; it was left out.",
+        )
+        return None
+    return object_

@@ -1,0 +1,215 @@
+"""Image a scan with a trained network: patches, stitching, refinement, scores."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ptycho_fast.canvas import overhang, place
+from ptycho_fast.grouping import group_positions
+from ptycho_fast.models.classical import refine as refine_classically
+from ptycho_fast.models.physics import diffract
+from ptycho_fast.models.reconstruction import Reconstruction
+from ptycho_fast.models.stitching import Stitcher
+from ptycho_fast.notices import warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ptycho_fast.canvas import Canvas
+    from ptycho_fast.models.config import ModelConfig
+    from ptycho_fast.models.network import PatchNetwork
+    from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
+
+AT_ONCE = 32
+"""Number of groups that pass through the network at a time."""
+
+
+def choose_rows(
+    scan: Scan, config: ModelConfig, *, n_groups: int | None, neighbor_count: int
+) -> NDArray[np.integer]:
+    """Return the groups of scan positions that are imaged together.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : ModelConfig
+    n_groups : int, optional
+        Number of groups, around positions drawn at random; by default one around every position.
+    neighbor_count : int
+        Number of neighbours considered per centre, at least gridsize².
+
+    Returns
+    -------
+    ndarray, (B, C), int
+        Indices of scan positions; the first of each group is its centre.
+    """
+    if config.channels == 1 and n_groups is None:
+        return np.arange(len(scan))[:, np.newaxis]
+    groups = group_positions(
+        scan.positions,
+        n_groups,
+        gridsize=config.gridsize,
+        n_neighbors=1 if config.channels == 1 else neighbor_count,
+        seed=config.seed,
+        include_center=config.channels > 1,
+        centers="sequential" if n_groups is None else "random",
+    )
+    return groups.indices
+
+
+def image_scan(
+    network: PatchNetwork,
+    scan: Scan,
+    rows: NDArray[np.integer],
+    *,
+    area: Canvas,
+    exposure: float,
+    stitching: bool,
+    refine: int,
+    device: torch.device,
+) -> Reconstruction:
+    """Pass groups of patterns through a network, and make an image of the patches.
+
+    Parameters
+    ----------
+    network : PatchNetwork
+        Afterwards it is on the device, and in the mode, in which it was before.
+    scan : Scan
+    rows : ndarray, (B, C), int
+        Indices of the positions of each group (`choose_rows`).
+    area : Canvas
+        The canvas of the scan.
+    exposure : float
+        By what factor the amplitudes are larger than those of the training.
+    stitching : bool
+        False to return the patches.
+    refine : int
+        Number of iterations of classical reconstruction that follow.
+    device : torch.device
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    MemoryError
+        If the GPU has too little memory.
+    """
+    on_canvas = area.local(scan.positions)
+    network.set_mask(scan.mask)
+    with _on_device(network, device):
+        probe = network.probe.detach() * exposure
+        weight = network.weight.cpu().numpy()
+        stitcher = Stitcher(area, scan.positions, weight) if stitching else None
+        correlation = _Correlation()
+        kept: list[NDArray[np.complex64]] = []
+        for some in (rows[first : first + AT_ONCE] for first in range(0, len(rows), AT_ONCE)):
+            amplitude, good = _patterns(scan, some, device)
+            where = on_canvas[some].transpose(0, 2, 1)
+            made = network(amplitude / exposure, where, good)[-1]
+            modelled = diffract(made, probe).sqrt()
+            correlation.add(amplitude, modelled, network.mask if good is None else good)
+            patches = made.flatten(0, 1).cpu().numpy()
+            if stitcher is None:
+                kept.append(patches)
+            else:
+                stitcher.add(some.reshape(-1), patches)
+    metrics: dict[str, Any] = {"pattern_correlation": correlation.value()}
+    if stitcher is None:
+        positions = scan.positions[rows.reshape(-1)].copy()
+        return Reconstruction(None, None, metrics, np.concatenate(kept), positions)
+    image, coverage = stitcher.image(), stitcher.coverage
+    if refine:
+        found = refine_classically(
+            scan,
+            np.where(coverage > 0, image, 1).astype(np.complex64),
+            probe.cpu().numpy(),
+            passes=refine,
+            origin=area.origin,
+            device=device,
+        )
+        image = np.where(coverage > 0, found.object, 0).astype(np.complex64)
+    metrics.update(_scores(image, area.origin, scan))
+    return Reconstruction(image, coverage, metrics, origin=area.origin)
+
+
+@contextlib.contextmanager
+def _on_device(network: PatchNetwork, device: torch.device) -> Iterator[None]:
+    """Evaluate a network on a device without gradients; then put it back as it was."""
+    before = next(network.parameters()).device
+    trained = network.training
+    network.to(device).eval()
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        msg = f"The GPU has too little memory to image this scan. Pass device='cpu'. ({error})"
+        raise MemoryError(msg) from error
+    finally:
+        network.to(before).train(trained)
+
+
+def _patterns(
+    scan: Scan, rows: NDArray[np.integer], device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Return the amplitudes of groups, (B, C, N, N), and which pixels of them were measured."""
+    patterns, counted = scan.measured(rows.reshape(-1))
+    shape = (*rows.shape, *patterns.shape[1:])
+    amplitude = torch.from_numpy(np.asarray(patterns, np.float32).reshape(shape)).to(device)
+    if counted is None or not scan.may_have_bad_pixels:
+        return amplitude, None
+    good = torch.from_numpy(np.broadcast_to(counted, patterns.shape).copy())
+    return amplitude, good.reshape(shape).to(device)
+
+
+class _Correlation:
+    """Pearson's correlation of two sets of numbers that arrive in pieces."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(6)
+
+    def add(self, a: Tensor, b: Tensor, mask: Tensor | None) -> None:
+        """Add a piece; a mask of the last axes says which of its numbers count."""
+        if mask is not None:
+            a, b = a[..., mask], b[..., mask]
+        parts = (a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum())
+        self._sums += [a.numel(), *(float(part) for part in parts)]
+
+    def value(self) -> float:
+        """Return the correlation; 0 if one of the two is constant."""
+        n, a, b, aa, bb, ab = self._sums
+        spread = (aa - a * a / n) * (bb - b * b / n)
+        return float((ab - a * b / n) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _scores(image: NDArray[np.complex64], origin: tuple[int, int], scan: Scan) -> dict[str, Any]:
+    """Score an image against the object of the scan, where the two overlap."""
+    if scan.object is None:
+        return {}
+    shape = (scan.object.shape[0], scan.object.shape[1])
+    if beyond := overhang(scan.positions, scan.N, shape):
+        warn(
+            f"The scan's object of {shape[0]} x {shape[1]} pixels is too small: the windows reach "
+            f"beyond it, {beyond}. The image contains all windows; it is scored where it overlaps "
+            "the object."
+        )
+    # Only here: SciPy takes a while to import.
+    from ptycho_fast.metrics import score  # noqa: PLC0415
+
+    try:
+        return score(place(image, origin, shape), scan.object, scan.positions, scan.N).as_dict()
+    except ValueError as error:  # too small to be scored, but an image all the same
+        logger.warning("The image was not scored: %s", error)
+        return {}

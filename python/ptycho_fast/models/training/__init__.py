@@ -1,0 +1,1 @@
+"""Training of a `PtychoModel`. Nothing here is imported before a model is trained."""

@@ -1,0 +1,213 @@
+"""One network in training: its losses, its optimiser and its learning rates, for Lightning."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptycho_fast.models.physics import GroupCanvas, diffract, diffraction_loss
+from ptycho_fast.models.training.lightning import LightningModule
+from ptycho_fast.models.training.thinning import thin
+
+if TYPE_CHECKING:
+    from ptycho_fast.models.config import ModelConfig
+    from ptycho_fast.models.network import PatchNetwork
+
+WARM_UP = 500
+"""Number of steps in which the learning rate rises, but at most a tenth of all steps."""
+
+
+class TrainingModule(LightningModule):
+    """A network in training, as Lightning sees it.
+
+    Parameters
+    ----------
+    network : PatchNetwork
+    config : ModelConfig
+        Loss, learning rate, schedule, exposures and seed. The schedule "cosine" lets the learning
+        rate fall to 0 at the last step; "plateau" halves it after 5 epochs without a lower loss.
+    """
+
+    def __init__(self, network: PatchNetwork, config: ModelConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        network.probe_parts.requires_grad_(config.trainable_probe)
+        self.variation = math.nan
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Tensor]:
+        """Move patterns and good pixels to the device. Positions are used on the CPU."""
+        there = self.network.probe_parts.device if device is None else device
+        return {
+            name: value.to(there, non_blocking=True) if name in ("diffraction", "good") else value
+            for name, value in batch.items()
+        }
+
+    def _losses(
+        self, batch: dict[str, Tensor], least_exposure: float = 1.0
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the loss of each stage, and the patches of the last stage."""
+        network = self.network
+        amplitude, good = batch["diffraction"].float(), batch.get("good")
+        seen = amplitude
+        if least_exposure < 1:
+            # Random, but a function of seed, step and rank: a resumed run sees the same exposures.
+            generator = torch.Generator(amplitude.device)
+            key = np.random.SeedSequence([self.config.seed, self.global_rank, self.global_step])
+            generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+            seen = thin(amplitude, least_exposure, generator)
+        positions = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
+        if network.channels == amplitude.shape[1]:
+            made = network(seen, positions, good)
+        else:
+            # The network sees single patterns, but its patches are merged with those of their
+            # neighbours. A single pattern does not determine how much of it is due to the modulus
+            # of the object and how much to the phase; overlapping patterns do.
+            alone = network(*_one_by_one(seen, good))
+            canvas = GroupCanvas(positions, network.weight)
+            made = [patches.view_as(amplitude) for patches in alone]
+            made = made[:1] + [canvas.merge(patches) for patches in made]
+        probe = network.probe
+        losses = [
+            diffraction_loss(
+                diffract(patches, probe), amplitude, self.config.loss, network.mask, good
+            )
+            for patches in made
+        ]
+        return losses, made[-1].detach()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the sum of the losses of all stages; the loss of the last stage is logged."""
+        losses, patches = self._losses(batch, self.config.least_exposure)
+        if not math.isfinite(float(losses[-1].detach())):
+            self._raise_not_finite(batch, batch_idx, float(losses[-1].detach()))
+        last = losses[-1].detach()
+        self.log("loss", last, prog_bar=True)
+        self.log(
+            "epoch_loss",
+            last,
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(patches),
+            sync_dist=True,
+        )
+        if batch_idx == 0:
+            self.variation = self._variation(batch)
+        return torch.stack(losses).sum()
+
+    def _variation(self, batch: dict[str, Tensor]) -> float:
+        """Return the `variation` of the patches before they are merged with their neighbours."""
+        network, amplitude, good = self.network, batch["diffraction"].float(), batch.get("good")
+        alone = network.channels != amplitude.shape[1]
+        seen = _one_by_one(amplitude, good) if alone else (amplitude, None, good)
+        with torch.no_grad():
+            return variation(network(*seen)[-1], network.weight)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss of the last stage."""
+        losses, patches = self._losses(batch)
+        self.log(
+            "validation_loss",
+            losses[-1],
+            prog_bar=True,
+            batch_size=len(patches),
+            sync_dist=True,
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam and the schedule of its learning rate."""
+        network, config = self.network, self.config
+        learned = [
+            p for name, p in network.named_parameters() if p.requires_grad and name != "probe_parts"
+        ]
+        # PyTorch's fused step does not support complex weights.
+        fused = not any(p.is_complex() for p in learned)
+        groups: list[dict[str, Any]] = [{"params": learned}]
+        if network.probe_parts.requires_grad:
+            # Adam changes a number by about the learning rate in each step, so that rate is given
+            # in units of the probe. At the full rate of the network, the probe diverges.
+            brightest = float(network.probe_parts.detach().abs().max())
+            groups.append(
+                {
+                    "params": [network.probe_parts],
+                    "lr": 0.1 * config.learning_rate * brightest,
+                }
+            )
+        adam = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=fused)
+        # Lightning's estimated_stepping_batches would create the data loader before the checkpoint
+        # is read, and a resumed run would start with the groups of epoch 0.
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined, unused-ignore]
+        steps = int(self.trainer.max_epochs or 1) * len(datamodule.train)
+        warm_up = max(1, min(WARM_UP, steps // 10))
+        if config.schedule == "plateau":
+            rise = torch.optim.lr_scheduler.LinearLR(adam, 1 / warm_up, total_iters=warm_up)
+            fall = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.5, patience=5)
+            return [adam], [
+                {"scheduler": rise, "interval": "step"},
+                {"scheduler": fall, "interval": "epoch", "monitor": "epoch_loss"},
+            ]
+
+        def factor(step: int) -> float:
+            done = min(1.0, step / max(1, steps))
+            return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * done))
+
+        cosine = torch.optim.lr_scheduler.LambdaLR(adam, factor)
+        return [adam], [{"scheduler": cosine, "interval": "step"}]
+
+    def _raise_not_finite(self, batch: dict[str, Tensor], batch_idx: int, loss: float) -> None:
+        patterns = batch["diffraction"]
+        indices = batch["nn_indices"].cpu().numpy()
+        bad = ~torch.isfinite(patterns).flatten(2).all(dim=2).cpu().numpy()
+        where = f"epoch {self.current_epoch}, batch {batch_idx}"
+        if bad.any():
+            msg = (
+                f"Some patterns are not finite in {where}: scan indices "
+                f"{_first_of(np.unique(indices[bad]))}. Leave them out of the scan."
+            )
+        else:
+            msg = (
+                f"The loss is {loss} in {where}, of scan indices {_first_of(np.unique(indices))}. "
+                f"Lower the learning rate ({self.config.learning_rate}). The weights of the "
+                "previous epoch are kept."
+            )
+        raise FloatingPointError(msg)
+
+
+def _one_by_one(amplitude: Tensor, good: Tensor | None) -> tuple[Tensor, None, Tensor | None]:
+    """Rearrange groups of several patterns into groups of one, as network arguments."""
+    alone = None if good is None else good.flatten(0, 1).unsqueeze(1)
+    return amplitude.flatten(0, 1).unsqueeze(1), None, alone
+
+
+def variation(patches: Tensor, weight: Tensor) -> float:
+    """Return how much patches differ from each other; 0 if they are all the same.
+
+    Parameters
+    ----------
+    patches : tensor, (B, C, N, N), complex64
+    weight : tensor, (N, N), float32
+
+    Returns
+    -------
+    float
+        Root mean square distance from the mean patch, divided by the root mean square of the
+        patches, after the mean phase of each patch was removed. NaN for fewer than two patches.
+    """
+    flat = patches.flatten(0, 1)
+    if len(flat) < 2:
+        return math.nan
+    factor = (flat * weight).sum(dim=(-2, -1), keepdim=True)
+    flat = flat * torch.polar(torch.ones_like(factor.real), -factor.angle())
+    apart = (flat - flat.mean(dim=0)).abs().square()
+    return float(((apart * weight).sum() / (flat.abs().square() * weight).sum()).sqrt())
+
+
+def _first_of(indices: Any) -> str:
+    shown = ", ".join(str(int(i)) for i in indices[:8])
+    return f"{shown}, ... ({len(indices)} in all)" if len(indices) > 8 else shown
