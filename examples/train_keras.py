@@ -1,10 +1,10 @@
-"""Train a small Keras network to see the object in its diffraction patterns.
+"""Train a small Keras network to reconstruct patches of the object from diffraction patterns.
 
     python examples/train_keras.py
 
-A simulated scan, groups of four drawn anew for each epoch, and a block of the scan held out. From
-a normalised amplitude the network tells real and imaginary part of the object's patch, where the
-probe lights it. Half a minute on two cores.
+The scan is simulated, new groups of four are drawn for each epoch, and a block of the scan is held
+out for validation. From each normalised amplitude the network predicts the real and the imaginary
+part of the object, weighted with the illumination. It takes half a minute on two cores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ N = 32
 
 
 def make_network() -> keras.Model:
-    """Down to a vector and up again: every pixel of a pattern tells of the whole patch."""
+    """Return an encoder and decoder: every pixel of a pattern depends on the whole patch."""
     layers = keras.layers
     network = keras.Sequential(
         [
@@ -44,7 +44,7 @@ def make_network() -> keras.Model:
 
 
 def main(epochs: int = 8) -> dict[str, list[float]]:
-    """Train, and return the losses of each epoch."""
+    """Train, and return the losses of all epochs."""
     keras.utils.set_random_seed(0)
     scan = pf.simulate_scan(n_positions=1600, N=N, seed=0)
     groups = pf.group_positions(scan.positions, n_groups=800, gridsize=2, seed=0)
@@ -55,7 +55,7 @@ def main(epochs: int = 8) -> dict[str, list[float]]:
     light /= np.sqrt(np.mean(light**2))
 
     def one_by_one(batch: dict[str, Any]) -> tuple[Any, Any]:
-        """Return the patterns of all groups, and what the network should say to each."""
+        """Return the patterns of all groups one by one, and what the network should predict."""
         patterns, patches = (tf.reshape(batch[key], (-1, N, N, 1)) for key in ("diffraction", "Y"))
         target = light * tf.concat([tf.math.real(patches), tf.math.imag(patches)], axis=-1)
         return tf.sqrt(patterns), target
@@ -68,9 +68,9 @@ def main(epochs: int = 8) -> dict[str, list[float]]:
         feed.map(one_by_one),
         validation_data=held_out.map(one_by_one),
         epochs=epochs,
-        # Each epoch of Keras is that of the feed, whatever else has looked at a batch.
+        # Keras may look at a batch between epochs, so the epoch of the feed is set explicitly.
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=lambda e, _: feed.set_epoch(e))],
-        shuffle=False,  # it is
+        shuffle=False,  # the feed has done so
         verbose=2,
     )
     losses: dict[str, list[float]] = fitted.history

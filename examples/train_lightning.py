@@ -1,10 +1,13 @@
 """Train a small network with Lightning on two processes, each with its own share of the groups.
 
-``python examples/train_lightning.py`` simulates a scan, holds out a block of it, and trains on two
-CPU processes (DDP, gloo), half a minute on two cores: from each pattern the network tells the
-object under it. It prints the loss of each epoch and how many batches each rank saw.
+    python examples/train_lightning.py
 
-For a scan of yours, take ``pf.read_scan("scan.npz", load=False)``: its patterns stay in the file.
+The scan is simulated, a block of it is held out for validation, and two CPU processes train
+together (DDP, gloo). From each pattern the network predicts the object under it. The script prints
+the loss of each epoch and how many batches each rank saw. It takes half a minute on two cores.
+
+To train on a scan of your own, use ``pf.read_scan("scan.npz", load=False)``, which leaves the
+patterns in the file.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from ptycho_fast.feeds.lightning import GroupedDataModule
 N = 32
 
 
-class Reconstructor(LightningModule):
-    """From each pattern to the object under it, real and imaginary part, where there is light."""
+class PatchNetwork(LightningModule):
+    """Predicts the object under each pattern, where it is illuminated: real and imaginary part."""
 
     def __init__(self, probe: Tensor) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class Reconstructor(LightningModule):
         self.batches = 0
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the mean square error of the object, weighted by the light on it."""
+        """Return the mean square error of the object, weighted with the illumination."""
         patterns = batch["diffraction"].reshape(-1, 1, N, N).sqrt()
         patches = torch.view_as_real(batch["Y"]).reshape(-1, N, N, 2)
         found = self.network(patterns).movedim(1, -1)
@@ -63,7 +66,7 @@ class Reconstructor(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """Log the loss on groups that share no pattern with those of the training."""
+        """Log the loss on groups that share no pattern with those of the training set."""
         self.log("held out", self.loss(batch), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -78,7 +81,7 @@ class Losses(Callback):
         self.of_epochs: list[float] = []
 
     def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
-        """Read what was logged."""
+        """Keep the loss that was logged, and print it in one process."""
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.of_epochs.append(found["loss"])
         if trainer.is_global_zero:
@@ -90,24 +93,24 @@ class Losses(Callback):
 
 
 def main() -> None:
-    """Train, and print what came of it."""
+    """Train, and print whether the loss fell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--groups", type=int, default=1499)
     parser.add_argument("--devices", type=int, default=2, help="processes")
     arguments = parser.parse_args()
-    # A thread makes the batches ahead: there is no need of the workers that Lightning misses.
+    # A thread makes the batches ahead, so the workers that Lightning recommends are not needed.
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     torch.set_num_threads(1)  # of each process
     torch.manual_seed(0)
 
-    # Every process runs this script; a draw is a function of its seed, so all see the same groups.
+    # Every process runs this script. Groups depend only on their seed, so all draw the same ones.
     scan = pf.simulate_scan(n_positions=arguments.groups, N=N, seed=0)
     groups = pf.group_positions(scan.positions, gridsize=2, seed=0)
     train, held_out = pf.GroupedDataset(scan, groups, normalize=True).split(0.1)
     data = GroupedDataModule(train, held_out, batch_size=16, fields=("Y",), redraw=True)
 
-    model, losses = Reconstructor(torch.from_numpy(scan.probe)), Losses()
+    model, losses = PatchNetwork(torch.from_numpy(scan.probe)), Losses()
     trainer = Trainer(
         max_epochs=arguments.epochs,
         accelerator="cpu",

@@ -82,7 +82,7 @@ def test_the_mean_pattern_is_taken_over_what_was_measured() -> None:
         energies = (np.square(stack.astype(float)) * ~(bad | ~mask)).sum(axis=(1, 2))
         np.testing.assert_allclose(measured_energies(scan), energies, rtol=1e-6)
     scan = replace(scan, diffraction=np.where(bad, stack, np.nan))
-    with pytest.raises(ValueError, match="40 of 40 patterns are not finite, scan index 0"):
+    with pytest.raises(ValueError, match="40 of 40 patterns are not finite, .* scan index 0"):
         mean_pattern(scan)
 
 

@@ -1,4 +1,4 @@
-"""Diffraction patterns of groups: gathered, and scaled to the mean energy of the data set."""
+"""Diffraction patterns of groups: gathering, energies and normalisation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ptycho_fast")
 
 LOOKED_AT = 16
-"""Patterns whose energy is compared with what a scan brought."""
+"""Patterns whose energy is computed to check the energies that are stored with a scan."""
 
 
 def gather_patterns(
@@ -42,7 +42,9 @@ def gather_patterns(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> NDArray[Any]:
-    """Gather the patterns of groups, channels last, in one threaded pass.
+    """Gather the patterns of groups into one array, with the channels last.
+
+    Scaling and masking are done in the same pass over the patterns, by several threads.
 
     Parameters
     ----------
@@ -51,19 +53,19 @@ def gather_patterns(
     indices : array_like, (B, C), integers in 0..n-1
         The groups.
     scale : float or array_like, (B,), optional
-        Multiply by it, or by one for each group, in the same pass, as float32
-        (`normalisation_scale` computes it).
+        A factor for all groups or one for each, for example from `normalisation_scale`. The
+        result is then float32.
     mask : array_like, (N, N), bool, optional
-        False for dead and hot pixels of the detector: 0 in every pattern.
+        False for dead and hot pixels of the detector; they are 0 in every gathered pattern.
     out : ndarray, (B, N, N, C), optional
-        Filled and returned; of the dtype of `diffraction`, or float32 with `scale`.
+        An array to write the result to, of the dtype of `diffraction`, or float32 with `scale`.
     num_threads : int, optional
         Threads to use. The result does not depend on it.
 
     Returns
     -------
     ndarray, (B, N, N, C)
-        ``[b, :, :, c] = diffraction[indices[b, c]]``.
+        ``result[b, :, :, c] = diffraction[indices[b, c]]``, scaled and masked; `out` if given.
 
     Raises
     ------
@@ -102,27 +104,27 @@ def gather_patterns(
 def gather_normalised(
     diffraction: ArrayLike, indices: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Gather the patterns of groups as they are, and normalised, reading them once.
+    """Gather the patterns of groups twice in one pass: unchanged, and normalised.
 
     Parameters
     ----------
     diffraction : array_like, (n, N, N), real
-        The patterns of the scan; those in no group are not read.
+        The patterns of the scan. Those that are in no group are not read.
     indices : array_like, (B, C), integers in 0..n-1
         The groups.
 
     Returns
     -------
     gathered : ndarray, (B, N, N, C), of the dtype of `diffraction`
-        As of `gather_patterns`.
+        The patterns as `gather_patterns` returns them.
     normalised : ndarray, (B, N, N, C), float32
-        Multiplied by `normalisation_scale`.
+        The same, multiplied by `normalisation_scale`.
 
     Raises
     ------
     ValueError
         If shapes or dtypes do not fit, an index is out of range, or the patterns are all zero or
-        hold NaN or infinity.
+        contain NaN or infinity.
     MemoryError
         If the result does not fit in memory.
 
@@ -158,14 +160,14 @@ def pattern_energies(
     mask: ArrayLike | None = None,
     num_threads: int | None = None,
 ) -> NDArray[np.float64]:
-    """Sum the squares of each pattern in float64.
+    """Compute the energy of each pattern: the sum of its squares, in float64.
 
     Parameters
     ----------
     diffraction : array_like or Frames, (n, N, N), real
-        The patterns of the scan. What is in a file is read once, some at a time.
+        The patterns of the scan. Patterns in a file are read once, in blocks.
     mask : array_like, (N, N), bool, optional
-        False for pixels that do not count.
+        False for pixels that are left out of the sum.
     num_threads : int, optional
         Threads to use. The result does not depend on it.
 
@@ -176,7 +178,7 @@ def pattern_energies(
     Raises
     ------
     ValueError
-        If `diffraction` is of another shape or dtype.
+        If `diffraction` has another shape, or its dtype is not real.
 
     Examples
     --------
@@ -196,22 +198,22 @@ def pattern_energies(
 
 
 def _words(stack: NDArray[Any]) -> tuple[NDArray[np.unsignedinteger[Any]], str]:
-    """Return numbers as unsigned words of their size, and what they mean, as "f4"."""
+    """Return numbers as unsigned integers of the same size, and their type, such as "f4"."""
     return stack.view(f"u{stack.itemsize}"), stack.dtype.str[1:]
 
 
 def normalisation_scale(
     energies: NDArray[np.float64], indices: NDArray[np.integer], N: int
 ) -> np.float32:
-    """Compute the factor that brings the mean energy of grouped patterns to ``(N/2)**2``.
+    """Compute the factor that brings the mean energy of the grouped patterns to ``(N/2)**2``.
 
-    ``sqrt((N/2)**2 / mean(energies[indices]))``: the mean over all channels of all groups, from
-    one energy a pattern, so nothing needs to be gathered for it.
+    It is ``sqrt((N/2)**2 / mean(energies[indices]))``, with the mean over all channels of all
+    groups. One energy for each pattern suffices; nothing needs to be gathered.
 
     Parameters
     ----------
     energies : ndarray, (n,), float64
-        From `pattern_energies`.
+        The energies of all patterns, from `pattern_energies`.
     indices : ndarray, (B, C), int
         The groups.
     N : int
@@ -224,7 +226,7 @@ def normalisation_scale(
     Raises
     ------
     ValueError
-        If the patterns are all zero, or hold NaN or infinity.
+        If the patterns are all zero, or contain NaN or infinity.
 
     Examples
     --------
@@ -239,27 +241,32 @@ def normalisation_scale(
         bad = np.flatnonzero(~np.isfinite(energies))
         msg = (
             f"Patterns must be finite: pattern {bad[0]} is the first of {len(bad)} (of "
-            f"{len(energies)}) that hold NaN, infinity or values beyond 1e154."
+            f"{len(energies)}) that contain NaN, infinity or values beyond 1e154. Leave them out "
+            "of the scan, or mask their pixels."
         )
         raise ValueError(msg)
     if mean == 0:
-        msg = f"All {indices.size} grouped patterns are zero, so there is no scale to normalise to."
+        msg = (
+            f"All {indices.size} grouped patterns are zero, so there is no scale to normalise to. "
+            "Check that the file and the mask are those of this scan."
+        )
         raise ValueError(msg)
     return np.float32(np.sqrt((N / 2) ** 2 / mean))
 
 
 def measured_energies(scan: Scan) -> NDArray[np.float64]:
-    """Sum the squares of what was measured of each pattern, in float64.
+    """Compute the energy of each pattern of a scan, over the pixels that were measured.
 
     Parameters
     ----------
     scan : Scan
-        Bad pixels, of single patterns or by its mask, do not count. What is in a file is read
-        once, some at a time.
+        Bad pixels are left out, whether the mask of the scan marks them or they are bad in single
+        patterns. Patterns in a file are read once, in blocks.
 
     Returns
     -------
     ndarray, (n,), float64
+        Sums of squares.
 
     Examples
     --------
@@ -269,7 +276,7 @@ def measured_energies(scan: Scan) -> NDArray[np.float64]:
     (9,)
     """
     if isinstance(scan.diffraction, Frames) or not scan.may_have_bad_pixels:
-        # In a file's patterns bad pixels are 0.
+        # Bad pixels of single patterns are read as 0 from a file.
         return pattern_energies(scan.diffraction, mask=scan.mask)
     energies = np.empty(len(scan))
     for rows, block, _ in _blocks(scan):
@@ -280,18 +287,19 @@ def measured_energies(scan: Scan) -> NDArray[np.float64]:
 def mean_pattern(scan: Scan) -> NDArray[np.float64]:
     """Average the intensity of each pixel over the patterns in which it was measured.
 
-    So its sum over some pixels is what a pattern has there in the mean, however many pixels are
-    bad in single patterns, and two scans can be compared over the pixels that both have.
+    The sum of this mean over some pixels is thus the mean intensity of a pattern there, however
+    many pixels are bad in single patterns, and two scans can be compared on the pixels that were
+    measured in both.
 
     Parameters
     ----------
     scan : Scan
-        Every pattern is looked at; what is in a file is read once, some at a time.
+        All its patterns are used. Patterns in a file are read once, in blocks.
 
     Returns
     -------
     ndarray, (N, N), float64
-        Counts; NaN where no pattern was measured.
+        Mean counts; NaN for pixels that were measured in no pattern.
 
     Raises
     ------
@@ -320,8 +328,8 @@ def mean_pattern(scan: Scan) -> NDArray[np.float64]:
         total += light
     if bad:
         msg = (
-            f"{len(bad)} of {len(scan)} patterns are not finite, scan index {bad[0]} the "
-            "first. Leave them out of the scan, or mask their pixels."
+            f"{len(bad)} of {len(scan)} patterns are not finite, the first at scan index "
+            f"{bad[0]}. Leave them out of the scan, or mask their pixels."
         )
         raise ValueError(msg)
     counted = seen & (times > 0)
@@ -331,7 +339,7 @@ def mean_pattern(scan: Scan) -> NDArray[np.float64]:
 def _blocks(
     scan: Scan,
 ) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.bool_] | None]]:
-    """Read all patterns, some at a time, into one buffer: (rows, patterns, which were measured)."""
+    """Read all patterns in blocks: yield rows, patterns (always the same array), good pixels."""
     n, N, dtype = len(scan), scan.N, scan.diffraction.dtype
     each = max(1, BLOCK_BYTES // max(1, N * N * dtype.itemsize))
     buffer = np.empty((min(each, n), N, N), dtype)
@@ -342,20 +350,20 @@ def _blocks(
 
 
 def brought_energies(scan: Scan) -> NDArray[np.float64] | None:
-    """Return the energies that a scan brought, if they are those of its patterns.
+    """Return the energies that are stored with a scan, if they are those of its patterns.
 
-    A few patterns are looked at: who exchanges the patterns or the mask of a scan
-    (`dataclasses.replace`, a file that was changed in place) may leave the energies as they were.
+    The energies of a few patterns are computed as a check. They may have become wrong when the
+    patterns or the mask were replaced (`dataclasses.replace`, a file changed in place).
 
     Parameters
     ----------
     scan : Scan
-        The scan.
+        A scan, with or without ``energies``.
 
     Returns
     -------
     ndarray, (n,), float64, or None
-        None if it brought none, or others, which the log says.
+        None if the scan has no energies, or wrong ones, which is logged.
 
     Examples
     --------
@@ -378,8 +386,8 @@ def brought_energies(scan: Scan) -> NDArray[np.float64] | None:
         return scan.energies
     first = int(np.argmax(differ))
     logger.info(
-        "The scan's energies are not those of its patterns (pattern %d: %g, and not %g): they are "
-        "computed again.",
+        "The energies stored with the scan are not those of its patterns (pattern %d has %g, not "
+        "%g), so they are computed again.",
         rows[first],
         found[first],
         brought[first],

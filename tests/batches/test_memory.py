@@ -1,20 +1,24 @@
-"""Memory of large outputs: what it holds, and when it is used again."""
+"""Memory for large outputs: when it is reused."""
 
 from __future__ import annotations
 
 import gc
+import importlib.util
 import mmap
 import os
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from ptycho_fast import memory
-from ptycho_fast.memory import HUGE_PAGE, LARGE, empty
+import ptycho_fast.memory
+from ptycho_fast.memory import HUGE_PAGE, LARGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 keeps = pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="memory can't be offered here")
 
@@ -23,15 +27,23 @@ def address(array: np.ndarray[Any, Any]) -> int:
     return array.ctypes.data
 
 
-@pytest.fixture(autouse=True)
-def _nothing_left() -> None:
-    gc.collect()
-    memory._left.clear()
+@pytest.fixture
+def empty() -> Callable[..., np.ndarray[Any, Any]]:
+    """The function of a module that is loaded anew, so that other tests have left it no memory."""
+    spec = importlib.util.find_spec("ptycho_fast.memory")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function: Callable[..., np.ndarray[Any, Any]] = module.empty
+    return function
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64, np.complex64])
 @pytest.mark.parametrize("shape", [(), (0, 3), (5, 2), (9, 1025, 1025, 1), (LARGE // 2,)])
-def test_it_is_an_ordinary_array(shape: tuple[int, ...], dtype: Any) -> None:
+def test_the_result_is_an_ordinary_array(
+    empty: Callable[..., Any], shape: tuple[int, ...], dtype: Any
+) -> None:
     array = empty(shape, dtype)
     assert type(array) is np.ndarray
     assert (array.shape, array.dtype) == (shape, dtype)
@@ -44,7 +56,7 @@ def test_it_is_an_ordinary_array(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 @keeps
-def test_memory_is_used_again_only_after_the_last_view() -> None:
+def test_memory_is_reused_only_after_the_last_view(empty: Callable[..., Any]) -> None:
     first = empty((LARGE,), np.uint8)
     place = address(first)
     first[:] = 1
@@ -63,7 +75,7 @@ def test_memory_is_used_again_only_after_the_last_view() -> None:
 
 
 @keeps
-def test_what_is_too_short_or_far_too_long_is_not_used() -> None:
+def test_memory_that_is_too_short_or_far_too_long_is_not_reused(empty: Callable[..., Any]) -> None:
     left = address(empty((2 * LARGE,), np.uint8))
     longer, shorter = empty((2 * LARGE + 3 * HUGE_PAGE,), np.uint8), empty((LARGE // 2,), np.uint8)
     smaller = empty((LARGE - 1,), np.uint8)
@@ -73,14 +85,29 @@ def test_what_is_too_short_or_far_too_long_is_not_used() -> None:
 
 
 @keeps
-def test_few_are_kept() -> None:
+def test_at_most_four_pieces_are_kept(
+    empty: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = []
+    original = mmap.mmap
+
+    def recorded(*arguments: Any, **options: Any) -> mmap.mmap:
+        mapped.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(mmap, "mmap", recorded)
     arrays = [empty((LARGE,), np.uint8) for _ in range(10)]
+    assert len(mapped) == 10
     del arrays
-    assert 0 < len(memory._left) <= 4
+    gc.collect()
+    arrays = [empty((LARGE,), np.uint8) for _ in range(10)]
+    kept = 20 - len(mapped)
+    assert len(arrays) == 10
+    assert 0 < kept <= 4
 
 
 @keeps
-def test_threads_never_share_memory() -> None:
+def test_threads_never_share_memory(empty: Callable[..., Any]) -> None:
     wrong = []
 
     def work(value: int) -> None:
@@ -125,6 +152,6 @@ def test_an_array_may_outlive_the_interpreter() -> None:
 
 
 @pytest.mark.parametrize("rows", [2**40, 2**62])
-def test_too_much_is_a_memory_error_in_words(rows: int) -> None:
+def test_too_large_an_array_is_a_memory_error_with_a_sentence(rows: int) -> None:
     with pytest.raises(MemoryError, match=r"GB|[Uu]nable to allocate|array is too big"):
-        empty((rows, 2**20), np.float32)
+        ptycho_fast.memory.empty((rows, 2**20), np.float32)

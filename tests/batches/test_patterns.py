@@ -1,4 +1,4 @@
-"""Gather, energies and the normalisation of CONTRACT 6."""
+"""Gather, energies and the normalisation (docs/contract.md, section 6)."""
 
 from __future__ import annotations
 

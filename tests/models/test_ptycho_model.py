@@ -989,9 +989,9 @@ BAD_SCANS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda scan: with_bad_pattern(scan, np.nan),
-        "2 of 100 patterns are not finite, scan index 41 the first",
+        "2 of 100 patterns are not finite, the first at scan index 41",
     ),
-    (lambda scan: with_bad_pattern(scan, np.inf), "scan index 41 the first"),
+    (lambda scan: with_bad_pattern(scan, np.inf), "the first at scan index 41"),
     (lambda scan: replace(scan, diffraction=0 * scan.diffraction), "All 100 patterns are dark"),
 ]
 

@@ -1,1 +1,4 @@
-"""Batches as a framework wants them: one module a framework."""
+"""Batches for the data loaders of machine-learning frameworks, one file a framework.
+
+A feed imports its framework and what it needs of `ptycho_fast.batches`, never the data set.
+"""

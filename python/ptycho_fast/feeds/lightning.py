@@ -11,28 +11,30 @@ except ModuleNotFoundError as error:
     msg = f'Lightning is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
     raise ImportError(msg) from None
 
+from ptycho_fast.feeds.torch import TorchFeed
+
 if TYPE_CHECKING:
-    from ptycho_fast.dataset import GroupedDataset
-    from ptycho_fast.feeds.torch import TorchFeed
+    from ptycho_fast.batches.source import BatchSource
 
 
 class GroupedDataModule(LightningDataModule):
-    """Batches of groups for a Lightning ``Trainer``, each rank its own.
+    """Batches of groups for a Lightning ``Trainer``, on one device or several.
 
-    The epochs are the trainer's, also those of a run that goes on from a checkpoint.
+    Each rank gets its own share of the groups. The epochs are those of the trainer, also when it
+    continues from a checkpoint.
 
     Parameters
     ----------
     train : GroupedDataset
-        Shuffled, unless ``shuffle=False``.
+        The groups to train on, shuffled unless ``shuffle=False``.
     validation : GroupedDataset, optional
-        In its own order; `GroupedDataset.split` holds one out.
+        The groups to validate on, in their own order; `GroupedDataset.split` holds some out.
     batch_size : int
         Groups per batch and rank.
     num_workers : int
-        Of the ``DataLoader``: batches are made ahead by a thread without any.
-    options
-        Of `GroupedDataset.to_torch`.
+        Workers of the ``DataLoader``. None are needed: a thread makes batches ahead.
+    **options
+        Further arguments of `GroupedDataset.to_torch`.
 
     Examples
     --------
@@ -47,8 +49,8 @@ class GroupedDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: GroupedDataset,
-        validation: GroupedDataset | None = None,
+        train: BatchSource,
+        validation: BatchSource | None = None,
         *,
         batch_size: int,
         num_workers: int = 0,
@@ -56,12 +58,14 @@ class GroupedDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.num_workers = num_workers
-        self.train = train.to_torch(batch_size, **{"shuffle": True, **options})
-        plain = {**options, "shuffle": False, "redraw": False}
-        self.validation = None if validation is None else validation.to_torch(batch_size, **plain)
+        self.train = TorchFeed(train, batch_size, **{"shuffle": True, **options})
+        self.validation = None
+        if validation is not None:
+            in_order = {**options, "shuffle": False, "redraw": False}
+            self.validation = TorchFeed(validation, batch_size, **in_order)
 
     def train_dataloader(self) -> Any:
-        """Return the loader of the trainer's epoch."""
+        """Return a loader of the trainer's epoch."""
         if self.trainer is not None:
             # `current_epoch` lags by one where a checkpoint was written at the end of an epoch.
             progress: Any = self.trainer.fit_loop.epoch_progress.current
@@ -69,7 +73,7 @@ class GroupedDataModule(LightningDataModule):
         return self._loader(self.train)
 
     def val_dataloader(self) -> Any:
-        """Return the loader of the validation set; none without one."""
+        """Return a loader of the validation set, or nothing if there is none."""
         return [] if self.validation is None else self._loader(self.validation)
 
     def _loader(self, feed: TorchFeed) -> Any:

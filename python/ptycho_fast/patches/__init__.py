@@ -1,5 +1,9 @@
-"""Patches of an object under groups of positions: one module a framework, one answer.
+"""Patches of an object at sub-pixel positions: one file a framework, the same values from each.
 
-``patch[b, r, k, c] = bilinear(object, row = r + y[b,c] - N//2, column = k + x[b,c] - N//2)``,
-and the object is 0 outside its bounds.
+Patch (b, c) is the object around position (x, y) = ``positions[b, :, c]``, interpolated
+bilinearly::
+
+    patch[b, r, k, c] = object(row = r + y - N // 2, column = k + x - N // 2)
+
+The object is 0 outside its bounds.
 """

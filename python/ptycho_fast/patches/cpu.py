@@ -1,4 +1,4 @@
-"""Patches on the CPU, by the Rust kernel: NumPy arrays in and out."""
+"""Patches on the CPU: NumPy arrays in and out, cut by the Rust kernel."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ def extract_patches(
     out: NDArray[np.complex64] | None = None,
     num_threads: int | None = None,
 ) -> NDArray[np.complex64]:
-    """Cut the patches of an object at sub-pixel positions, by bilinear interpolation.
+    """Cut patches out of an object at sub-pixel positions, by bilinear interpolation.
 
-    Position (x, y) falls on pixel ``[N//2, N//2]`` of its patch. The object is 0 outside.
+    Position (x, y) lies on pixel ``[N//2, N//2]`` of its patch. Outside its bounds the object
+    is 0.
 
     Parameters
     ----------
     object : array_like, (H, W), complex
-        The object, indexed ``[row=y, column=x]``. complex128 is narrowed to complex64.
+        The object, indexed ``[row=y, column=x]``. It is converted to complex64.
     positions : array_like, (B, 2, C) or (B, 1, 2, C), real
-        x, then y, of each channel of each group, in pixels.
+        Positions of each channel of each group in pixels, x then y.
     N : int
         Pixels per side of a patch.
     out : ndarray, (B, N, N, C), complex64, optional
-        Filled and returned: first-touch page faults of a new array cost more than the arithmetic.
+        An array to write the patches to. Passing the same one again saves the page faults on new
+        memory, which take longer than the interpolation.
     num_threads : int, optional
-        Threads to use; ``PTYCHO_FAST_NUM_THREADS``, else all that the process may use. The
-        result does not depend on it.
+        Threads to use. By default ``PTYCHO_FAST_NUM_THREADS``, else all that the process may use.
+        The result does not depend on it.
 
     Returns
     -------
@@ -53,7 +55,7 @@ def extract_patches(
     Raises
     ------
     ValueError
-        If positions are not finite or of another shape, N < 1, the object is not 2-D, or `out`
+        If positions are not finite or have another shape, N < 1, the object is not 2-D, or `out`
         does not fit.
     MemoryError
         If the patches do not fit in memory.
@@ -83,20 +85,21 @@ def add_patches(
     *,
     num_threads: int | None = None,
 ) -> NDArray[np.complex64]:
-    """Add patches to an object where `extract_patches` would cut them: its adjoint.
+    """Add patches to an object at the positions where `extract_patches` would cut them.
 
+    This is the adjoint of `extract_patches`:
     ``sum(extract_patches(object, positions, N) * conj(patches))`` equals
-    ``sum(object * conj(add_patches(patches, positions, zeros)))``, so it is both the gradient of
-    the extraction and the sum that stitching divides by its weights.
+    ``sum(object * conj(add_patches(patches, positions, zeros)))``. So it is the gradient of the
+    extraction, and also the sum that stitching divides by its weights.
 
     Parameters
     ----------
     patches : array_like, (B, N, N, C), complex
-        What to add.
+        The patches to add.
     positions : array_like, (B, 2, C) or (B, 1, 2, C), real
-        x, then y, in pixels.
+        Their positions in pixels, x then y.
     out : ndarray, (H, W), complex64
-        The object that is added to; what falls outside is dropped.
+        The object that they are added to. What lies outside its bounds is dropped.
     num_threads : int, optional
         Threads to use. The result does not depend on it.
 
@@ -108,7 +111,7 @@ def add_patches(
     Raises
     ------
     ValueError
-        If shapes do not fit or positions are not finite.
+        If shapes do not fit, or positions are not finite.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Patches in TensorFlow: tensors in and out, differentiable with respect to the object."""
+"""Patches in TensorFlow, differentiable with respect to the object: tensors in and out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ try:
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 except ModuleNotFoundError as error:
-    if error.name != "tensorflow":  # TensorFlow is there, and broken: it says best how
+    if error.name != "tensorflow":  # TensorFlow is installed but broken: its own error says how
         raise
     msg = 'TensorFlow is not installed. Install it with: pip install "ptycho_fast[tensorflow]"'
     raise ImportError(msg) from None
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 METHODS = ("auto", "xla", "iterative")
 
 FAR = 2.0**30
-"""Beyond every object, and far from where adding a pixel number to it could overflow int32."""
+"""Pixels: beyond every object, but adding a pixel number to it cannot overflow int32."""
 
 _compiled: Callable[[Callable[..., Any]], Any] = tf.function(jit_compile=True, autograph=False)
 
@@ -40,28 +40,27 @@ def extract_patches(
     *,
     method: str = "auto",
 ) -> Any:
-    """Cut the patches of an object at sub-pixel positions, by bilinear interpolation.
+    """Cut patches out of an object at sub-pixel positions, by bilinear interpolation.
 
-    Position (x, y) falls on pixel ``[N//2, N//2]`` of its patch. The object is 0 outside. The
-    patches are differentiable with respect to the object, to any order, but not with respect to
-    the positions.
+    Position (x, y) lies on pixel ``[N//2, N//2]`` of its patch. Outside its bounds the object is
+    0. The patches are differentiable with respect to the object, to any order, but not with
+    respect to the positions.
 
     Parameters
     ----------
     object : tensor, variable or array_like, (H, W), complex
-        The object, indexed ``[row=y, column=x]``. complex128 is narrowed to complex64.
+        The object, indexed ``[row=y, column=x]``. It is converted to complex64.
     positions : tensor, variable or array_like, (B, 2, C) or (B, 1, 2, C), real
-        x, then y, of each channel of each group, in pixels. float64 says where best; a float32
-        position is taken as the number that it holds.
+        Positions of each channel of each group in pixels, x then y. Prefer float64: float32
+        positions are used as they are, rounding errors included.
     N : int
         Pixels per side of a patch.
     method : {"auto", "xla", "iterative"}
-        "xla" is one compiled program that needs no memory beyond the patches, on GPU and CPU; it
-        is compiled anew for each combination of shapes. "iterative" cuts patch after patch, slow
-        and readable. "auto" takes "xla" for an object on a GPU and inside
-        ``tf.function(jit_compile=True)``, and otherwise the Rust kernel, on the CPU. Where an
-        object lives that is an argument of a ``tf.function`` is not known while that is traced:
-        pass "xla" there to stay on the GPU.
+        "xla" runs one compiled program on GPU or CPU. It needs no memory besides the patches, and
+        is compiled once for each combination of shapes. "iterative" cuts one patch after another;
+        it is slow, and easy to read. "auto" uses "xla" if the object is on a GPU and inside
+        ``tf.function(jit_compile=True)``, else the Rust kernel on the CPU. While a ``tf.function``
+        is traced, the device of its arguments is not known: pass "xla" there to stay on the GPU.
 
     Returns
     -------
@@ -70,12 +69,12 @@ def extract_patches(
     Raises
     ------
     ValueError
-        If positions are not finite or of another shape, N < 1, the object is not 2-D, or the
-        method is none of these. Positions that are computed inside a ``tf.function`` have no
-        values yet when this is called: there, not-finite ones are an ``InvalidArgumentError`` from
-        the Rust kernel when the function runs, and patches of NaN by the other methods.
+        If positions are not finite or have another shape, N < 1, the object is not 2-D, or the
+        method is unknown. Inside a ``tf.function`` computed positions have no values yet when this
+        is called. If they turn out not to be finite when the function runs, the Rust kernel raises
+        an ``InvalidArgumentError``, and the other methods return patches of NaN.
     MemoryError
-        If the patches do not fit in memory; from TensorFlow it is a ``ResourceExhaustedError``.
+        If the patches do not fit in memory. TensorFlow itself raises ``ResourceExhaustedError``.
 
     Examples
     --------
@@ -94,7 +93,7 @@ def extract_patches(
     positions = _as_positions(positions)
     if method == "iterative":
         return _extract_iteratively(tf.convert_to_tensor(image), positions, N)
-    # The Rust kernel cannot be part of a compiled program.
+    # A program that XLA compiles cannot call the Rust kernel.
     compiling = control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
     on_gpu = tf.is_tensor(image) and "GPU" in image.device
     if method == "xla" or on_gpu or compiling:
@@ -103,7 +102,7 @@ def extract_patches(
 
 
 def _as_image(object: Any) -> Any:
-    """Return an object as complex64 ``(H, W)``: a tensor as a tensor, anything else as an array."""
+    """Return an object as complex64 ``(H, W)``: tensors stay tensors, all else becomes an array."""
     if not tf.is_tensor(object):
         return as_object(object)
     image = tf.convert_to_tensor(object)
@@ -115,12 +114,12 @@ def _as_image(object: Any) -> Any:
 
 
 def _as_positions(positions: Any) -> Any:
-    """Return positions as float64 ``(B, 2, C)``: an array, or a tensor that has no values yet."""
+    """Return positions as float64 ``(B, 2, C)``: an array, or a tensor while a graph is traced."""
     if tf.is_tensor(positions):
         positions = tf.convert_to_tensor(positions)
     if not tf.is_symbolic_tensor(positions):
         positions = as_patch_positions(positions)
-        # The kernel looks at every position before it cuts. Here it cuts one pixel of nothing.
+        # The kernel checks all positions before it cuts; here, one pixel of an empty object.
         cpu.extract_patches(np.empty((0, 0)), positions, 1, num_threads=1)
         return positions
     shape, dtype = positions.shape, positions.dtype
@@ -141,8 +140,7 @@ def _as_positions(positions: Any) -> Any:
 def _split(positions: Any, N: int) -> tuple[Any, Any, Any, Any]:
     """Return left column, top row and the fractions in x and y of each patch, ``(B, C)``.
 
-    Whole pixel and fraction are taken in float64: ``column + x`` in float32 would lose what the
-    fraction is made of.
+    Both are computed in float64. In float32 ``column + x`` would round the fraction away.
     """
     whole = tf.floor(positions)
     fraction = tf.cast(positions - whole, tf.complex64)
@@ -151,17 +149,17 @@ def _split(positions: Any, N: int) -> tuple[Any, Any, Any, Any]:
 
 
 def _linear(apply: Callable[[Any], Any], adjoint: Callable[[Any], Any]) -> Any:
-    """Return a linear function of a tensor that has its adjoint as gradient, and so on.
+    """Return a linear function of a tensor whose gradient is its adjoint, and vice versa.
 
     TensorFlow's gradient of ``y = A x`` is the conjugate transpose of A applied to the gradient
-    of y; the weights of the bilinear interpolation are real, so there is nothing to conjugate.
+    of y. The weights of bilinear interpolation are real, so the transpose is its own conjugate.
     """
 
     def apply_and_adjoint(value: Any) -> Any:
         def gradient(upstream: Any) -> Any:
             return _linear(adjoint, apply)(tf.convert_to_tensor(upstream))  # may be sparse
 
-        # A tape that saw the compiled program would have it keep all that its own gradient needs.
+        # If a tape recorded the compiled program, that would keep all that its gradient needs.
         return apply(tf.stop_gradient(value)), gradient
 
     return tf.custom_gradient(apply_and_adjoint)
@@ -171,8 +169,8 @@ def _linear(apply: Callable[[Any], Any], adjoint: Callable[[Any], Any]) -> Any:
 
 
 def _extract_iteratively(image: Any, positions: Any, N: int) -> Any:
-    """Cut patch after patch; TensorFlow finds the gradient."""
-    bordered = tf.pad(image, [[1, 1], [1, 1]])  # what is read outside is read on this border
+    """Cut one patch after another; TensorFlow finds the gradient."""
+    bordered = tf.pad(image, [[1, 1], [1, 1]])  # pixels outside the object are read here: 0
     height, width = tf.unstack(tf.shape(image))
 
     def extract_one(patch: tuple[Any, Any, Any, Any]) -> Any:
@@ -204,9 +202,9 @@ def _extract_by_xla(image: Any, positions: Any, N: int) -> Any:
 
 @_compiled
 def _gather(image: Any, positions: Any, N: int) -> Any:
-    """Extract: every pixel of the result computes where its four taps are, and reads them.
+    """Cut patches: for each of their pixels, compute where its four neighbours are and blend them.
 
-    XLA makes one loop of it, with nothing in memory but the object, the positions and the result.
+    XLA turns this into one loop that needs no memory besides object, positions and result.
     """
     pixels = tf.reshape(image, [-1])
 
@@ -222,11 +220,12 @@ def _gather(image: Any, positions: Any, N: int) -> Any:
 
 @_compiled
 def _scatter(patches: Any, positions: Any, image: Any) -> Any:
-    """Add patches to zeros of the shape of `image` where `_gather` cuts them: its adjoint.
+    """Add patches to an object of zeros where `_gather` cuts them: the adjoint of `_gather`.
 
-    Each patch is first spread over the (N+1) x (N+1) pixels that it was read from: one scatter,
-    where the gradient that TensorFlow finds has four. On a CPU XLA keeps what is scattered and
-    where to, one and a half times the patches; the gradient that TensorFlow finds, six times.
+    Each patch is first spread over the (N+1) x (N+1) pixels that it was read from, and then
+    scattered once, where the gradient that TensorFlow finds scatters four times. On a CPU, XLA
+    stores the values and their places, which takes 1.5 times the memory of the patches; the
+    gradient that TensorFlow finds takes 6 times.
     """
     N = patches.shape[1]
     _, _, x_fraction, y_fraction = _by_patch(positions, N)
@@ -237,7 +236,7 @@ def _scatter(patches: Any, positions: Any, image: Any) -> Any:
             spread += tf.pad(patches * (row_weight * column_weight), shifted)
     index = _flat_index(image, positions, N, tf.range(N + 1), tf.range(N + 1))
     size = tf.size(image, out_type=index.dtype)
-    # What has index -1 is dropped.
+    # Values with index -1 are dropped.
     return tf.reshape(tf.math.unsorted_segment_sum(spread, index, size), tf.shape(image))
 
 
@@ -247,12 +246,12 @@ def _by_patch(positions: Any, N: int) -> list[Any]:
 
 
 def _flat_index(image: Any, positions: Any, N: int, rows: Any, columns: Any) -> Any:
-    """Return where in the flat object these rows and columns of each patch lie, -1 for outside.
+    """Return the index in the flat object of rows and columns of each patch, -1 outside of it.
 
-    The offset of a tap belongs into `rows` and `columns`: added to ``top + rows`` it makes XLA:CPU
-    keep that sum in memory.
+    Offsets to neighbouring pixels must be part of `rows` and `columns`: if they were added to
+    ``top + rows``, XLA would keep that sum in memory on a CPU.
     """
-    size = image.shape.num_elements()  # None: not known yet
+    size = image.shape.num_elements()  # None while it is not known
     dtype = tf.int32 if size is not None and size < 2**31 else tf.int64
     height, width = tf.unstack(tf.shape(image, out_type=dtype))
     left, top, _, _ = (tf.cast(part, dtype) for part in _by_patch(positions, N))
@@ -267,7 +266,7 @@ def _flat_index(image: Any, positions: Any, N: int, rows: Any, columns: Any) -> 
 
 def _extract_by_kernel(image: Any, positions: Any, N: int) -> Any:
     shape = (positions.shape[0], N, N, positions.shape[2])
-    if not tf.is_tensor(image):  # no gradient to find, and no copy of an array into a graph
+    if not tf.is_tensor(image):  # no gradient is needed, and arrays need not enter the graph
         return _call(functools.partial(_cut, image, N=N), [positions], shape)
     extract = _linear(
         lambda image: _call(functools.partial(_cut, N=N), [image, positions], shape),
@@ -277,11 +276,11 @@ def _extract_by_kernel(image: Any, positions: Any, N: int) -> Any:
 
 
 def _call(function: Callable[..., NDArray[Any]], inputs: list[Any], shape: Any) -> Any:
-    """Call a function of arrays on tensors.
+    """Call a function of arrays with tensors.
 
-    Nothing is copied of eager tensors: NumPy reads them in place, and DLPack makes a tensor of the
-    result (2 microseconds for 8 MB, where `tf.convert_to_tensor` copies for 1300). In a graph
-    TensorFlow copies what goes in, and takes what comes out as it is where that is aligned.
+    Eager tensors are not copied: NumPy reads them in place, and DLPack makes a tensor of the
+    result (in 2 microseconds for 8 MB; `tf.convert_to_tensor` copies, which takes 1300). In a
+    graph TensorFlow copies the inputs, and uses the result in place if it is aligned.
     """
     if tf.executing_eagerly():
         return tf.experimental.dlpack.from_dlpack(function(*inputs).__dlpack__())
@@ -302,7 +301,7 @@ def _add(patches: Any, positions: Any, shape: Any) -> NDArray[np.complex64]:
 
 
 def _aligned(shape: tuple[int, ...]) -> NDArray[np.complex64]:
-    """Return a new array that begins on 64 bytes: others TensorFlow copies, or aborts over."""
+    """Return a new array aligned to 64 bytes: TensorFlow copies other arrays, or aborts."""
     count = math.prod(shape)
     buffer = np.empty(count + 8, np.complex64)
     start = -buffer.ctypes.data % 64 // 8

@@ -1,4 +1,4 @@
-"""Patches in PyTorch: on the tensors' device, differentiable with respect to the object."""
+"""Patches in PyTorch, differentiable with respect to the object: cut on the object's device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptycho_fast.patches import cpu
 try:
     import torch
 except ModuleNotFoundError as error:
-    if error.name != "torch":  # PyTorch is there, and broken: it says best how
+    if error.name != "torch":  # PyTorch is installed but broken: its own error says how
         raise
     msg = 'PyTorch is not installed. Install it with: pip install "ptycho_fast[torch]"'
     raise ImportError(msg) from None
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 METHODS = ("auto", "torch")
 
 FAR = 2.0**40
-"""Beyond every object, and far from where adding a pixel number to it could overflow int64."""
+"""Pixels: beyond every object, but adding a pixel number to it cannot overflow int64."""
 
 PIECE = 2**22
-"""Pixels that method "torch" takes at a time: what it needs beside the patches is 50 bytes each."""
+"""Pixels that method "torch" cuts at a time; besides the patches it needs 50 bytes for each."""
 
 
 def extract_patches(
@@ -40,26 +40,26 @@ def extract_patches(
     *,
     method: str = "auto",
 ) -> Tensor:
-    """Cut the patches of an object at sub-pixel positions, by bilinear interpolation.
+    """Cut patches out of an object at sub-pixel positions, by bilinear interpolation.
 
-    Position (x, y) falls on pixel ``[N//2, N//2]`` of its patch. The object is 0 outside. The
-    patches are differentiable with respect to the object, to any order, but not with respect to
-    the positions.
+    Position (x, y) lies on pixel ``[N//2, N//2]`` of its patch. Outside its bounds the object is
+    0. The patches are differentiable with respect to the object, to any order, but not with
+    respect to the positions.
 
     Parameters
     ----------
     object : tensor or array_like, (H, W), complex
-        The object, indexed ``[row=y, column=x]``; the patches are made on its device. complex128
-        is narrowed to complex64.
+        The object, indexed ``[row=y, column=x]``. It is converted to complex64; the patches are
+        made on its device.
     positions : tensor or array_like, (B, 2, C) or (B, 1, 2, C), real
-        x, then y, of each channel of each group, in pixels. float64 says where best; a float32
-        position is taken as the number that it holds. Leave them on the CPU: they are looked at
-        there, and nobody has to wait for a GPU.
+        Positions of each channel of each group in pixels, x then y. Prefer float64: float32
+        positions are used as they are, rounding errors included. Keep them on the CPU, where they
+        are checked; otherwise the CPU has to wait for the GPU.
     N : int
         Pixels per side of a patch.
     method : {"auto", "torch"}
-        "auto" takes the Rust kernel for an object on the CPU. "torch", and "auto" elsewhere, is a
-        gather in PyTorch, some patches at a time, so that it needs little memory beside them.
+        "auto" uses the Rust kernel if the object is on the CPU, else "torch": operations of
+        PyTorch, on some patches at a time, so that little memory is needed besides the patches.
 
     Returns
     -------
@@ -68,11 +68,11 @@ def extract_patches(
     Raises
     ------
     ValueError
-        If positions are not finite or of another shape, N < 1, the object is not 2-D, or the
-        method is none of these.
+        If positions are not finite or have another shape, N < 1, the object is not 2-D, or the
+        method is unknown.
     MemoryError
-        If the patches do not fit in memory; from PyTorch it is a ``RuntimeError``, on a GPU
-        ``torch.OutOfMemoryError``.
+        If the patches do not fit in memory. PyTorch itself raises ``RuntimeError``, and
+        ``torch.OutOfMemoryError`` on a GPU.
 
     Examples
     --------
@@ -101,18 +101,19 @@ def extract_patches(
 
 
 def add_patches(patches: Tensor, positions: Any, shape: tuple[int, int]) -> Tensor:
-    """Add patches to an object of zeros where `extract_patches` would cut them: its adjoint.
+    """Add patches to an object of zeros at the positions where `extract_patches` would cut them.
 
-    Differentiable with respect to the patches, to any order.
+    This is the adjoint of `extract_patches`. It is differentiable with respect to the patches, to
+    any order.
 
     Parameters
     ----------
     patches : tensor, (B, N, N, C), complex64
-        What to add; the object is made on their device.
+        The patches to add. The object is made on their device.
     positions : tensor or array_like, (B, 2, C) or (B, 1, 2, C), real
-        As of `extract_patches`.
+        As for `extract_patches`.
     shape : (int, int)
-        Rows and columns of the object (H, W); what falls outside is dropped.
+        Rows and columns of the object (H, W). What lies outside its bounds is dropped.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def add_patches(patches: Tensor, positions: Any, shape: tuple[int, int]) -> Tens
     Raises
     ------
     ValueError
-        If shapes do not fit or positions are not finite.
+        If shapes do not fit, or positions are not finite.
 
     Examples
     --------
@@ -163,16 +164,16 @@ def _as_positions(positions: Any) -> NDArray[np.float64]:
     """Return positions as finite float64 ``(B, 2, C)``."""
     if isinstance(positions, torch.Tensor):
         positions = positions.detach().cpu()
-        # NumPy knows no bfloat16.
+        # NumPy has no bfloat16.
         positions = (positions.double() if positions.is_floating_point() else positions).numpy()
     where = as_patch_positions(positions)
-    # The kernel looks at every position before it cuts. Here it cuts one pixel of nothing.
+    # The kernel checks all positions before it cuts; here, one pixel of an empty object.
     cpu.extract_patches(np.empty((0, 0)), where, 1, num_threads=1)
     return where
 
 
 class _Linear(torch.autograd.Function):
-    """A linear function of a tensor, which has its adjoint as gradient, and so on."""
+    """A linear function of a tensor whose gradient is its adjoint, and vice versa."""
 
     @staticmethod
     def forward(
@@ -202,7 +203,7 @@ def _add(patches: Tensor, positions: NDArray[np.float64], shape: tuple[int, ...]
 
 
 def _as_array(tensor: Tensor) -> NDArray[np.complex64]:
-    """Return a tensor's memory; a conjugate that PyTorch has put off is taken first."""
+    """Return a tensor's memory, after carrying out a conjugation that PyTorch has postponed."""
     array: NDArray[np.complex64] = tensor.detach().resolve_conj().resolve_neg().numpy()
     return array
 
@@ -211,7 +212,7 @@ def _as_array(tensor: Tensor) -> NDArray[np.complex64]:
 
 
 def _gather(image: Tensor, positions: NDArray[np.float64], N: int) -> Tensor:
-    """Extract: each patch is blended from the (N+1) x (N+1) pixels under it."""
+    """Cut patches: each is blended from the (N+1) x (N+1) pixels under it."""
     B, _, C = positions.shape
     patches = image.new_zeros((B, N, N, C))
     if image.numel() == 0:
@@ -225,7 +226,7 @@ def _gather(image: Tensor, positions: NDArray[np.float64], N: int) -> Tensor:
 
 
 def _scatter(patches: Tensor, positions: NDArray[np.float64], shape: tuple[int, ...]) -> Tensor:
-    """Add patches to zeros where `_gather` cuts them: its adjoint."""
+    """Add patches to an object of zeros where `_gather` cuts them: the adjoint of `_gather`."""
     image = patches.new_zeros(shape)
     if image.numel() == 0:
         return image
@@ -245,14 +246,14 @@ def _scatter(patches: Tensor, positions: NDArray[np.float64], shape: tuple[int, 
 def _pieces(
     image: Tensor, positions: NDArray[np.float64], N: int
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
-    """Go through the groups, some at a time.
+    """Yield what is needed to cut or add the patches of some groups at a time.
 
-    Yields which groups, where in the flat image the (N+1) x (N+1) pixels under each patch are,
-    which of them are inside (the others are led to the nearest that is), and the fractions in x
-    and y as ``(b, 1, 1, C)``.
+    For each piece: the groups; the indices in the flat image of the (N+1) x (N+1) pixels under
+    each patch; which of these pixels lie inside the image (the index of the others is that of the
+    nearest pixel inside); and the fractions in x and y as ``(b, 1, 1, C)``.
     """
-    # Whole pixel and fraction are taken in float64: `column + x` in float32 would lose what the
-    # fraction is made of. Not every device has float64, so that is done here.
+    # Whole pixel and fraction are computed in float64, since in float32 `column + x` would round
+    # the fraction away. It is done on the CPU, because not every device has float64.
     whole = np.floor(positions)
     fraction = torch.from_numpy((positions - whole).astype(np.float32)).to(image.device)
     first = np.clip(whole, -FAR, FAR).astype(np.int64) - N // 2
