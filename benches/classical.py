@@ -1,8 +1,8 @@
-"""Classical reconstruction of one scan: our passes beside pty-chi and a plain sequential ePIE.
+"""Classical reconstruction of one scan, compared with pty-chi and a plain sequential ePIE.
 
-``python benches/classical.py SCAN.npz`` prints, for each, the seconds of so many passes from an
-object of 1 and what the image is off the file's true object. Each rival runs in a process of its
-own; pty-chi (``pip install ptychi``) is left out where it is not installed.
+``python benches/classical.py SCAN.npz`` prints for each the time of a number of iterations from an
+object of 1, and the error of the image against the true object in the file. Each rival runs in its
+own process; pty-chi (``pip install ptychi``) is left out if it is not installed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OURS, EPIE, CHI = "ptycho_fast", "sequential ePIE, NumPy", "pty-chi LSQML, batch
 
 
 def read(path: str) -> tuple[Any, NDArray[np.complex64]]:
-    """Return the scan and its probe, scaled to the patterns under the true object."""
+    """Return the scan, and its probe scaled such that the true object gives the measured counts."""
     scan: Any = pf.read_scan(path)
     patches = pf.extract_patches(scan.object, scan.positions[:, :, None], scan.N)[..., 0]
     lit = np.sum(np.abs(patches * scan.probe) ** 2)
@@ -35,7 +35,7 @@ def read(path: str) -> tuple[Any, NDArray[np.complex64]]:
 
 
 def epie(scan: Any, probe: NDArray[np.complex64], passes: int) -> NDArray[Any]:
-    """One position after the other, full steps: what a short script does."""
+    """Use one position after the other with full steps, as a short script does."""
     image = np.ones(scan.object.shape, np.complex64)
     measured = np.fft.ifftshift(scan.diffraction[:], axes=(1, 2))
     step = probe.conj() / np.max(np.abs(probe)) ** 2
@@ -54,7 +54,7 @@ def epie(scan: Any, probe: NDArray[np.complex64], passes: int) -> NDArray[Any]:
 
 
 def pty_chi(scan: Any, probe: NDArray[np.complex64], passes: int) -> NDArray[Any]:
-    """LSQML with pty-chi's own defaults, on our grid: its pixel centres are half a pixel off."""
+    """Use LSQML with pty-chi's defaults, on our grid; its pixel centres are half a pixel off."""
     from ptychi import api  # type: ignore[import-not-found]  # noqa: PLC0415
     from ptychi.api.task import PtychographyTask  # type: ignore[import-not-found]  # noqa: PLC0415
 
@@ -87,7 +87,7 @@ def pty_chi(scan: Any, probe: NDArray[np.complex64], passes: int) -> NDArray[Any
 
 
 def run_here(rival: str, path: str, passes: int) -> dict[str, float]:
-    """Run one rival and score its image."""
+    """Run one rival, and score its image."""
     from ptycho_fast.models.classical import refine  # noqa: PLC0415
 
     scan, probe = read(path)

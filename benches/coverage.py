@@ -17,7 +17,7 @@ import ptycho_fast as pf
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import reference_coverage
+from reference import coverage as reference_coverage
 
 N, SPACING = 64, 8
 

@@ -1,9 +1,9 @@
-"""What `PtychoModel` makes of the shared scans, in a minute, in five, and beside classical passes.
+"""Reconstructions of the shared scans by `PtychoModel`, compared with classical reconstruction.
 
 ``python benches/reconstruction.py -o RUNS/`` trains every case in turn (an hour and a half on two
-cores, for itself) and prints the table; a case that was finished is not trained again, one that was
-cut off goes on from its checkpoint. ``--case NAME`` runs some, ``--quick`` all on a small simulated
-scan, ``--table`` prints what is there.
+otherwise idle cores) and prints the tables. Finished cases are not trained again, and interrupted
+ones are resumed from their checkpoints. ``--case NAME`` runs single cases, ``--quick`` runs all of
+them on a small simulated scan, and ``--table`` only prints the results that exist.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ RUN1084, STAR, BALLS = (
 )
 REFERENCE = "siemens_star_epie_reference.npz"
 APART = 12.0
-"""Pixels between the half that is trained on and what is imaged of the other."""
+"""Pixels between the half that is trained on and the part of the other half that is imaged."""
 DARK = 1e3
-"""Photons a pattern."""
+"""Photons per pattern of a dark scan."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training, and what is imaged with it."""
+    """One training, and how its scan is chosen."""
 
     name: str
     epochs: int
@@ -49,7 +49,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Return all cases. Epochs of "1 min" and "5 min" are about what two cores do in that time."""
+    """Return all cases. "1 min" and "5 min" are about what two cores take for their epochs."""
     minute = {"n_groups": 543}  # half an epoch
     return [
         *(Case(f"1 min, seed {s}", 5, model={"seed": s}, training=minute) for s in range(3)),
@@ -69,7 +69,7 @@ def cases() -> list[Case]:
 
 
 def read(case: Case, *, quick: bool) -> pf.Scan:
-    """Return the scan of a case; its object only scores."""
+    """Return the scan of a case. Its object is only used for scores."""
     if quick:
         return pf.simulate_scan(n_positions=400, N=32, seed=0)
     scan = pf.read_scan(DATA / case.file)
@@ -82,83 +82,96 @@ def read(case: Case, *, quick: bool) -> pf.Scan:
 
 
 def part(scan: pf.Scan, rows: Any) -> pf.Scan:
-    """Return some positions of a scan."""
+    """Return the part of a scan with the given positions."""
     return pf.Scan(
         scan.positions[rows], scan.diffraction[rows], probe=scan.probe, object=scan.object
     )
 
 
 def dark(scan: pf.Scan, seed: int) -> pf.Scan:
-    """Return a scan as `DARK` photons a pattern would have it."""
+    """Return a scan as it would be measured with `DARK` photons per pattern."""
     rng = np.random.default_rng(seed)
     counts = np.square(scan.diffraction, dtype=np.float64)
     counts *= DARK / counts.sum(axis=(1, 2)).mean()
     return replace(scan, diffraction=np.sqrt(rng.poisson(counts)).astype(np.float32))
 
 
-def run(case: Case, folder: Path, *, quick: bool) -> None:
-    """Train, image, score, and write all of it."""
-    import torch  # noqa: PLC0415
+@dataclass(frozen=True)
+class Judge:
+    """Makes images of a scan by the network and by classical reconstruction, and scores them."""
 
-    from ptycho_fast.canvas import canvas, place  # noqa: PLC0415
-    from ptycho_fast.metrics import score  # noqa: PLC0415
-    from ptycho_fast.models import PtychoModel  # noqa: PLC0415
-    from ptycho_fast.models.classical import refine  # noqa: PLC0415
-    from ptycho_fast.models.physics import scale_probe  # noqa: PLC0415
+    scan: pf.Scan
+    positions: Any
+    model: Any
+    refine_probe: bool
 
-    scan = read(case, quick=quick)
-    positions = scan.positions
-    left = positions[:, 0] < np.median(positions[:, 0])
-    right = positions[:, 0] > np.median(positions[:, 0]) + APART
-    known = part(scan, left) if case.half else scan
-    model = PtychoModel(N=scan.N, **case.model)
-    resume = (folder / "last.ckpt").exists()
-    history = model.train(
-        known,
-        max_epochs=2 if quick else case.epochs,
-        output=folder,
-        resume=resume,
-        picture_every=0,
-        **case.training,
-    )
-    object_, probe = scan.object, scan.probe
-    assert object_ is not None
-    assert probe is not None
-    imaged = part(scan, right) if case.half else scan
+    def scores(self, image: Any) -> dict[str, Any]:
+        """Return the scores of an image on the grid of the object."""
+        from ptycho_fast.metrics import score  # noqa: PLC0415
 
-    def scores(image: Any) -> dict[str, Any]:
-        return score(image, object_, imaged.positions, scan.N).as_dict()
+        assert self.scan.object is not None
+        return score(image, self.scan.object, self.positions, self.scan.N).as_dict()
 
-    def on_object(image: Any, origin: tuple[int, int]) -> Any:
-        return place(image, origin, (object_.shape[0], object_.shape[1]))
+    def on_object(self, image: Any, origin: tuple[int, int]) -> Any:
+        """Return an image on the grid of the object."""
+        from ptycho_fast.canvas import place  # noqa: PLC0415
 
-    def classical(seen: pf.Scan) -> dict[str, Any]:
-        """Return the scores of 30 passes from an object of 1."""
+        assert self.scan.object is not None
+        return place(image, origin, (self.scan.object.shape[0], self.scan.object.shape[1]))
+
+    def classical(self, seen: pf.Scan) -> dict[str, Any]:
+        """Return the scores of 30 iterations from an object of 1, and their seconds."""
+        from ptycho_fast.canvas import canvas  # noqa: PLC0415
+        from ptycho_fast.models.classical import refine  # noqa: PLC0415
+        from ptycho_fast.models.physics import scale_probe  # noqa: PLC0415
+
+        assert self.scan.probe is not None
         light = float(np.square(seen.diffraction, dtype=np.float64).sum(axis=(1, 2)).mean())
         area = canvas(seen.positions, seen.N)
         began = time.perf_counter()
         found = refine(
             seen,
             np.ones(area.shape, np.complex64),
-            scale_probe(probe, light, None),
+            scale_probe(self.scan.probe, light, None),
             passes=30,
-            refine_probe="refine_probe" in case.training,
+            refine_probe=self.refine_probe,
             origin=area.origin,
         )
         seconds = time.perf_counter() - began
-        return {"seconds": seconds, **scores(on_object(found.object, found.origin))}
+        return {"seconds": seconds, **self.scores(self.on_object(found.object, found.origin))}
 
-    def image(seen: pf.Scan, passes: int = 0) -> tuple[float, Any]:
-        """Return the seconds that imaging takes, without scores, and the image."""
+    def image(self, seen: pf.Scan, passes: int = 0) -> tuple[float, Any]:
+        """Return the seconds that imaging by the network takes without scores, and the image."""
         began = time.perf_counter()
-        made = model.infer(replace(seen, object=None, metadata={}), refine=passes)
+        made = self.model.infer(replace(seen, object=None, metadata={}), refine=passes)
         seconds = time.perf_counter() - began
-        assert made.object is not None
-        return seconds, on_object(made.object, made.origin)
+        return seconds, self.on_object(made.object, made.origin)
 
-    image(imaged)  # once for the libraries to wake up
-    network_seconds, network = image(imaged)
-    refined_seconds, refined = image(imaged, 10)
+
+def run(case: Case, folder: Path, *, quick: bool) -> None:
+    """Train the model of a case, image its scan, score the images, and write the results."""
+    import torch  # noqa: PLC0415
+
+    from ptycho_fast.models import PtychoModel  # noqa: PLC0415
+
+    scan = read(case, quick=quick)
+    x = scan.positions[:, 0]
+    right = x > np.median(x) + APART
+    known = part(scan, x < np.median(x)) if case.half else scan
+    imaged = part(scan, right) if case.half else scan
+    model = PtychoModel(N=scan.N, **case.model)
+    history = model.train(
+        known,
+        max_epochs=2 if quick else case.epochs,
+        output=folder,
+        resume=(folder / "last.ckpt").exists(),
+        picture_every=0,
+        **case.training,
+    )
+    judge = Judge(scan, imaged.positions, model, "refine_probe" in case.training)
+    judge.image(imaged)  # the first call also initialises the libraries
+    network_seconds, network = judge.image(imaged)
+    refined_seconds, refined = judge.image(imaged, 10)
     result: dict[str, Any] = {
         "case": case.name,
         "parameters": model.n_parameters,
@@ -169,25 +182,25 @@ def run(case: Case, folder: Path, *, quick: bool) -> None:
         "threads": torch.get_num_threads(),
         "imaging_seconds": network_seconds,
         "refined_seconds": refined_seconds,
-        "network": scores(network),
-        "refined": scores(refined),
-        "classical": classical(imaged),
+        "network": judge.scores(network),
+        "refined": judge.scores(refined),
+        "classical": judge.classical(imaged),
     }
     np.savez(folder / "images.npz", network=network, refined=refined)
     if case.half:
         thin = part(scan, np.flatnonzero(right)[::32])
         for name, seen in (("1 in 32", thin), ("1e3 photons", dark(imaged, seed=1))):
             result[name] = {
-                "network": scores(image(seen)[1]),
-                "refined": scores(image(seen, 30)[1]),
-                "classical": classical(seen),
+                "network": judge.scores(judge.image(seen)[1]),
+                "refined": judge.scores(judge.image(seen, 30)[1]),
+                "classical": judge.classical(seen),
             }
     result["peak_GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def row(name: str, scored: dict[str, Any]) -> str:
-    """Return a line of the table."""
+    """Return a line of the second table."""
     cells = (
         f"{scored['phase_rmse']:.3f}",
         f"{scored['phase_correlation']:.3f}",
@@ -200,7 +213,7 @@ def row(name: str, scored: dict[str, Any]) -> str:
 
 
 def table(folder: Path) -> None:
-    """Print the results there are."""
+    """Print the tables of all results that exist."""
     found = [folder / folder_name(case) / "result.json" for case in cases()]
     results = [json.loads(path.read_text()) for path in found if path.exists()]
     print(
@@ -232,12 +245,12 @@ def table(folder: Path) -> None:
 
 
 def folder_name(case: Case) -> str:
-    """Return where a case is kept."""
+    """Return the name of the folder of a case."""
     return case.name.replace(", ", "-").replace(" ", "_")
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Train the cases that were asked for, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--case", action="append")
@@ -257,7 +270,7 @@ def main() -> None:
         if (arguments.output / folder_name(by_name[name]) / "result.json").exists():
             continue
         command = [sys.executable, __file__, "-o", str(arguments.output), "--one", name]
-        # A process each: its peak memory is its own.
+        # Each case runs in its own process, so that its peak memory is measured.
         subprocess.run(command + ["--quick"] * arguments.quick, check=True)
     table(arguments.output)
 

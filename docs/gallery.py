@@ -1,7 +1,8 @@
-"""Draw the gallery: ``python docs/gallery.py RUNS/``, of ``reconstruction.py -o RUNS/``.
+"""Draw the gallery: ``python docs/gallery.py RUNS/``, after ``reconstruction.py -o RUNS/``.
 
-Writes ``docs/gallery.md``, from ``docs/gallery.txt`` and the figures, and its pictures: of those
-scans whose licence allows it. That of run1084 is unstated, so it has figures only.
+Writes ``docs/gallery.md`` from the text in ``docs/gallery.txt`` and the tables of the runs, and the
+pictures of those scans whose licence allows it. The licence of run1084 is not stated, so only its
+numbers are shown.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from ptycho_fast.metrics import align, scan_mask  # noqa: E402
 
 
 def picture(folder: Path, case: reconstruction.Case, truth: str, path: Path) -> None:
-    """Draw phase and modulus of the network's image, of the refined one, and of the reference."""
+    """Draw phase and modulus of the network's image, the refined image and the reference."""
     scan = reconstruction.read(case, quick=False)
     known: Any = scan.object
     mask = scan_mask(known.shape, scan.positions, scan.N)
     images = np.load(folder / reconstruction.folder_name(case) / "images.npz")
     shown = {
         "network": align(images["network"], known, mask).image,
-        "network, then 10 classical passes": align(images["refined"], known, mask).image,
+        "network, then 10 classical iterations": align(images["refined"], known, mask).image,
         truth: known,
     }
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
@@ -53,10 +54,10 @@ def picture(folder: Path, case: reconstruction.Case, truth: str, path: Path) -> 
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page and its pictures."""
     folder = Path(sys.argv[1])
     by_name = {case.name: case for case in reconstruction.cases()}
-    picture(folder, by_name["star"], "classical ePIE, 30 passes", HERE / "gallery_star.png")
+    picture(folder, by_name["star"], "classical ePIE, 30 iterations", HERE / "gallery_star.png")
     picture(folder, by_name["gold balls"], "the true object", HERE / "gallery_balls.png")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -73,7 +73,7 @@ def test_placing_moves_pixels_and_drops_what_is_outside(
     np.testing.assert_array_equal(found, expected)
 
 
-def test_what_no_memory_holds_is_refused_by_the_positions_name() -> None:
+def test_a_canvas_beyond_memory_names_the_outlying_position() -> None:
     positions = np.random.default_rng(0).uniform(0, 80, (50, 2))
     positions[17] = 3e8, -2e8
     with pytest.raises(ValueError, match=r"position 17, x = 3e\+08 and y = -2e\+08.*leave such"):
@@ -97,7 +97,7 @@ def test_a_position_far_from_the_others_is_named() -> None:
 
 @pytest.mark.parametrize("shape", ["raster", "spiral", "line", "one", "few"])
 @pytest.mark.filterwarnings("error")
-def test_scans_of_usual_shapes_are_not_odd(shape: str) -> None:
+def test_usual_scans_give_no_warning(shape: str) -> None:
     rng = np.random.default_rng(0)
     positions = {
         "raster": pf.simulate_scan(100, 16, seed=0).positions,
@@ -109,7 +109,7 @@ def test_scans_of_usual_shapes_are_not_odd(shape: str) -> None:
     assert canvas(positions, 16) == span(positions, 16)
 
 
-def test_how_far_windows_reach_beyond_an_object() -> None:
+def test_overhang_tells_how_far_windows_reach_beyond_an_object() -> None:
     inside = np.array([[4.0, 4.0], [15.0, 25.0]])
     assert not overhang(inside, 8, (29, 19))  # the last windows end at row 28 and column 18
     assert overhang(inside, 8, (28, 19)) == "1 pixel at the bottom"
@@ -117,6 +117,23 @@ def test_how_far_windows_reach_beyond_an_object() -> None:
         "3 pixels on the left, 7 pixels on the right and 3 pixels at the top"
     )
     assert not overhang(inside + 1e9, 8, (29, 19), origin=(10**9, 10**9))
+
+
+def test_stacked_canvases_of_groups_do_not_overlap() -> None:
+    """No window of a group reaches the rows of another."""
+    rng = np.random.default_rng(1)
+    positions = rng.uniform(-40, 40, (5, 2, 3)) + rng.integers(-9, 9, (5, 2, 1)) * 1e4
+    local, (rows, columns) = stack_canvases(positions, 7)
+    height = rows // 5
+    assert rows == 5 * height
+    first = np.floor(local) - 3
+    assert (first[:, 0] >= 0).all()
+    assert (first[:, 0] + 8 <= columns).all()
+    for group, top in enumerate(first[:, 1]):
+        assert (top >= group * height).all()
+        assert (top + 8 <= (group + 1) * height).all()
+    apart = positions - positions[:, :, :1]
+    np.testing.assert_allclose(local - local[:, :, :1], apart, atol=1e-9)
 
 
 # --- images --------------------------------------------------------------------------------------
@@ -153,9 +170,7 @@ OFFSETS = (-500, 10**9, (-37, 12345))
 
 @pytest.mark.parametrize("by", OFFSETS)
 @pytest.mark.parametrize("refine", [0, 3])
-def test_an_image_does_not_depend_on_the_origin(
-    model: Any, scan: Any, by: Any, refine: int
-) -> None:
+def test_the_origin_does_not_affect_the_image(model: Any, scan: Any, by: Any, refine: int) -> None:
     made = model.infer(moved(scan, 0), device="cpu", refine=refine)
     there = model.infer(moved(scan, by), device="cpu", refine=refine)
     assert there.origin == tuple(np.add(made.origin, by))
@@ -164,7 +179,7 @@ def test_an_image_does_not_depend_on_the_origin(
     np.testing.assert_allclose(there.object, made.object, atol=1e-5)
 
 
-def test_a_scan_centred_on_0_is_imaged_whole(model: Any, scan: Any) -> None:
+def test_a_scan_centred_on_0_is_imaged_completely(model: Any, scan: Any) -> None:
     middle = scan.positions.mean(axis=0)
     made, there = (model.infer(moved(scan, by), device="cpu") for by in (0, -middle))
     assert there.coverage.sum() == pytest.approx(made.coverage.sum(), rel=1e-5)
@@ -176,7 +191,7 @@ def test_a_scan_centred_on_0_is_imaged_whole(model: Any, scan: Any) -> None:
 
 
 @pytest.mark.parametrize("by", OFFSETS)
-def test_a_network_learns_the_same_wherever_the_origin_is(scan: Any, by: Any) -> None:
+def test_the_origin_does_not_affect_training(scan: Any, by: Any) -> None:
     pytest.importorskip("lightning")
     from ptycho_fast.models import PtychoModel  # noqa: PLC0415
 
@@ -218,7 +233,7 @@ def test_an_object_with_a_margin_is_scored_where_it_lies(model: Any, scan: Any) 
     assert made.metrics["complex_error"] == pytest.approx(whole.metrics["complex_error"], rel=1e-3)
 
 
-def test_the_origin_is_written(model: Any, scan: Any, tmp_path: Path) -> None:
+def test_the_origin_is_saved(model: Any, scan: Any, tmp_path: Path) -> None:
     made = model.infer(moved(scan, -500), device="cpu")
     made.save(tmp_path)
     told = json.loads((tmp_path / "metrics.json").read_text())
@@ -242,7 +257,7 @@ def rectangle(scan: Any) -> Canvas:
 
 
 @pytest.mark.parametrize("by", OFFSETS)
-def test_classical_passes_do_not_depend_on_the_origin(scan: Any, by: Any) -> None:
+def test_the_origin_does_not_affect_classical_iterations(scan: Any, by: Any) -> None:
     pytest.importorskip("torch")
     from ptycho_fast.models.classical import refine  # noqa: PLC0415
 
@@ -257,7 +272,7 @@ def test_classical_passes_do_not_depend_on_the_origin(scan: Any, by: Any) -> Non
     np.testing.assert_array_equal(found[1].residuals, found[0].residuals)
 
 
-def test_classical_passes_say_what_lies_beyond_their_object(scan: Any) -> None:
+def test_classical_iterations_warn_of_windows_beyond_the_object(scan: Any) -> None:
     pytest.importorskip("torch")
     from ptycho_fast.models.classical import refine  # noqa: PLC0415
 
@@ -304,20 +319,3 @@ def test_pictures_show_all_windows(
         assert overview.get_ylim() == (bottom, top)
     image, light = np.ones((20, 30), np.complex64), np.ones((20, 30), np.float32)
     plot_image(image, light, tmp_path / "image.png", origin=(-500, 10**9))
-
-
-def test_groups_of_positions_get_canvases_of_their_own_in_one_image() -> None:
-    """No window of a group reaches the rows of another."""
-    rng = np.random.default_rng(1)
-    positions = rng.uniform(-40, 40, (5, 2, 3)) + rng.integers(-9, 9, (5, 2, 1)) * 1e4
-    local, (rows, columns) = stack_canvases(positions, 7)
-    height = rows // 5
-    assert rows == 5 * height
-    first = np.floor(local) - 3
-    assert (first[:, 0] >= 0).all()
-    assert (first[:, 0] + 8 <= columns).all()
-    for group, top in enumerate(first[:, 1]):
-        assert (top >= group * height).all()
-        assert (top + 8 <= (group + 1) * height).all()
-    apart = positions - positions[:, :, :1]
-    np.testing.assert_allclose(local - local[:, :, :1], apart, atol=1e-9)

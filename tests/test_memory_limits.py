@@ -1,7 +1,7 @@
-"""A process that may have less memory than the core needs gets a MemoryError, never a signal.
+"""A process with less memory than the core needs gets a MemoryError, and is never killed.
 
-One child process, in which every entry point of the core runs in a fork of its own for each of some
-limits: from so little that nothing fits to more than it takes.
+One child process runs every entry point of the core in a fork of its own, once for each of several
+memory limits: from so little that nothing fits to more than the work takes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ crowded = np.concatenate([spread[1:] * 1e-9, [[1e9, 0]]])
 centers = np.arange(n, dtype=np.int32)
 labels = (centers % 3).astype(np.int32)
 grid, tree = _core.ScanIndex(spread, "auto", 1), _core.ScanIndex(crowded, "auto", 1)
-labelled = _core.LabelledIndex(spread, labels, "auto", 1)
 listed = grid.neighbors(centers, 7, 1)
 twister = np.arange(624, dtype=np.uint32)
 stack = np.ones((4, N, N), np.float32)
@@ -51,43 +50,47 @@ wide = np.zeros((1, 2, 4))
 wide_patches = np.empty((1, N, N, 4), np.complex64)
 
 
-def request(source, positions=spread, k=7, c=4, limits=None, names=None):
-    return {
-        "source": source, "positions": positions, "centers": centers, "n_neighbors": k,
-        "group_size": c, "limits": limits, "labels": names, "key": key, "num_threads": threads,
-    }
+def draw(rule, source=None, positions=spread, k=7, c=4, **more):
+    return _core.draw({
+        "rule": rule, "source": source, "positions": positions, "centers": centers,
+        "n_neighbors": k, "group_size": c, "key": key, "num_threads": threads, **more,
+    })
 
 
-nearest = (7, 4, False, key, threads)
 calls = {
     "grid": lambda: _core.ScanIndex(spread, "auto", threads),
     "tree": lambda: _core.ScanIndex(spread, "kdtree", threads),
     "crowded": lambda: _core.ScanIndex(crowded, "auto", threads),
-    "labelled": lambda: _core.LabelledIndex(spread, labels, "auto", threads),
-    "labels of one": lambda: _core.LabelledIndex(spread, centers, "auto", threads),
     "neighbors": lambda: grid.neighbors(centers, 40, threads),
     "neighbors, tree": lambda: tree.neighbors(centers, 40, threads),
     "many neighbors": lambda: grid.neighbors(centers[:20], n - 1, threads),
     "many neighbors, tree": lambda: tree.neighbors(centers[:20], n - 1, threads),
-    "nearest": lambda: grid.draw_nearest(centers, *nearest),
-    "nearest, tree": lambda: tree.draw_nearest(centers, *nearest),
-    "large groups": lambda: grid.draw_nearest(centers[:20], n, n, True, key, threads),
+    "nearest": lambda: draw("nearest", grid),
+    "nearest, tree": lambda: draw("nearest", tree, crowded),
+    "nearest, no index": lambda: draw("nearest"),
+    "large groups": lambda: draw(
+        "nearest", grid, k=n, c=n, centers=centers[:20], include_center=True
+    ),
     "legacy": lambda: grid.draw_legacy(None, n - 1, 7, 4, twister, 0, threads),
-    "few": lambda: _core.draw_few(spread, centers[::250].copy(), *nearest),
-    "few, crowded": lambda: _core.draw_few(crowded, centers[::250].copy(), *nearest),
-    "listed": lambda: _core.draw_listed(listed, centers, *nearest),
+    "few": lambda: draw("nearest", centers=centers[::250].copy()),
+    "few, crowded": lambda: draw("nearest", positions=crowded, centers=centers[::250].copy()),
+    "listed": lambda: draw("nearest", listed),
     "centers": lambda: _core.draw_centers(1_000_000, 1_000_000, key, threads),
     "few centers": lambda: _core.draw_centers(1_000_000, 50_000, key, threads),
     "order": lambda: _core.draw_order(1_000_000, key, threads),
-    "within": lambda: _core.draw_within(request(grid, limits=(1.0, 5.0)), False, 2),
-    "within, tree": lambda: _core.draw_within(request(grid, k=100, limits=(9.0, 50.0)), False, 1),
-    "within labels": lambda: _core.draw_within(request(labelled, names=labels), False, 2),
-    "oversample": lambda: _core.draw_oversample(request(grid), 3 * n),
-    "large sets": lambda: _core.draw_oversample(request(grid, k=300, c=200), 10),
-    "quadrant": lambda: _core.draw_quadrant(request(grid, limits=(0.0, 5.0)), 2),
-    "overlap": lambda: _core.draw_overlap(request(grid, k=30), 64, 0.2, 2),
-    "pool": lambda: _core.draw_pool(request(grid), n),
-    "list": lambda: _core.list_pool(request(labelled, names=labels)),
+    "within": lambda: draw("nearest", grid, limits=(1.0, 5.0), groups_per_center=2),
+    "within, many": lambda: draw("nearest", grid, k=100, limits=(9.0, 50.0)),
+    "labels": lambda: draw("nearest", labels=labels),
+    "labels of one": lambda: draw("nearest", labels=centers, limits=(0.0, 5.0)),
+    "within labels": lambda: draw("nearest", labels=labels, groups_per_center=2),
+    "oversample": lambda: draw("oversample", grid, n_groups=3 * n),
+    "large sets": lambda: draw("oversample", grid, k=300, c=200, n_groups=10),
+    "quadrant": lambda: draw("quadrant", grid, limits=(0.0, 5.0), groups_per_center=2),
+    "overlap": lambda: draw(
+        "overlap", grid, k=30, window=64, min_overlap=0.2, groups_per_center=2
+    ),
+    "pool": lambda: draw("pool", grid, n_groups=n),
+    "list": lambda: draw("pool", labels=labels),
     "sample": lambda: _core.sample_pool(1_000_000, 700_000, key, threads),
     "check": lambda: _core.check_positions(spread),
     "gather": lambda: _core.gather_patterns(*large, four, copied, None, mask, threads),

@@ -12,50 +12,15 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptycho_fast as pf
+from anything import ANYTHING, GOOD_POSITIONS, SCALARS
 from ptycho_fast import _core
 from ptycho_fast.patches.cpu import add_patches
 from ptycho_fast.patterns import gather_patterns, pattern_energies
-
-SCALARS: Any = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.integers(-3, 20),
-    st.floats(),
-    st.text(max_size=3),
-    st.sampled_from([np.float32(2), np.int8(2), b"x", (), {}]),
-)
-
-
-@st.composite
-def arrays(draw: Any) -> Any:
-    """Arrays of any shape, dtype, stride and byte order, with NaN and infinity among them."""
-    shape = tuple(draw(st.lists(st.integers(0, 5), max_size=5)))
-    dtype = draw(st.sampled_from(
-        ["f8", "f4", "f2", "g", "i4", "i8", "u2", "u1", "c8", "c16", "?", "O", "U3", "M8[s]",
-         ">f8", ">u2", ">c8"]
-    ))  # fmt: skip
-    values = st.sampled_from([0.0, 1.0, 3.0, 1.5, -2.0, 1e18, 1e200, np.nan, np.inf])
-    filled = np.empty(shape, "f8")
-    for i in range(filled.size):
-        filled.flat[i] = draw(values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        array = filled.astype(dtype)
-    if array.ndim and draw(st.booleans()):
-        array = array[:: draw(st.sampled_from([-2, -1, 2]))]
-    if draw(st.booleans()):
-        array = array.T
-    if draw(st.booleans()):
-        array.flags.writeable = False
-    return array
-
-
-ANYTHING = st.one_of(SCALARS, arrays())
 
 
 def _survives(call: Any, *arguments: Any, **keywords: Any) -> None:
@@ -67,7 +32,6 @@ def _survives(call: Any, *arguments: Any, **keywords: Any) -> None:
 
 NAMES = ["n_groups", "gridsize", "group_size", "n_neighbors", "seed", "epoch", "rule", "centers",
          "include_center", "rng", "engine", "num_threads"]  # fmt: skip
-GOOD_POSITIONS = np.arange(24.0).reshape(12, 2)
 
 
 @settings(deadline=None, max_examples=400)
@@ -75,13 +39,15 @@ GOOD_POSITIONS = np.arange(24.0).reshape(12, 2)
     positions=st.one_of(ANYTHING, st.just(GOOD_POSITIONS)),
     arguments=st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=4),
 )
-def test_grouping(positions: Any, arguments: dict[str, Any]) -> None:
+def test_any_groups_are_drawn_or_refused(positions: Any, arguments: dict[str, Any]) -> None:
     _survives(pf.group_positions, positions, **arguments)
 
 
 @settings(deadline=None, max_examples=200)
 @given(n_neighbors=ANYTHING, centers=ANYTHING, num_threads=SCALARS)
-def test_neighbors(n_neighbors: Any, centers: Any, num_threads: Any) -> None:
+def test_any_neighbors_are_found_or_refused(
+    n_neighbors: Any, centers: Any, num_threads: Any
+) -> None:
     index = pf.ScanIndex(GOOD_POSITIONS)
     _survives(index.neighbors, n_neighbors, centers, num_threads=num_threads)
 
@@ -93,7 +59,7 @@ def test_neighbors(n_neighbors: Any, centers: Any, num_threads: Any) -> None:
     N=st.one_of(SCALARS, st.just(3)),
     out=st.one_of(ANYTHING, st.just(np.zeros((2, 3, 3, 3), "c8")), st.none()),
 )
-def test_patches(image: Any, positions: Any, N: Any, out: Any) -> None:
+def test_any_patches_are_extracted_or_refused(image: Any, positions: Any, N: Any, out: Any) -> None:
     _survives(pf.extract_patches, image, positions, N, out=out)
     _survives(add_patches, image, positions, out)
     _survives(add_patches, image, positions, np.zeros((4, 5), "c8"))
@@ -107,30 +73,96 @@ def test_patches(image: Any, positions: Any, N: Any, out: Any) -> None:
     mask=st.one_of(st.none(), ANYTHING),
     out=st.one_of(ANYTHING, st.none()),
 )
-def test_patterns(stack: Any, indices: Any, scale: Any, mask: Any, out: Any) -> None:
+def test_any_patterns_are_gathered_or_refused(
+    stack: Any, indices: Any, scale: Any, mask: Any, out: Any
+) -> None:
     _survives(gather_patterns, stack, indices, scale=scale, mask=mask, out=out)
     _survives(pattern_energies, stack)
 
 
-COUNTS = st.sampled_from([0, 1, 2, 3, 2**31, 2**40, 2**63, 2**64 - 1])
+COUNTS = st.sampled_from([0, 1, 2, 3, 4, 5, 2**31, 2**40, 2**63, 2**64 - 1])
+# Beyond what any memory holds, so that none is taken.
+MANY = st.sampled_from([0, 1, 2, 5, 2**45, 2**63, 2**64 - 1])
 
 
 @settings(deadline=None, max_examples=300)
 @given(n=COUNTS, m=COUNTS, k=COUNTS, c=COUNTS)
-def test_the_core_alone(n: int, m: int, k: int, c: int) -> None:
-    """The binding is guarded too: nothing that Python's checks let by can overflow in it."""
-    index = _core.ScanIndex(GOOD_POSITIONS, "auto", 1)
+def test_the_core_draws_or_refuses_any_count(n: int, m: int, k: int, c: int) -> None:
+    """The binding is guarded too: no count that Python's checks would refuse can overflow in it."""
     words = np.zeros(624, np.uint32)
     centers = np.array([3, 4], np.int32)
     _survives(_core.draw_centers, n, m, (1, 2), 1)
     _survives(_core.check_group, n, k, c)
     _survives(_core.draw_order, min(m, 100), (1, 2), 1)
-    listed = index.neighbors(np.arange(12, dtype=np.int32), 5, 1)
-    _survives(_core.draw_listed, listed, centers, k, c, False, (1, 2), 1)
-    _survives(index.neighbors, centers, k, 1)
-    _survives(index.draw_nearest, centers, k, c, True, (1, 2), 1)
-    _survives(index.draw_legacy, None, m, k, c, words, n, 1)
-    _survives(index.draw_legacy, np.array([12], np.int32), m, k, c, words, 624, 1)
+    _survives(INDEX.neighbors, centers, k, 1)
+    _survives(INDEX.draw_legacy, None, m, k, c, words, n, 1)
+    _survives(INDEX.draw_legacy, np.array([12], np.int32), m, k, c, words, 624, 1)
+
+
+INDEX = _core.ScanIndex(GOOD_POSITIONS, "auto", 1)
+LISTS = INDEX.neighbors(np.arange(12, dtype=np.int32), 5, 1)
+SOURCES = ("an index", "lists", "labels", "an index of another scan", "none")
+
+
+@settings(deadline=None, max_examples=800)
+@given(
+    rule=st.sampled_from(["nearest", "oversample", "quadrant", "overlap", "pool", "none"]),
+    counts=st.tuples(COUNTS, COUNTS, MANY, MANY),
+    window=st.sampled_from([0, 8, 2**63]),
+    limits=st.one_of(st.none(), st.tuples(st.floats(), st.floats())),
+    least=st.floats(),
+    centers=st.sampled_from([[], [3, 4], [12], [-1]]),
+    source=st.sampled_from(SOURCES),
+    include_center=st.booleans(),
+)
+def test_the_core_draws_or_refuses_any_request(
+    rule: str,
+    counts: tuple[int, int, int, int],
+    window: int,
+    limits: Any,
+    least: float,
+    centers: list[int],
+    source: str,
+    include_center: bool,
+) -> None:
+    other = source == "an index of another scan"
+    request = {
+        "rule": rule,
+        "source": LISTS if source == "lists" else INDEX if source.startswith("an") else None,
+        "engine": "auto",
+        "positions": GOOD_POSITIONS[: 6 if other else 12],
+        "centers": np.array(centers, np.int32),
+        "n_neighbors": counts[0],
+        "group_size": counts[1],
+        "n_groups": counts[2],
+        "groups_per_center": counts[3],
+        "include_center": include_center,
+        "limits": limits,
+        "window": window,
+        "min_overlap": least,
+        "labels": np.arange(12, dtype=np.int32) // 5 if source == "labels" else None,
+        "key": (1, 2),
+        "num_threads": 1,
+    }
+    _survives(_core.draw, request)
+
+
+@pytest.mark.parametrize("labels", [[0] * 5, [-1] * 12, [12] * 12, [11] * 12])
+def test_the_core_refuses_labels_that_do_not_number_the_positions(labels: list[int]) -> None:
+    request = {
+        "rule": "nearest",
+        "positions": GOOD_POSITIONS,
+        "centers": np.array([3], np.int32),
+        "n_neighbors": 4,
+        "group_size": 4,
+        "labels": np.array(labels, np.int32),
+        "key": (1, 2),
+    }
+    if labels == [11] * 12:  # labels need not be dense
+        assert len(_core.draw(request)[1]) == 1
+        return
+    with pytest.raises(ValueError, match="scan_ids"):
+        _core.draw(request)
 
 
 def test_a_result_larger_than_memory_is_a_memory_error() -> None:

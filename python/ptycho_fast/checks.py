@@ -1,6 +1,7 @@
-"""What is accepted at the door: it becomes the arrays that the core takes, or a sentence.
+"""Checks of what callers pass: it becomes the arrays that the core takes, or a `ValueError`.
 
-What needs a look at every value (finite, in range, enough of them) is checked by the core.
+Conditions on every value (finite, in range, enough of them) are checked by the core, which reads
+the values anyway.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MOST = 2**31 - 1
 
 
 def as_count(name: str, value: object, *, least: int = 1, most: int = MOST) -> int:
-    """Return a whole number in ``least..most``, or say what is wrong with it."""
+    """Return a whole number in ``least..most``; raise `ValueError` for anything else."""
     try:
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -67,15 +68,15 @@ def check_neighbors(neighbor_count: int, channels: int) -> None:
 
 
 def as_threads(num_threads: object) -> int | None:
-    """Return the number of threads asked for; None leaves it to the core."""
+    """Return the number of threads asked for; None lets the core choose."""
     return None if num_threads is None else as_count("num_threads", num_threads, most=4096)
 
 
 def as_real(what: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Return real numbers as C-contiguous float64 of the shape they have."""
+    """Return real numbers as C-contiguous float64, in their own shape."""
     array = _as_array(what, values)
     if array.dtype.kind not in "fiu":
-        msg = f"{what} must be real numbers, got dtype {array.dtype}."
+        msg = f"{what} must be real numbers, got dtype {array.dtype}. Convert them to float64."
         raise ValueError(msg)
     return np.ascontiguousarray(array, dtype=np.float64)
 
@@ -84,7 +85,7 @@ def _as_array(what: str, values: ArrayLike) -> NDArray[Any]:
     try:
         return np.asarray(values)
     except ValueError as error:  # rows of different lengths
-        msg = f"{what} must be an array: {error}"
+        msg = f"{what} must be an array, with rows of equal length: {error}"
         raise ValueError(msg) from None
 
 
@@ -101,7 +102,7 @@ def as_positions(positions: ArrayLike) -> NDArray[np.float64]:
 
 
 def join_coordinates(xcoords: ArrayLike, ycoords: ArrayLike) -> NDArray[np.float64]:
-    """Return ``(n,)`` and ``(n,)`` as positions ``(n, 2)``."""
+    """Return coordinates ``(n,)`` and ``(n,)`` as positions ``(n, 2)``."""
     x, y = as_real("xcoords", xcoords), as_real("ycoords", ycoords)
     if x.shape != y.shape:
         msg = (
@@ -115,13 +116,15 @@ def join_coordinates(xcoords: ArrayLike, ycoords: ArrayLike) -> NDArray[np.float
             if x.size == max(x.shape, default=0)
             else ""
         )
-        msg = f"xcoords and ycoords must be (n,), one number a position, got {x.shape}.{hint}"
+        msg = (
+            f"xcoords and ycoords must be (n,), one number for each position, got {x.shape}.{hint}"
+        )
         raise ValueError(msg)
     return np.stack([x, y], axis=1)
 
 
 def as_valid_positions(positions: ArrayLike) -> NDArray[np.float64]:
-    """Return positions that are at least one, finite and within 1e150."""
+    """Return scan positions, at least one, all of them finite and within 1e150."""
     array = as_positions(positions)
     _core.check_positions(array)
     return array
@@ -134,8 +137,8 @@ def as_patch_positions(positions: ArrayLike) -> NDArray[np.float64]:
         array = array[:, 0]
     if array.ndim != 3 or array.shape[1] != 2 or array.shape[2] == 0:
         msg = (
-            "positions of patches must be (B, 2, C) or (B, 1, 2, C), x then y on the axis of 2, "
-            f"got shape {np.shape(positions)}."
+            "positions of patches must be (B, 2, C) or (B, 1, 2, C), x then y on the axis of "
+            f"length 2, got shape {np.shape(positions)}."
         )
         raise ValueError(msg)
     return array
@@ -159,14 +162,14 @@ def as_stack(diffraction: ArrayLike) -> NDArray[Any]:
     """Return patterns as C-contiguous ``(n, N, N)`` of real numbers in the machine's byte order."""
     array = _as_array("diffraction", diffraction)
     if array.ndim != 3 or array.shape[1] != array.shape[2] or array.shape[1] == 0:
-        msg = f"diffraction must be (n, N, N), got shape {array.shape}."
+        msg = f"diffraction must be (n, N, N), square patterns, got shape {array.shape}."
         raise ValueError(msg)
     as_real_dtype("diffraction", array.dtype)
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
 def as_real_dtype(what: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype that a detector may give: bool, or real numbers of up to 8 bytes."""
+    """Return the dtype of patterns: bool, or real numbers of up to 8 bytes; refuse any other."""
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         hint = " Use float64." if dtype.kind == "f" else ""
         msg = f"{what} must be real numbers of up to 64 bits, got {dtype}.{hint}"
@@ -200,14 +203,14 @@ def as_indices(name: str, indices: ArrayLike, ndim: int, n: int) -> NDArray[np.i
     if outside.any():
         msg = (
             f"{name} must be integers in 0..{n - 1}: {array[outside][0]} is the first of "
-            f"{np.count_nonzero(outside)} outside."
+            f"{np.count_nonzero(outside)} outside that range."
         )
         raise ValueError(msg)
     return np.ascontiguousarray(array, dtype=np.int32)
 
 
 def as_output(out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> NDArray[Any]:
-    """Return a buffer to fill: a new one for None, else ``out`` if it fits."""
+    """Return an array to fill: a new one for None, or ``out`` itself if it fits."""
     if out is None:
         return empty(shape, dtype)
     if (
@@ -218,12 +221,15 @@ def as_output(out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | type) 
         or not out.flags.writeable
     ):
         found = f"{out.shape} of {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-        msg = f"out must be a writeable C-contiguous {shape} of {np.dtype(dtype)}, got {found}."
+        msg = (
+            f"out must be a writeable C-contiguous array {shape} of {np.dtype(dtype)}, got "
+            f"{found}. Without out a new array is returned."
+        )
         raise ValueError(msg)
     return out
 
 
 def positions_checksum(positions: NDArray[np.float64]) -> str:
-    """SHA-256 of positions as little-endian float64."""
+    """Return the SHA-256 of positions as little-endian float64, in hexadecimal digits."""
     little_endian = np.ascontiguousarray(positions, dtype="<f8")
     return hashlib.sha256(little_endian.data).hexdigest()

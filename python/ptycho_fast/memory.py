@@ -1,9 +1,10 @@
-"""Memory of large outputs, used again once nothing refers to it.
+"""Memory for large outputs, reused once no array refers to it.
 
-Fresh memory costs more than what is computed into it: the system clears every page, and the host of
-a virtual machine may have to find it first. So what a large array leaves is kept for the next one,
-and offered to the system (``MADV_FREE``), which takes it when anybody is short of memory. Until
-then it counts as resident.
+On these sizes page faults on new memory cost more than the computation that fills it: the system
+clears every page, and the host of a virtual machine may have to find it first. So when a large
+array is freed, its memory is kept for the next one. Meanwhile it is offered to the system
+(``MADV_FREE``), which takes it back if memory is short. Until then it counts as resident memory of
+this process.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGE = 2**25
-"""Bytes from which on memory is kept: NumPy and the C library keep smaller pieces themselves."""
+"""Arrays of at least this many bytes are reused; NumPy and the C library reuse smaller ones."""
 
 HUGE_PAGE = 2**21
 
-# Its methods are atomic. A lock might be held by another thread at the moment of a fork.
+# A deque needs no lock, since its methods are atomic. A lock could be held by another thread when
+# the process forks, and would then never be released in the child.
 _left: deque[mmap.mmap] = deque(maxlen=4)
 
 
 class _Loan:
-    """Lends a mapping to arrays: it is the base of each, and goes after the last."""
+    """Lends a memory mapping to arrays. It is their base, and is freed after the last of them."""
 
     def __init__(self, mapping: mmap.mmap, size: int) -> None:
         self.mapping = mapping
@@ -45,21 +47,21 @@ class _Loan:
     def __del__(
         self, offer: int | None = getattr(mmap, "MADV_FREE", None), left: deque[Any] = _left
     ) -> None:
-        # The names of a module may be gone when the interpreter ends.
+        # The names of this module may be gone when the interpreter exits: hence the defaults.
         if offer is not None:
             self.mapping.madvise(offer)
             left.append(self.mapping)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> NDArray[Any]:
-    """Return an array of undefined content, like `numpy.empty`.
+    """Return an array of undefined content, like `numpy.empty`, in reused memory if it is large.
 
     Parameters
     ----------
     shape : tuple of int
-        Its shape.
+        The shape of the array.
     dtype : dtype
-        Of its elements: numbers.
+        The type of its elements: numbers.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> NDArray[Any]:
     Raises
     ------
     MemoryError
-        If there is not as much memory.
+        If there is not enough memory.
 
     Examples
     --------
@@ -85,11 +87,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> NDArray[Any]:
 
 
 def _again(length: int) -> mmap.mmap | None:
-    """Return a mapping that was left, if one is long enough and not twice as long."""
+    """Return a mapping that was freed, if one is long enough and at most twice as long."""
     for _ in range(len(_left)):
         try:
             mapping = _left.popleft()
-        except IndexError:  # another thread took it
+        except IndexError:  # another thread took the last one
             return None
         if length <= len(mapping) <= 2 * length:
             return mapping
@@ -101,7 +103,10 @@ def _map(length: int) -> mmap.mmap:
     try:
         mapping = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError):
-        msg = f"There is no memory for an array of {length / 1e9:.1f} GB. Ask for less at once."
+        msg = (
+            f"There is not enough memory for an array of {length / 1e9:.1f} GB. Ask for less at "
+            "once."
+        )
         raise MemoryError(msg) from None
     if hasattr(mmap, "MADV_HUGEPAGE"):
         mapping.madvise(mmap.MADV_HUGEPAGE)
@@ -109,10 +114,10 @@ def _map(length: int) -> mmap.mmap:
 
 
 def available() -> int:
-    """Return how much memory a process can have, in bytes, as far as the system says.
+    """Return how much memory this process can have, in bytes, as far as the system says.
 
-    On Linux what is free or can be freed, and no more than a container's limit; else all that the
-    machine has.
+    On Linux this is what is free or can be freed, and at most a container's limit. On other
+    systems it is all memory of the machine.
     """
     found = []
     try:
@@ -121,7 +126,7 @@ def available() -> int:
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
             found += [int(word) for word in file.read().split() if word.isdigit()]
     except (OSError, ValueError):
-        pass  # another system, or another version of it: what was found counts
+        pass  # another system, or another version of Linux: what was found so far counts
     if not found and hasattr(os, "sysconf"):
         found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     return min(found, default=2**33)

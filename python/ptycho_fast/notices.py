@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 import warnings
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn, and name the line outside this package that called into it as the place.
+    """Warn, and name as the place the line outside this package that called into it.
 
-    Where another package's frames lie between, as Lightning's do in training, it is the line that
-    called first: theirs tells a user nothing.
+    Frames of another package may lie between, such as Lightning's in training. Then the warning
+    points at the outermost call into this package, since a line of theirs tells a user nothing.
 
     Parameters
     ----------
     message : str
-        A sentence with the numbers in it and the way out.
+        A whole sentence with the numbers and the way out.
     category : type of Warning
+        The class of the warning.
     """
-    level = place = 2
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
+    level, place = 1, 2
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_back is not None:
         if frame.f_code.co_filename.startswith(PACKAGE):
             place = level + 1
         level, frame = level + 1, frame.f_back

@@ -1,4 +1,4 @@
-"""How good a selection of groups is: what of the scan and of the object it covers, how evenly."""
+"""How well a selection of groups samples the scan: coverage, overlap, uniformity, duplicates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ptycho_fast.checks import as_indices
 from ptycho_fast.grouping.index import ScanIndex
+from ptycho_fast.grouping.rules.overlap import MIN_OVERLAP, NEIGHBORS
 from ptycho_fast.illumination import ObjectGrid, probe_intensity
 
 if TYPE_CHECKING:
@@ -18,27 +19,27 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 FOOTPRINT = 0.9
-"""A position illuminates the brightest pixels that together hold this share of the probe."""
+"""A position illuminates the brightest pixels that together hold this fraction of the probe."""
 
 CELLS = 64
-"""The discrepancy looks at quadrants about the corners of as many by as many cells."""
+"""The discrepancy compares quadrants about the corners of this many by this many cells."""
 
-LEAST_OVERLAP = 0.25
-"""What two windows of a group should share; the default of the rule ``overlap``."""
+LEAST_OVERLAP = MIN_OVERLAP
+"""The fraction of a window that two windows of a group should share."""
 
-MOST_NEIGHBORS = 30
-"""More are not suggested: the default K of the rule ``overlap``."""
+MOST_NEIGHBORS = NEIGHBORS
+"""The largest K that is suggested."""
 
 SAMPLED = 1000
-"""The neighbours of as many centres tell the K to suggest."""
+"""The suggested K is found from the neighbours of this many centres."""
 
 BLOCK = 4096
-"""Groups whose pairs are compared at a time: they stay in the processor's cache."""
+"""Groups whose pairs are compared at a time, few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What groups cover of their scan; `coverage` makes it, and ``str()`` of it is a table.
+    """How well groups sample their scan, as `coverage` measures it. ``str()`` of it is a table.
 
     Parameters
     ----------
@@ -49,12 +50,12 @@ class Coverage:
     group_size : int
         Channels per group (C).
     positions_used : float
-        Share of the scan's positions that are in a group, 0..1.
+        The fraction of the scan's positions that are in a group, 0..1.
     area_covered : float
-        Share of the light of the whole scan that fell on pixels of the object which the groups
-        illuminate, 0..1.
+        The fraction of the illuminated object that the groups cover, 0..1: of the light of the
+        whole scan, the part that fell on pixels which the groups illuminate.
     probe_weighted : bool
-        Whether that is the light of the probe. Without a probe (or with one that is 0 or not
+        Whether the light is that of the probe. Without a probe (or with one that is 0 or not
         finite), windows of N x N pixels are taken as evenly lit.
     overlap_min : float or None
         The smallest overlap of two windows in any group, 0..1. None at C = 1.
@@ -62,14 +63,15 @@ class Coverage:
         The median over groups of the smallest overlap of two windows. None at C = 1.
     discrepancy : float
         How far the centres are from uniform over the scan, 0..1: the largest difference between
-        the share of the centres and the share of the positions that lie in one quadrant. A random
-        draw of B of many positions has about ``1.25 / sqrt(B)``; the first half of a raster, 0.5.
+        the fraction of the centres and the fraction of the positions in one quadrant. B centres
+        drawn at random from many positions have about ``1.25 / sqrt(B)``; the first half of a
+        raster has 0.5.
     duplicates : int
-        Groups whose set of members an earlier group has.
+        Groups that have the same members as an earlier group.
     suggested_neighbors : int or None
-        The K to draw from: the largest with which, around the median centre, even the two
-        neighbours farthest apart share a quarter of a window. C at least, 30 at most; None at
-        C = 1.
+        A suggested K: the largest with which, around the median centre, even the two neighbours
+        that are farthest apart overlap by a quarter of a window. At least C and at most 30; None
+        at C = 1.
     """
 
     n_positions: int
@@ -85,46 +87,51 @@ class Coverage:
     suggested_neighbors: int | None
 
     def __str__(self) -> str:
-        light = "weighted by the probe" if self.probe_weighted else "of evenly lit windows"
+        light = "weighted by the probe" if self.probe_weighted else "with evenly lit windows"
         lines = {
             "used": f"{self.positions_used:.1%} of {self.n_positions} positions",
-            "object": f"{self.area_covered:.1%} of the illuminated area, {light}",
+            "object": f"{self.area_covered:.1%} of the illuminated object covered, {light}",
         }
         if self.overlap_median is not None:
             lines["overlap"] = (
-                f"median {self.overlap_median:.1%}, least {self.overlap_min:.1%} of a window, "
-                "between the farthest members of a group"
+                f"median {self.overlap_median:.1%}, smallest {self.overlap_min:.1%} of a window, "
+                "between the members of a group that are farthest apart"
             )
         lines["discrepancy"] = (
-            f"{self.discrepancy:.3g} between centres and scan (0: as even, 1: in one corner)"
+            f"{self.discrepancy:.3g} between centres and scan (0: as uniform, 1: all in a corner)"
         )
-        lines["repeated"] = (
-            f"{self.duplicates} of {self.n_groups} groups have the members of another"
+        lines["duplicates"] = (
+            f"{self.duplicates} of {self.n_groups} groups have the same members as another"
         )
         if self.suggested_neighbors is not None:
             fewest = self.suggested_neighbors == self.group_size
             lines["suggested K"] = f"{self.suggested_neighbors}, " + (
-                f"the fewest: of more, windows of a typical group share < {LEAST_OVERLAP:.0%}"
+                f"the smallest possible: windows of a typical group overlap < {LEAST_OVERLAP:.0%}"
                 if fewest
-                else f"so that any two windows of a typical group share {LEAST_OVERLAP:.0%}"
+                else f"so that windows of a typical group overlap by {LEAST_OVERLAP:.0%} or more"
             )
         return "\n".join(f"{name:<12}{value}" for name, value in lines.items())
 
 
 def coverage(scan: Scan, groups: Groups) -> Coverage:
-    """Measure how good a selection of groups is.
+    """Report how well a selection of groups samples the scan.
 
-    - *Area.* A position illuminates the pixels of the object under the brightest part of the
-      probe, that which holds 90 % of its energy (of all its modes), about the position rounded to
-      pixels. Each pixel counts by the light that the whole scan sheds on it. Objects of more than
-      about 1024 pixels a side are mapped in cells of several pixels, which can be 0.01 off.
-    - *Overlap* of two N x N windows, (dx, dy) apart, is
-      ``max(0, N - |dx|) * max(0, N - |dy|) / N**2``; that of a group, its smallest.
+    The report has the positions used, the fraction of the illuminated object covered, the overlap
+    within groups, the uniformity of the centres, the duplicates, and a suggested K.
+
+    - *Area covered.* A position illuminates the pixels of the object under the brightest part of
+      the probe, the part that holds 90 % of the energy of all its modes, with the position rounded
+      to pixels. Each pixel is weighted by the light that the whole scan sheds on it. Objects
+      larger than about 1024 pixels per side are mapped in cells of several pixels, which can be
+      off by 0.01.
+    - *Overlap.* The overlap of two N x N windows, (dx, dy) apart, is
+      ``max(0, N - |dx|) * max(0, N - |dy|) / N**2``. The overlap of a group is the smallest of any
+      two of its windows.
     - *Discrepancy.* Peacock's statistic of two samples, the centres and the scan positions: the
-      largest difference of their shares in any of the four quadrants about a point. The points
-      are the corners of 64 x 64 cells, each column and each row of which holds as many positions,
-      so it takes O(n). It measures against the scan, not against its bounding box, which a round
-      scan does not fill.
+      largest difference between the fractions of them that lie in one of the four quadrants about
+      a point. The points are the corners of 64 x 64 cells, with equal numbers of positions in each
+      column and in each row. This takes O(n). The centres are compared with the scan, not with its
+      bounding box, which a round scan does not fill.
 
     Parameters
     ----------
@@ -140,7 +147,7 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
     Raises
     ------
     ValueError
-        If there are no groups, or they were drawn from another number of positions.
+        If there are no groups, or they were drawn from a scan with another number of positions.
 
     References
     ----------
@@ -157,7 +164,7 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
     True
     >>> print(pf.coverage(scan, random))
     used        ...% of 100 positions
-    object      ...% of the illuminated area, weighted by the probe
+    object      ...% of the illuminated object covered, weighted by the probe
     ...
     """
     check_groups(scan, groups)
@@ -182,11 +189,11 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
 
 
 def check_groups(scan: Scan, groups: Groups) -> None:
-    """Refuse groups that can't be of this scan."""
+    """Raise `ValueError` if there are no groups, or if they cannot be groups of this scan."""
     if len(groups.positions) != len(scan):
         msg = (
             f"The groups were drawn from {len(groups.positions)} positions, but the scan has "
-            f"{len(scan)}. Draw the groups of this scan."
+            f"{len(scan)}. Draw groups from the positions of this scan."
         )
         raise ValueError(msg)
     if len(groups) == 0:
@@ -211,7 +218,7 @@ def group_overlaps(
     Returns
     -------
     ndarray, (B,), float64
-        Shares of a window, 0..1.
+        Fractions of a window, 0..1.
     """
     least = np.empty(len(indices))
     for first in range(0, len(indices), BLOCK):
@@ -239,9 +246,10 @@ def _area_covered(scan: Scan, used: NDArray[np.bool_]) -> float:
     enough = np.searchsorted(np.cumsum(brightest), FOOTPRINT * light.sum())
     footprint = light >= brightest[min(enough, len(brightest) - 1)]
     weight = np.maximum(grid.spread(np.ones(len(scan)), grid.kernel(light)), 0)
-    # Of the pixels of a cell, each position leaves a share dark, wherever they lie. (A share of 0
-    # has no logarithm. Where a cell is a pixel, shares are 0 or 1, and this is exact. A cell wider
-    # than a window is taken for one.)
+    # Each position leaves a fraction of a cell's pixels dark. Which pixels is not known, so the
+    # fractions are multiplied as if they were independent: their logarithms are added. A fraction
+    # of 0 has no logarithm, hence the 1e-12. Where a cell is one pixel, fractions are 0 or 1, and
+    # the result is exact. A cell wider than a window is taken to be as wide as the window.
     pixels = min(grid.step, scan.N) ** 2
     dark = np.log(np.maximum(1 - grid.kernel(footprint) / pixels, 1e-12))
 
@@ -279,7 +287,7 @@ def _suggested_neighbors(positions: NDArray[np.float64], N: int, groups: Groups)
     near = ScanIndex(positions).neighbors(most, np.unique(groups.centers[rows]))
     x, y = positions[near, 0], positions[near, 1]
     shared = _overlap(x[:, :, None] - x[:, None, :], y[:, :, None] - y[:, None, :], N)
-    # Of neighbour k with those before it, then of any two of the first k.
+    # The smallest overlap of neighbour k with those before it, then of any two of the first k.
     farthest = np.minimum.accumulate(np.tril(shared - 1).min(axis=2) + 1, axis=1)
     good = np.count_nonzero(np.median(farthest, axis=0) >= LEAST_OVERLAP)
     return max(C, int(good))

@@ -1,11 +1,11 @@
-"""How much of a scan is used: images, groups, and a thinned scan.
+"""How much of a scan is used: counting images and groups, and keeping a sample of the positions.
 
-Three numbers, each with one meaning:
+Three numbers say how much, each with one meaning:
 
-- ``n_groups`` counts groups, which is what the rest of the package counts.
-- ``n_images`` counts images at gridsize 1, where a group is one image, and groups above it:
-  ``n_images=512, gridsize=2`` is 512 groups, which are 2048 patterns.
-- ``n_subsample`` counts the positions that are kept before anything is grouped.
+- ``n_groups`` counts groups, as everywhere in the package.
+- ``n_images`` counts images at gridsize 1, where a group is one image, and groups at larger
+  gridsizes: ``n_images=512, gridsize=2`` is 512 groups, or 2048 patterns.
+- ``n_subsample`` counts the positions that are kept before groups are drawn.
 """
 
 from __future__ import annotations
@@ -25,32 +25,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ptycho_fast")
 
 STRETCH = 1.1
-"""Neighbours that are farther apart by more than this factor are worth a warning."""
+"""A warning is given if the spacing of the kept positions grows by more than this factor."""
 
 
 def count_groups(
     gridsize: int, *, n_images: int | None = None, n_groups: int | None = None
 ) -> int | None:
-    """Return how many groups are meant, and say in the log how many patterns that is.
+    """Return how many groups are asked for, and log how many patterns they hold.
 
     Parameters
     ----------
     gridsize : int
         A group has C = gridsize² patterns.
     n_images : int, optional
-        At gridsize 1 images, above it groups.
+        Images at gridsize 1, groups at larger gridsizes.
     n_groups : int, optional
-        Groups. Give one of the two, or none for the default of whoever draws.
+        Groups. Pass one of the two, or neither for the default of the function that draws.
 
     Returns
     -------
     int or None
-        ``n_groups`` for `ptycho_fast.group_positions`, or ``nsamples`` for the drop-in.
+        To be passed as ``n_groups`` to `ptycho_fast.group_positions`, or as ``nsamples`` to the
+        drop-in.
 
     Raises
     ------
     ValueError
-        If both are given, or one is no whole number from 1.
+        If both are given, or one is not a whole number from 1.
 
     Examples
     --------
@@ -74,33 +75,34 @@ def count_groups(
 
 
 def draw_subsample(positions: ArrayLike, n_subsample: int, seed: int) -> NDArray[np.int64]:
-    """Draw the positions that are kept of a scan, at random.
+    """Draw a random sample of a scan's positions: those that are kept.
 
     Parameters
     ----------
     positions : array_like, (n, 2), real
-        Columns x and y, in pixels.
+        Scan positions, columns x and y, in pixels.
     n_subsample : int
         How many to keep.
     seed : int
-        0..2**32-1: those of ``np.random.seed(seed)`` and ``np.random.choice(n, n_subsample,
-        replace=False)``. Global state is left alone.
+        0..2**32-1. The sample is that of ``np.random.seed(seed)`` followed by
+        ``np.random.choice(n, n_subsample, replace=False)``. NumPy's global state is left alone.
 
     Returns
     -------
     ndarray, (min(n_subsample, n),), int64
-        Ascending.
+        The indices of the positions, in ascending order.
 
     Raises
     ------
     ValueError
-        If ``n_subsample < 1``, the seed is none, or positions are not finite.
+        If ``n_subsample < 1``, the seed is not an integer in 0..2**32-1, or positions are not
+        finite.
 
     Warns
     -----
     UserWarning
-        If there are fewer positions, which are all kept then; or if nearest neighbours end up
-        farther apart, by more than a tenth at the median.
+        If there are fewer positions than asked for (all are kept), or if the median distance to
+        the nearest neighbour grows by more than a tenth.
 
     Examples
     --------
@@ -113,19 +115,17 @@ def draw_subsample(positions: ArrayLike, n_subsample: int, seed: int) -> NDArray
     n, kept = len(points), as_count("n_subsample", n_subsample)
     seed = as_count("subsample_seed", seed, least=0, most=2**32 - 1)
     if kept > n:
-        warn(
-            f"n_subsample={kept} exceeds the {n} positions of the scan: all are kept.",
-        )
+        warn(f"n_subsample={kept} exceeds the {n} positions of the scan: all of them are kept.")
         kept = n
     rows = np.sort(np.random.RandomState(seed).choice(n, kept, replace=False))
     if kept > 1:
         before, after = median_spacing(points), median_spacing(points[rows])
         if after > STRETCH * before:
             warn(
-                f"Keeping {kept} of {n} positions stretches the distance to the nearest neighbour "
-                f"from {before:.4g} to {after:.4g} pixels (medians): groups overlap less. To use "
-                "fewer patterns of a dense scan, draw fewer groups of all of it instead "
-                "(n_groups, nsamples).",
+                f"Keeping {kept} of {n} positions stretches the median distance to the nearest "
+                f"neighbour from {before:.4g} to {after:.4g} pixels, so the members of a group "
+                "overlap less. To use fewer patterns of a dense scan, draw fewer groups from all "
+                "of its positions instead (n_groups, or nsamples in the drop-in).",
             )
     logger.info("subsample: %d of %d positions, seed=%d", kept, n, seed)
     return rows

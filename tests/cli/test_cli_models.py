@@ -69,9 +69,9 @@ def test_a_run_goes_on(run: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("train scan.npz -o RUN", "holds a run already"),
+        ("train scan.npz -o RUN", "contains a run already"),
         ("train scan.npz -o RUN --resume --gridsize 2", "gridsize is 2 here, 1 there"),
-        ("train scan.npz -o NEW --resume", "nothing to go on from"),
+        ("train scan.npz -o NEW --resume", "no run to resume"),
         ("train scan.npz -o NEW --architecture unet", "must be one of cnn, fno, hybrid"),
         ("train scan.npz -o NEW --gridsize 2 --neighbors 3", "neighbor_count=3"),
         ("train scan.npz -o NEW --batch-size 500", "150 groups"),

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import ptycho_fast as pf
 import reference
-import reference_coverage
 from places import SHARED
 from ptycho_fast.illumination import illumination
+from reference import coverage as reference_coverage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -194,16 +194,18 @@ def test_the_table_says_what_is_in_it() -> None:
     table = str(found)
     for line in (
         r"used +4\.0% of 100 positions",
-        rf"object +{found.area_covered:.1%} of the illuminated area, weighted by the probe",
-        rf"overlap +median {found.overlap_median:.1%}, least {found.overlap_min:.1%} of a window.*",
+        rf"object +{found.area_covered:.1%} of the illuminated object covered, weighted by .*",
+        rf"overlap +median {found.overlap_median:.1%}, smallest {found.overlap_min:.1%} of a .*",
         rf"discrepancy +{found.discrepancy:.3g} between centres and scan.*",
-        r"repeated +1 of 3 groups have the members of another",
-        rf"suggested K +{found.suggested_neighbors}, .* share 25%",
+        r"duplicates +1 of 3 groups have the same members as another",
+        rf"suggested K +{found.suggested_neighbors}, .* overlap by 25% or more",
     ):
         assert re.search(f"^{line}$", table, re.MULTILINE), line
     far = pf.Scan(40 * scan.positions, scan.diffraction)
     sparse = str(pf.coverage(far, dataclasses.replace(groups, positions=far.positions)))
-    assert re.search("^suggested K 2, the fewest: .* share < 25%$", sparse, re.MULTILINE)
+    assert re.search(
+        "^suggested K 2, the smallest possible: .* overlap < 25%$", sparse, re.MULTILINE
+    )
     single = pf.coverage(scan, pf.group_positions(scan.positions, 3, gridsize=1))
     assert "overlap" not in str(single)
     assert "suggested" not in str(single)

@@ -132,7 +132,7 @@ def test_the_mask_is_its_definition(
     assert (scan_mask(shape, positions, N) == expected).all()
 
 
-def test_a_hole_in_the_scan_is_part_of_the_mask() -> None:
+def test_holes_in_the_scan_are_filled_in_the_mask() -> None:
     angle = np.linspace(0, 2 * np.pi, 400)
     positions = np.column_stack([50 + 30 * np.cos(angle), 50 + 30 * np.sin(angle)])
     mask = scan_mask((100, 100), positions, 64)
@@ -140,7 +140,7 @@ def test_a_hole_in_the_scan_is_part_of_the_mask() -> None:
     assert not mask[50, 88]
 
 
-def test_positions_far_beyond_the_array_are_no_trouble() -> None:
+def test_positions_far_beyond_the_array_are_ignored() -> None:
     far = np.concatenate([raster(), [[1e140, -1e140]]])
     assert (scan_mask(SHAPE, far, 32) == scan_mask(SHAPE, raster(), 32)).all()
 
@@ -166,7 +166,7 @@ def test_known_shift_factor_and_ramp_are_found(
     assert np.abs(found.image - reference)[mask].max() < 5e-3
 
 
-def test_an_alignment_is_what_it_says() -> None:
+def test_the_aligned_image_follows_from_shift_factor_and_ramp() -> None:
     reference, mask = sample(), field()
     image = 2j * ramp(1.5, -2.2) * displaced(reference, 3, -2)
     found = align(image, reference, mask)
@@ -200,7 +200,7 @@ def test_no_factor_or_ramp_near_leaves_less(seed: int, noise: float) -> None:
         assert left(aligned * tilt * best) >= least * (1 - 2e-9)
 
 
-def test_noise_does_not_pull_the_shift() -> None:
+def test_noise_does_not_bias_the_shift() -> None:
     """Moved by half a pixel, noise is smoothed: the least residual is not where the image is."""
     reference, mask = sample(), field()
     shifts = []
@@ -213,7 +213,7 @@ def test_noise_does_not_pull_the_shift() -> None:
     assert spread.max() < 0.03
 
 
-def test_what_lies_beyond_the_mask_does_not_matter() -> None:
+def test_pixels_outside_the_mask_do_not_affect_the_scores() -> None:
     reference, positions = sample(), raster()
     image = sample() * np.exp(0.2j * sample(1).real)
     expected = score(image, reference, positions, 32)
@@ -440,7 +440,7 @@ def test_scores_are_written_as_json() -> None:
     assert Scores(**{**back, "shift": tuple(back["shift"]), "twin": twin}) == found
 
 
-def test_refusals_are_sentences() -> None:
+def test_invalid_images_are_refused_with_a_sentence() -> None:
     image, mask, positions = sample(), field(), raster()
     with pytest.raises(ValueError, match=r"image is \(112, 123\) and the reference \(112, 124\)"):
         score(image[:, 1:], image, positions, 32)
@@ -469,13 +469,13 @@ def test_refusals_are_sentences() -> None:
 
 
 @pytest.mark.parametrize("missing", ["scipy", "skimage.metrics"])
-def test_what_is_not_installed_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r'pip install "ptycho_fast\[metrics\]"'):
         score(sample(), sample(), raster(), 32)
 
 
-def test_importing_takes_numpy_alone() -> None:
+def test_importing_metrics_imports_numpy_alone() -> None:
     script = (
         "import sys, ptycho_fast.metrics;"
         "print([name for name in ('scipy', 'skimage', 'torch') if name in sys.modules])"

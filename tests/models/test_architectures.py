@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 torch.set_num_threads(1)
-# The package of that name, not the function that `ptycho_fast.models` has under it.
-package: Any = sys.modules["ptycho_fast.models.architectures"]
-
 OURS = ("cnn", "fno", "hybrid", "hybrid_resnet")
 CASES = list(itertools.product(OURS, (16, 50, 64, 104), (1, 4)))
 
@@ -63,7 +59,7 @@ def stirred(network: Any, size: float = 0.1) -> Any:
 
 
 @pytest.mark.parametrize(("name", "N", "C"), CASES)
-def test_at_the_start_an_object_of_nothing(name: str, N: int, C: int) -> None:
+def test_untrained_networks_return_an_empty_object(name: str, N: int, C: int) -> None:
     """Exactly 1 everywhere: the first step is the same whatever the pattern."""
     network = build(name, N, C)
     patches = network(100 * features(2, C, N))
@@ -73,7 +69,7 @@ def test_at_the_start_an_object_of_nothing(name: str, N: int, C: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "N", "C"), CASES)
-def test_every_parameter_learns(name: str, N: int, C: int) -> None:
+def test_every_parameter_has_a_gradient(name: str, N: int, C: int) -> None:
     """Layers that begin at 0 hide those before them: after some steps none is hidden."""
     network = build(name, N, C)
     seen = features(2, C, N)
@@ -138,7 +134,7 @@ def test_moduli_stay_within_their_bounds(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 @settings(max_examples=12, deadline=None)
 @given(st.integers(4, 40), st.integers(1, 4))
-def test_any_even_side(name: str, half: int, C: int) -> None:
+def test_networks_take_any_even_side(name: str, half: int, C: int) -> None:
     N = 2 * half
     network = stirred(build(name, N, C))
     with torch.no_grad():
@@ -149,7 +145,7 @@ def test_any_even_side(name: str, half: int, C: int) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_feature_is_answered_where_it_is(name: str) -> None:
+def test_a_feature_changes_the_patch_mostly_around_it(name: str) -> None:
     """Padding to a multiple of what the network halves does not move the patch."""
     N = 50
     network = stirred(build(name, N, 1))
@@ -173,12 +169,6 @@ def test_wider_networks_have_more_parameters(name: str) -> None:
 # --- the registry --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
-    monkeypatch.setattr(package, "_registered", dict(package._registered))
-
-
 class Phase(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
     """Made of one convolution."""
 
@@ -193,7 +183,7 @@ class Phase(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_class_of_ones_own() -> None:
+def test_a_registered_class_is_an_architecture() -> None:
     assert set(OURS) <= set(list_architectures())
     assert "phase" not in list_architectures()
     assert register_architecture("phase")(Phase) is Phase
@@ -211,7 +201,7 @@ def test_a_class_of_ones_own() -> None:
 
 @pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize("name", ["phase", *OURS])
-def test_a_name_is_given_once(name: str) -> None:
+def test_a_taken_name_is_refused(name: str) -> None:
     if name == "phase":
         register_architecture("phase")(Phase)
     else:
@@ -225,7 +215,7 @@ def test_a_name_is_given_once(name: str) -> None:
     assert not isinstance(build_architecture(name, features=4, channels=1, N=16), Other)
 
 
-def test_names_and_options_there_are_not() -> None:
+def test_unknown_names_and_options_are_refused() -> None:
     listed = "cnn, fno, hybrid, hybrid_resnet"
     with pytest.raises(ValueError, match=rf"architecture must be one of {listed}.*got 'unet'\."):
         PtychoModel("unet", N=16)
@@ -237,7 +227,7 @@ def test_names_and_options_there_are_not() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("value", [0, -4, 2.5, "8", None])
-def test_a_width_that_is_none(name: str, value: Any) -> None:
+def test_widths_that_are_not_counts_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"width must be a whole number in 1\.\."):
         PtychoModel(name, N=16, width=value)
 
@@ -278,10 +268,11 @@ def told(patches: Any) -> tuple[type, list[Any]]:
     return Told, seen
 
 
-@pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize("modes", [1, 2])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_second_stage_sees_the_step_of_epie(modes: int, masked: bool) -> None:
+def test_a_second_stage_sees_the_step_of_epie(
+    registry: dict[str, Any], modes: int, masked: bool
+) -> None:
     """What the patches leave unexplained, relative to them; nothing where they explain it all."""
     N, C = 12, 4
     rng = np.random.default_rng(1)
@@ -311,7 +302,7 @@ def test_a_second_stage_sees_the_step_of_epie(modes: int, masked: bool) -> None:
 
     for said, expected in ((made, step), (truth, np.zeros(made.shape))):
         Told, seen = told(torch.from_numpy(said.astype(np.complex64)))
-        package._registered["told"] = Told
+        registry["told"] = Told
         network = PatchNetwork("told", N=N, channels=C, probe=probe, stages=2)
         network.set_mask(mask if masked else None)
         amplitudes = torch.from_numpy(hot.astype(np.float32))
@@ -338,7 +329,7 @@ def test_a_second_stage_sees_the_step_of_epie(modes: int, masked: bool) -> None:
 
 
 @pytest.mark.parametrize("stages", [1, 3])
-def test_as_many_patches_as_stages(stages: int) -> None:
+def test_every_stage_returns_patches(stages: int) -> None:
     probe = np.full((1, 16, 16), 3, np.complex64)
     network = PatchNetwork("cnn", N=16, channels=4, probe=probe, stages=stages, width=4)
     positions = np.random.default_rng(2).uniform(0, 6, (2, 2, 4))
@@ -367,7 +358,7 @@ def test_patches_of_a_group_agree_where_they_overlap() -> None:
     assert apart(free) > 0.01
 
 
-def test_a_stage_is_not_taught_through_the_ones_before() -> None:
+def test_no_gradient_flows_into_earlier_stages() -> None:
     network = stirred(
         PatchNetwork("cnn", N=16, channels=1, probe=make_probe(16, 1), stages=2, width=4)
     )

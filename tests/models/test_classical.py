@@ -70,7 +70,7 @@ def blank(scan: Any) -> NDArray[np.complex64]:
     return np.ones(scan.object.shape, np.complex64)
 
 
-def test_the_object_is_found_from_nothing(scan: Any) -> None:
+def test_the_object_is_found_from_an_empty_start(scan: Any) -> None:
     found = refine(scan, blank(scan), scan.probe, passes=30)
     where = inside(scan)
     assert correlation(blank(scan)[where], scan.object[where]) < 0.9
@@ -82,7 +82,9 @@ def test_the_object_is_found_from_nothing(scan: Any) -> None:
 
 @pytest.mark.parametrize("name", ["scan", "two_modes"])
 @pytest.mark.parametrize("refine_probe", [False, True])
-def test_the_truth_stays(name: str, refine_probe: bool, request: pytest.FixtureRequest) -> None:
+def test_the_true_object_is_a_fixed_point(
+    name: str, refine_probe: bool, request: pytest.FixtureRequest
+) -> None:
     scan = request.getfixturevalue(name)
     found = refine(scan, scan.object, scan.probe, passes=2, refine_probe=refine_probe)
     np.testing.assert_allclose(found.object, scan.object, atol=1e-4)
@@ -90,7 +92,7 @@ def test_the_truth_stays(name: str, refine_probe: bool, request: pytest.FixtureR
     assert found.residuals.max() < 1e-5
 
 
-def test_two_modes_are_not_one(two_modes: Any) -> None:
+def test_two_modes_explain_what_one_cannot(two_modes: Any) -> None:
     both = refine(two_modes, blank(two_modes), two_modes.probe, passes=10)
     one = refine(two_modes, blank(two_modes), two_modes.probe[0], passes=10)
     assert both.residuals[-1] < 0.3 * one.residuals[-1]
@@ -112,7 +114,7 @@ def test_odd_sides_and_patches_beyond_the_object() -> None:
 
 
 @pytest.mark.parametrize("rubbish", [1e3, np.nan])
-def test_dead_pixels_change_nothing(scan: Any, rubbish: float) -> None:
+def test_masked_pixels_do_not_affect_the_result(scan: Any, rubbish: float) -> None:
     mask = np.random.default_rng(0).random((SIDE, SIDE)) > 0.1
     spoilt = scan.diffraction.copy()
     spoilt[:, ~mask] = rubbish
@@ -125,7 +127,7 @@ def test_dead_pixels_change_nothing(scan: Any, rubbish: float) -> None:
     np.testing.assert_allclose(kept.object, scan.object, atol=1e-4)
 
 
-def test_a_wrong_probe_gets_better(scan: Any) -> None:
+def test_a_wrong_probe_is_improved(scan: Any) -> None:
     rows, columns = np.indices((SIDE, SIDE)) - SIDE // 2
     wrong = scan.probe * np.exp(1j * (0.03 * rows**2 + 0.015 * columns**2))
     wrong = wrong.astype(np.complex64)
@@ -159,7 +161,7 @@ def test_a_seed_gives_the_same_bits(scan: Any) -> None:
     assert not np.array_equal(first, other)
 
 
-def test_patterns_in_their_file(scan: Any, tmp_path: Path) -> None:
+def test_patterns_read_from_their_file_give_the_same_result(scan: Any, tmp_path: Path) -> None:
     np.savez(
         tmp_path / "scan.npz",
         xcoords=scan.positions[:, 0],
@@ -172,7 +174,7 @@ def test_patterns_in_their_file(scan: Any, tmp_path: Path) -> None:
     assert np.array_equal(found.object, expected.object)
 
 
-def test_no_pass_returns_what_was_given(scan: Any) -> None:
+def test_0_iterations_return_the_input(scan: Any) -> None:
     found = refine(scan, scan.object, scan.probe[0], passes=0)
     assert np.array_equal(found.object, scan.object)
     assert np.array_equal(found.probe, scan.probe)
@@ -181,14 +183,14 @@ def test_no_pass_returns_what_was_given(scan: Any) -> None:
     assert scan.object.any()
 
 
-def test_what_was_given_is_not_touched(scan: Any) -> None:
+def test_the_input_is_not_changed(scan: Any) -> None:
     image, probe = blank(scan), scan.probe.copy()
     refine(scan, image, probe, passes=1, refine_probe=True)
     assert np.array_equal(image, blank(scan))
     assert np.array_equal(probe, scan.probe)
 
 
-def test_refusals(scan: Any) -> None:
+def test_invalid_input_is_refused_with_a_sentence(scan: Any) -> None:
     image, probe = blank(scan), scan.probe
 
     def refused(
@@ -207,5 +209,5 @@ def test_refusals(scan: Any) -> None:
     refused("seed must be a whole number", seed=-1)
     bad = scan.diffraction.copy()
     bad[7, 3, 4] = np.nan
-    refused("pattern 7 holds NaN", scan=replace(scan, diffraction=bad))
+    refused("pattern 7 contains NaN", scan=replace(scan, diffraction=bad))
     refused("All 120 patterns are zero", scan=replace(scan, diffraction=np.zeros_like(bad)))

@@ -69,7 +69,7 @@ def assert_near(found: Any, expected: NDArray[Any], of: float = 1e-5) -> None:
 
 
 @pytest.mark.parametrize("N", SIDES)
-def test_waves_go_there_and_back(N: int) -> None:
+def test_near_field_inverts_far_field(N: int) -> None:
     wave = noise(2, 3, N, N)
     assert_near(far_field(as_tensor(wave)), centred(wave))
     assert_near(near_field(as_tensor(wave)), centred(wave, np.fft.ifft2))
@@ -97,7 +97,7 @@ def test_intensities_of_all_modes_add_up(N: int, modes: int) -> None:
     np.testing.assert_allclose(found.double().sum(dim=AXES).numpy(), energy, rtol=1e-5)
 
 
-def test_the_patterns_of_a_simulated_scan() -> None:
+def test_diffract_gives_the_patterns_of_a_simulated_scan() -> None:
     import ptycho_fast as pf  # noqa: PLC0415
 
     scan = pf.simulate_scan(n_positions=9, N=20, photons=None, seed=4)
@@ -136,7 +136,7 @@ def test_a_loss_is_the_mean_of_the_closed_form(kind: str) -> None:
     assert float(masked) == pytest.approx(expected[..., mask].mean(), rel=1e-5)
 
 
-def test_poisson_is_the_default_and_1_where_only_noise_is_left() -> None:
+def test_the_default_loss_is_poisson_and_1_for_pure_noise() -> None:
     """As the counts grow; the deviance of few counts is less than 1."""
     rng = np.random.default_rng(2)
     intensity = np.full((1, 1, 400, 400), 100.0)
@@ -158,7 +158,7 @@ def test_the_least_loss_is_that_of_the_counts_themselves(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_slopes_are_those_of_the_closed_form_also_where_nothing_is(kind: str) -> None:
+def test_gradients_are_those_of_the_closed_form_also_without_counts(kind: str) -> None:
     intensity, amplitude = measured()
     intensity[0, 0], amplitude[0, 0] = 0, np.arange(36).reshape(6, 6) % 3
     x = as_tensor(intensity).requires_grad_()
@@ -175,7 +175,7 @@ def test_slopes_are_those_of_the_closed_form_also_where_nothing_is(kind: str) ->
 
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("rubbish", [np.nan, np.inf, 1e30, 7.0])
-def test_what_the_mask_leaves_out_changes_nothing(kind: str, rubbish: float) -> None:
+def test_masked_pixels_do_not_affect_the_loss(kind: str, rubbish: float) -> None:
     intensity, amplitude = measured()
     mask = np.random.default_rng(4).random((6, 6)) < 0.7
 
@@ -293,7 +293,7 @@ def bell(N: int) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(("N", "B", "C"), [(4, 1, 1), (5, 3, 2), (6, 2, 4)])
-def test_a_canvas_is_that_of_the_matrices(N: int, B: int, C: int) -> None:
+def test_group_canvases_equal_their_matrices(N: int, B: int, C: int) -> None:
     rng = np.random.default_rng([N, B, C])
     positions = rng.uniform(-1000, 1000, (B, 2, 1)) + rng.uniform(-N / 2, N / 2, (B, 2, C))
     positions[0] = np.round(positions[0])
@@ -305,7 +305,7 @@ def test_a_canvas_is_that_of_the_matrices(N: int, B: int, C: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 7), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_any_canvas(N: int, B: int, C: int, seed: int) -> None:
+def test_group_canvases_of_any_size_equal_their_matrices(N: int, B: int, C: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     positions = rng.uniform(0, 50, (B, 2, 1)) + rng.uniform(-N, N, (B, 2, C))
     patches, weight = noise(B, C, N, N, seed=seed), rng.uniform(0.1, 1, (N, N))
@@ -319,7 +319,7 @@ def smooth_object(side: int) -> NDArray[np.complex128]:
     return image
 
 
-def test_patches_of_one_smooth_object_stay() -> None:
+def test_merging_keeps_patches_of_one_smooth_object() -> None:
     """Up to the blur of the interpolations: a tenth of what neighbouring pixels differ by."""
     N, image = 16, smooth_object(80)
     rng = np.random.default_rng(7)
@@ -336,7 +336,7 @@ def test_patches_of_one_smooth_object_stay() -> None:
     assert np.abs(made - turned)[inner].max() > 5 * slope
 
 
-def test_patches_at_whole_pixels_of_any_object_stay() -> None:
+def test_merging_keeps_patches_at_whole_pixels() -> None:
     N, image = 12, noise(60, 60)
     positions = np.random.default_rng(8).integers(20, 30, (4, 2, 4)).astype(float)
     patches = reference.extract_patches(image, positions, N).transpose(0, 3, 1, 2)
@@ -356,7 +356,7 @@ def test_the_brighter_side_of_two_patches_counts_more() -> None:
     np.testing.assert_allclose(found[1], np.tile([both, both, 5, 5], (4, 1)), rtol=1e-6)
 
 
-def test_groups_do_not_meet() -> None:
+def test_groups_do_not_affect_each_other() -> None:
     """Each on a canvas of its own, whatever lies beside it in the batch."""
     positions = np.random.default_rng(9).uniform(0, 20, (3, 2, 4))
     patches, weight = as_tensor(noise(3, 4, 8, 8)), as_tensor(bell(8))
@@ -366,7 +366,7 @@ def test_groups_do_not_meet() -> None:
         torch.testing.assert_close(together[b : b + 1], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_the_gradient_of_a_canvas() -> None:
+def test_the_gradient_of_merging_is_right() -> None:
     """The canvas is linear: ``Re <M x, u>`` has the slope that it has along any direction."""
     positions = np.random.default_rng(10).uniform(0, 8, (2, 2, 3))
     canvas = GroupCanvas(positions, as_tensor(bell(8)))
@@ -383,7 +383,7 @@ def test_the_gradient_of_a_canvas() -> None:
     assert found == pytest.approx(oracle, rel=1e-4)
 
 
-def test_the_gradient_of_a_loss_through_all_of_it() -> None:
+def test_the_gradient_of_the_loss_through_the_network_is_right() -> None:
     """Against finite differences of the whole chain, computed by the oracles in float64."""
     N, positions = 6, np.random.default_rng(11).uniform(0, 4, (1, 2, 3))
     weight, probe = bell(N), 4 * noise(2, N, N, seed=1)
@@ -442,7 +442,7 @@ def test_features_by_the_definition(N: int, C: int, modes: int) -> None:
 
 
 @pytest.mark.parametrize("N", [16, 25])
-def test_no_object_leaves_no_trace(N: int) -> None:
+def test_features_of_an_empty_object_are_zero(N: int) -> None:
     """What differs from 0 in the first two parts is the object's."""
     probe = make_probe(N, 1)
     flat = np.abs(centred(np.ones((2, 4, N, N)) * probe[0]))

@@ -117,7 +117,7 @@ def test_patches_of_a_sharp_object_come_out_sharper_than_divided_by_weights(seed
     assert rest < before
 
 
-def test_at_whole_pixels_any_object_is_found_exactly() -> None:
+def test_patches_at_whole_pixels_give_any_object_exactly() -> None:
     rng = np.random.default_rng(3)
     image = rng.normal(size=(40, 50)) + 1j * rng.normal(size=(40, 50))
     positions = rng.integers(0, [50, 40], (80, 2)).astype(float)
@@ -197,7 +197,7 @@ def test_the_order_of_adding_does_not_matter() -> None:
     np.testing.assert_allclose(bit_by_bit.image(), at_once.image(), atol=2e-4)
 
 
-def test_what_is_added_twice_counts_twice() -> None:
+def test_patches_added_twice_count_twice() -> None:
     image = sharp_object()
     positions = many_positions(image, 100, seed=8)
     patches = cut(image, positions).astype(np.complex64)
@@ -226,7 +226,7 @@ def test_patches_that_differ_are_averaged_by_weight() -> None:
     )
 
 
-def test_asking_for_the_image_changes_nothing() -> None:
+def test_asking_for_the_image_changes_no_state() -> None:
     image = sharp_object()
     made = stitch(image, many_positions(image, 50))
     coverage, found = made.coverage, made.image()

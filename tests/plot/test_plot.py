@@ -72,7 +72,7 @@ def test_scan_without_object_shows_its_mean_pattern(tmp_path: Path, scan: pf.Sca
     assert wide == 3 * narrow // 2
 
 
-def test_many_positions_are_a_density(tmp_path: Path) -> None:
+def test_many_positions_are_drawn_as_a_density(tmp_path: Path) -> None:
     # Twice as dense on the right.
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(0, 300, 3000), rng.uniform(300, 600, 6000)])

@@ -193,10 +193,11 @@ def group_positions(
         return Groups.answer(request, _draw_legacy(request, index, threads))
     drawn = draw(request, index, num_threads=threads, file=file)
     if drawn.spent:
+        centres = "1 centre has" if drawn.spent == 1 else f"{drawn.spent} centres have"
         warn(
-            f"n_groups={request.count}: {drawn.spent} centre{'s' * (drawn.spent > 1)} had too few "
-            f"distinct groups (as few as {drawn.fewest}), so some groups are repeated. Raise "
-            f"n_neighbors ({request.n_neighbors}) for more."
+            f"For n_groups={request.count}, {centres} too few distinct groups (as few as "
+            f"{drawn.fewest}); some groups are repeated. Raise n_neighbors "
+            f"({request.n_neighbors}) for more."
         )
     if drawn.pool is not None and n_groups is not None and drawn.pool < request.count:
         warn(

@@ -34,9 +34,11 @@ class Overlap(Rule):
     uses_windows = True
 
     def default_neighbors(self, group_size: int) -> int:
+        """Return K where the caller gives none: enough neighbours to choose from."""
         return NEIGHBORS
 
     def check(self, request: DrawRequest) -> DrawRequest:
+        """Refuse a request without `N`; fill in `min_overlap`."""
         if request.N is None:
             msg = "rule='overlap' needs N, the number of pixels per side of a pattern."
             raise ValueError(msg)
@@ -51,6 +53,7 @@ class Overlap(Rule):
     def explain(
         self, request: DrawRequest, centers: NDArray[np.int32], left_out: dict[str, int]
     ) -> str:
+        """Say which `min_overlap` would give a centre a group."""
         if self.name not in left_out:
             return super().explain(request, centers, left_out)
         least = request.min_overlap or 0.0

@@ -22,6 +22,7 @@ class Oversample(Rule):
     counts_groups = True
 
     def check(self, request: DrawRequest) -> DrawRequest:
+        """Refuse groups of one position: a centre has only one of them."""
         if request.group_size == 1:
             msg = (
                 "rule='oversample' needs groups of 2 or more positions, got C=1: with one position "

@@ -36,9 +36,11 @@ class GroupThenSample(Rule):
 
     @property
     def title(self) -> str:
+        """How messages name it, as the caller wrote it."""
         return "strategy='group-then-sample'"
 
     def check(self, request: DrawRequest) -> DrawRequest:
+        """Refuse centres of the caller's: the pool holds the groups around all positions."""
         if request.center_choice != "random":
             msg = (
                 f"{self.title} draws groups around all positions, in order of index. Leave "
@@ -48,7 +50,8 @@ class GroupThenSample(Rule):
         return request
 
     def lists_suffice(self, request: DrawRequest) -> bool:
-        return False  # the pool is listed anew from the index
+        """No: the pool is listed anew from the index."""
+        return False
 
     def list_pool(
         self,

@@ -23,6 +23,7 @@ class Quadrant(Rule):
     allows_include_center = False
 
     def check(self, request: DrawRequest) -> DrawRequest:
+        """Refuse groups of other than 4 positions, and quadrants without an end."""
         C = request.group_size
         if C != 4:
             msg = (
@@ -39,11 +40,13 @@ class Quadrant(Rule):
         return request
 
     def lists_suffice(self, request: DrawRequest) -> bool:
-        return False  # the K nearest of each quadrant are not the K nearest of all
+        """No: the K nearest of each quadrant are not all among the K nearest."""
+        return False
 
     def explain(
         self, request: DrawRequest, centers: NDArray[np.int32], left_out: dict[str, int]
     ) -> str:
+        """Say which `max_distance` would give a centre a neighbour in each quadrant."""
         if self.name not in left_out:
             return super().explain(request, centers, left_out)
         positions = request.positions

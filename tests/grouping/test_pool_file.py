@@ -16,7 +16,7 @@ import ptycho_fast as pf
 import reference
 from ptycho_fast import groups_cache
 from ptycho_fast.cli import main
-from ptycho_fast.grouping import Pool
+from ptycho_fast.grouping import Pool, pool_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,7 @@ def test_created_and_reused_are_said(tmp_path: Path, log: pytest.LogCaptureFixtu
     pool = groups_cache.read(path, positions, 2, 7, key=KEY)
     assert pool is not None
     absent, created, reused = log.messages
-    assert absent == f"groups cache: {path} is not there yet"
+    assert absent == f"groups cache: {path} does not exist yet"
     assert created.startswith(f"groups cache: {path} created: {len(pool.groups)} groups, 0.0 MB")
     assert reused == f"groups cache: {path} reused: {len(pool.groups)} groups"
 
@@ -216,8 +216,8 @@ def test_a_file_that_can_not_be_written_leaves_the_old_one(
 
 
 def test_a_large_file_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert groups_cache.LARGE == 100e6
-    monkeypatch.setattr(groups_cache, "LARGE", 1000)
+    assert pool_file.LARGE == 100e6
+    monkeypatch.setattr(pool_file, "LARGE", 1000)
     pool, positions = pool_of(positions_of(20), 4, 7), positions_of(20)
     with pytest.warns(UserWarning, match=rf"for {len(pool.groups)} groups\. compress=True"):
         groups_cache.write(tmp_path / "a.npz", pool, positions, 2, 7, key=KEY)
@@ -325,7 +325,10 @@ def test_a_draw_without_groups_leaves_no_file(tmp_path: Path) -> None:
     [
         ({"cache": True, "strategy": "group-then-sample"}, r"Pass the scan's file: cache='scan"),
         ({"cache": "scan.npz"}, "cache= keeps the pool of strategy='group-then-sample'"),
-        ({"compress": True, "strategy": "group-then-sample"}, "compress=True is for the file of"),
+        (
+            {"compress": True, "strategy": "group-then-sample"},
+            "compress=True compresses the file of cache=",
+        ),
         ({"cache": "a.npz", "strategy": "group-then-sample", "group_size": 5}, "group_size=5"),
     ],
 )
@@ -403,4 +406,4 @@ def test_a_dry_run_only_says(folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_clean_cache_of_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean-cache", str(tmp_path / "nowhere")]) == 2
-    assert f"{tmp_path / 'nowhere'} is no folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'nowhere'} is not a folder. Name the folder" in capsys.readouterr().err

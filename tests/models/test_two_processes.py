@@ -1,0 +1,72 @@
+"""Two processes train one model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("neuralop")
+pytest.importorskip("safetensors")
+lightning = pytest.importorskip("lightning")  # it draws from Python's random numbers on import
+
+from ptycho_fast.models import PtychoModel  # noqa: E402
+from small_models import against_nothing, history_of, infer  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+TWO = """
+import sys
+import numpy as np
+import torch
+import ptycho_fast as pf
+from ptycho_fast.models import PtychoModel
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    scan = pf.simulate_scan(n_positions=100, N=16, seed=0)
+    model = PtychoModel("cnn", N=16, width=8)
+    model.train(scan, batch_size=4, max_epochs=3, device="cpu", devices=2, picture_every=3,
+                output=sys.argv[1])
+    import torch.distributed as dist
+    weights = torch.cat([p.detach().reshape(-1) for p in model.network.stages.parameters()])
+    path = f"{sys.argv[1]}.{dist.get_rank()}.{dist.get_world_size()}"
+    np.savetxt(path, weights.double().numpy())
+"""
+
+
+def test_two_processes_train_one_model(scan: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    script = tmp_path / "two.py"
+    script.write_text(textwrap.dedent(TWO))
+    folder = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = (np.loadtxt(tmp_path / f"run.{rank}.2") for rank in (0, 1))
+    assert np.array_equal(one, other)  # both have learned the same
+    rows = history_of(folder)
+    assert len(rows) == 3
+    assert float(rows[-1]["loss"]) < 0.8 * float(rows[0]["loss"])
+    assert (folder / "epoch_0003.png").exists()
+    loaded = PtychoModel.load(folder)
+    assert loaded.network is not None
+    kept = torch.cat([p.detach().reshape(-1) for p in loaded.network.stages.parameters()])
+    assert np.array_equal(kept.double().numpy(), one)
+    error, nothing = against_nothing(infer(loaded, scan), scan)
+    assert error < 0.9 * nothing
