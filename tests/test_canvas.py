@@ -303,11 +303,12 @@ def test_pictures_show_all_windows(
 
     drawn: list[Any] = []
     write = figures.Figure.savefig
-    monkeypatch.setattr(
-        figures.Figure,
-        "savefig",
-        lambda self, *args, **options: [drawn.append(self), write(self, *args, **options)][1],
-    )
+
+    def keep(figure: Any, *args: Any, **options: Any) -> None:
+        drawn.append(figure)
+        write(figure, *args, **options)
+
+    monkeypatch.setattr(figures.Figure, "savefig", keep)
     for seen in (moved(scan, -500), replace(moved(scan, -30), object=scan.object)):
         area = rectangle(seen)
         plot_scan(seen, tmp_path / "scan.png", pf.group_positions(seen.positions, seed=0))

@@ -1,7 +1,8 @@
 """From a ptychography scan to the batches a network trains on.
 
-Groups of overlapping scan positions, their diffraction patterns, coordinates and object patches,
-by a Rust core. Importing this imports NumPy and nothing heavier.
+Groups of overlapping scan positions, with their diffraction patterns, coordinates and object
+patches, are drawn and gathered by a Rust core. Importing the package imports NumPy and nothing
+heavier.
 
 Examples
 --------

@@ -95,10 +95,14 @@ def option_names(sentence: str, renamed: Mapping[str, str]) -> str:
     >>> option_names("max_epochs must be at least 1.", {"max_epochs": "--epochs"})
     'max_epochs must be at least 1. (On the command line max_epochs is --epochs.)'
     """
-    found = [
-        f"{name} is {new}" for name, new in renamed.items() if re.search(rf"\b{name}\b", sentence)
-    ]
-    return f"{sentence} (On the command line {', '.join(found)}.)" if found else sentence
+    found: dict[str, str] = {}
+    for name, option in renamed.items():
+        if re.search(rf"\b{name}\b", sentence):
+            found.setdefault(option, name)
+    if not found:
+        return sentence
+    told = ", ".join(f"{name} is {option}" for option, name in found.items())
+    return f"{sentence} (On the command line {told}.)"
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:

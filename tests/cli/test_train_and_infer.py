@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_holds_what_it_says(run: Path) -> None:
+def test_train_writes_model_checkpoint_history_and_pictures(run: Path) -> None:
     names = {path.name for path in (run / "RUN").iterdir()}
     assert {"config.json", "probe.npy", "model.safetensors", "last.ckpt"} < names
     assert {"epoch_0001.png", "epoch_0002.png"} < names
@@ -40,7 +40,9 @@ def test_a_run_holds_what_it_says(run: Path) -> None:
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
 
 
-def test_an_image_is_written_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_infer_writes_object_coverage_scores_and_picture(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = run / "OUT"
     command = ["infer", str(run / "RUN"), str(run / "scan.npz"), "-o", str(out), "--device", "cpu"]
     assert main([*command, "--n-images", "100", "--refine", "2"]) == 0
@@ -59,7 +61,7 @@ def test_an_image_is_written_whole(run: Path, capsys: pytest.CaptureFixture[str]
     assert (out / "image.png").read_bytes()[1:4] == b"PNG"
 
 
-def test_a_run_goes_on(run: Path) -> None:
+def test_resume_continues_a_run(run: Path) -> None:
     command = ["train", str(run / "scan.npz"), "-o", str(run / "RUN2"), "--picture-every", "0"]
     assert main([*command, "--epochs", "1", "--device", "cpu"]) == 0
     assert main([*command, "--epochs", "2", "--device", "cpu", "--resume"]) == 0
@@ -77,10 +79,16 @@ def test_a_run_goes_on(run: Path) -> None:
         ("train scan.npz -o NEW --batch-size 500", "150 groups"),
         ("train missing.npz -o NEW", "missing.npz"),
         ("infer NEW scan.npz -o OUT2", "is missing"),
+        (
+            "train scan.npz -o scan.npz",
+            "scan.npz can't be the folder for the results: it is a file",
+        ),
+        ("train scan.npz -o NEW --epochs 0", "(On the command line max_epochs is --epochs.)"),
         ("infer RUN scan.npz -o OUT2 --refine -1", "refine"),
+        ("infer RUN scan.npz -o scan.npz", "scan.npz can't be the folder for the results"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_left(
+def test_mistakes_get_a_sentence_and_leave_no_files(
     run: Path,
     command: str,
     told: str,

@@ -1,0 +1,66 @@
+"""`ptycho-fast demo`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from commands import file_names, needs_matplotlib
+from ptycho_fast.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+    RunCommand = Callable[..., CompletedProcess[str]]
+
+
+def test_demo_into_a_missing_folder_gets_a_sentence(refused: Callable[..., str]) -> None:
+    assert "there is no folder nowhere" in refused("demo", "-o", "nowhere")
+
+
+@needs_matplotlib
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
+)
+def test_demo_feeds_tensorflow_and_keeps_it_quiet(here: Path, run_command: RunCommand) -> None:
+    done = run_command("demo")
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert "8 of 32 groups through tf.data" in done.stdout
+    assert "diffraction (32, 64, 64, 4) float32" in done.stdout
+    assert "coords_relative (32, 1, 2, 4) float64" in done.stdout
+    assert "Y (32, 64, 64, 4) complex64" in done.stdout
+    assert file_names(here) == ["demo.png"]
+    assert (here / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_without_tensorflow_and_matplotlib_says_what_is_missing(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("tensorflow", "matplotlib", "matplotlib.figure", "tqdm"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "8 of 32 groups through NumPy" in out
+    assert "Y (32, 64, 64, 4) complex64" in out
+    assert 'pip install "ptycho_fast[tensorflow]"' in out
+    assert 'pip install "ptycho_fast[plot]"' in out
+    assert file_names(here) == []
+
+
+def test_demo_survives_a_broken_tensorflow(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "tensorflow.py").write_text("raise RuntimeError('not for this processor')\n")
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    assert main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "importing it fails: RuntimeError: not for this processor" in out
+    assert "8 of 32 groups through NumPy" in out
