@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "patches"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 import tensorflow as tf
-from test_patches_tensorflow import compiled_memory, tolerance
 
 import reference
+from patch_cases import tolerance
 from ptycho_fast.patches.tensorflow import extract_patches
+from xla_memory import compiled_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

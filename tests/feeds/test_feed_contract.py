@@ -175,16 +175,17 @@ def test_redraw_draws_the_groups_of_each_epoch(
 
 
 @pytest.mark.parametrize("pad", [False, True])
-def test_ranks_share_the_groups_of_an_epoch(framework: Any, pad: bool) -> None:
-    data = make_data(101)
+def test_ranks_share_the_groups_of_an_epoch(
+    framework: Any, data: pf.GroupedDataset, pad: bool
+) -> None:
     feeds = [
         framework.feed(data, 8, shuffle=True, rank=rank, world_size=3, pad=pad) for rank in range(3)
     ]
     for epoch in range(2):
-        order = rows(data.batches(101, shuffle=True, epoch=epoch))
+        order = rows(data.batches(GROUPS, shuffle=True, epoch=epoch))
         shares = [[np.asarray(batch["nn_indices"]) for batch in feed] for feed in feeds]
         together = np.concatenate([part for turn in zip(*shares, strict=True) for part in turn])
-        expected = np.concatenate([order, order[: 5 * 24 - 101]]) if pad else order[: 4 * 24]
+        expected = np.concatenate([order, order[: 3 * 24 - GROUPS]]) if pad else order[: 2 * 24]
         np.testing.assert_array_equal(together, expected)
 
 
