@@ -334,9 +334,8 @@ list the pool.
 ## Tests
 
 {python} tests in Python, {rust} in Rust. Parametrised tests are counted individually. `tests/ptychopinn/test_acceptance.py`
-holds every public behaviour of the drop-in, `tests/io/test_scan_file_contract.py` every one of scan
-files, and each row of the
-[table of differences](migration.md#what-differs) names its test.
+holds every public behaviour of the drop-in and `tests/io/test_scan_file_contract.py` those of scan
+files. Each row of the [table of differences](migration.md#what-differs) names its test.
 
 ## Lines a caller no longer needs
 

@@ -15,6 +15,7 @@ from ptycho_fast.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 
@@ -48,3 +49,12 @@ def test_every_script_that_a_page_names_is_there(page: str) -> None:
     text = (DOCS / page).read_text()
     for script in re.findall(r"`(?:python )?((?:docs|benches)/\w+\.py)", text):
         assert (DOCS.parent / script).exists(), script
+
+
+@pytest.mark.skipif(not CONTRIBUTING.exists(), reason="the guide for contributors is not here")
+def test_every_path_that_the_guide_for_contributors_names_is_there() -> None:
+    text = CONTRIBUTING.read_text()
+    named = re.findall(r"`((?:benches|docs|python|rust|tests)/[\w./]+)`", text)
+    assert len(named) > 20
+    missing = [path for path in named if "NAME" not in path and not (ROOT / path).exists()]
+    assert not missing
