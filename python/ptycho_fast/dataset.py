@@ -99,6 +99,7 @@ class GroupedDataset(FeedMethods):
         self.normalize = bool(normalize)
         self._num_threads = as_threads(num_threads)
         self.parts: tuple[Part, ...] = (Part(scan, groups),)
+        """The scans, each with its groups."""
 
     @classmethod
     def concatenate(cls, datasets: Sequence[GroupedDataset]) -> GroupedDataset:
