@@ -20,7 +20,7 @@ STACKS = st.integers(0, 5).flatmap(lambda n: arrays(np.bool_, (n, 3, 3)))
 
 
 @given(bad=STACKS, data=st.data())
-def test_lists_say_what_a_stack_of_bools_says(bad: Any, data: Any) -> None:
+def test_lists_agree_with_a_stack_of_bools(bad: Any, data: Any) -> None:
     found = BadPixels.of(bad)
     n = len(bad)
     rows = np.array(
@@ -48,7 +48,7 @@ def test_lists_that_do_not_fit_are_refused() -> None:
         replace(scan, bad_pixels=BadPixels(np.repeat([0, 1], [1, 9]), np.array([256], np.int32)))
 
 
-def test_a_scan_says_which_pixels_count() -> None:
+def test_a_scan_returns_which_pixels_were_measured() -> None:
     scan = pf.simulate_scan(n_positions=9, N=16, seed=0)
     bad = np.zeros((9, 16, 16), bool)
     bad[4, 8, 8:10] = True

@@ -99,7 +99,7 @@ def test_a_copy_keeps_every_bit(kind: str) -> None:
     assert same_bits(batch["diffraction"], reference.gather(words, batch["nn_indices"]).view(kind))
 
 
-def test_every_float16_is_read_as_the_number_that_it_is() -> None:
+def test_every_float16_is_read_exactly() -> None:
     words = np.arange(2**16, dtype=np.uint16)
     halves = words[np.isfinite(words.view(np.float16))].view(np.float16)
     stack = np.resize(halves, (1, 256, 256))
@@ -133,7 +133,7 @@ def test_the_drop_in_keeps_the_dtype(dtype: np.dtype[Any]) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_batches_and_feeds_keep_it_too(dtype: np.dtype[Any]) -> None:
+def test_batches_and_feeds_keep_the_dtype(dtype: np.dtype[Any]) -> None:
     stack = make_stack(dtype)
     scan = scan_of(stack)
     groups = pf.group_positions(scan.positions, 20, gridsize=2, seed=0)
@@ -157,7 +157,7 @@ def test_batches_and_feeds_keep_it_too(dtype: np.dtype[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pytorch(kind: str) -> None:
+def test_pytorch_batches_keep_every_dtype(kind: str) -> None:
     pytest.importorskip("torch")
     stack = make_stack(np.dtype(kind))
     scan = scan_of(stack)
@@ -177,7 +177,7 @@ def test_pytorch(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tensorflow(kind: str) -> None:
+def test_tensorflow_batches_keep_every_dtype(kind: str) -> None:
     pytest.importorskip("tensorflow")
     stack = make_stack(np.dtype(kind))
     scan = scan_of(stack)
@@ -190,7 +190,7 @@ def test_tensorflow(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["c8", "O", "U1", "M8[s]", np.longdouble])
-def test_what_no_detector_gives_is_refused(dtype: Any) -> None:
+def test_dtypes_of_no_detector_are_refused(dtype: Any) -> None:
     if np.dtype(dtype) == np.float64:
         pytest.skip("a long double is a double here")
     stack = np.zeros((n, N, N), dtype)

@@ -67,7 +67,7 @@ def test_counts_are_poisson_at_one_photon_scale(N: int, trajectory: str) -> None
 
 
 @pytest.mark.parametrize("photons", [50.0, 1e4, 1e6])
-def test_mean_photons(photons: float) -> None:
+def test_the_mean_number_of_photons_is_as_asked(photons: float) -> None:
     scan = pf.simulate_scan(100, 32, photons=photons, seed=3)
     # Five standard deviations of the mean of 100 Poisson counts.
     assert abs(energies(scan).mean() / photons - 1) < 5 / math.sqrt(100 * photons) + 1e-6
@@ -120,7 +120,7 @@ def test_object_has_structure_at_every_scale() -> None:
     photons=st.none() | st.floats(1e-3, 1e15),
     seed=st.integers(0, 2**63 - 1),
 )
-def test_any_scan_is_whole(
+def test_every_scan_is_complete_and_valid(
     n: int,
     N: int,
     trajectory: str,
@@ -205,7 +205,7 @@ def test_fresh_seed_is_recorded_and_survives_the_file(tmp_path: Path) -> None:
     assert same(pf.simulate_scan(5, 8, seed=int(read.metadata["seed"])), scan)
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pf.simulate_scan(50, 16, seed=4)
     monkeypatch.setattr("ptycho_fast.simulate.BLOCK_BYTES", 7 * 16 * 16 * 16)
     blocks = pf.simulate_scan(50, 16, seed=4)
@@ -247,11 +247,11 @@ def test_memory_beyond_the_result_is_bounded() -> None:
         ({"seed": 2**63}, "seed must be a whole number in 0"),
     ],
 )
-def test_bad_arguments_are_refused_in_a_sentence(arguments: dict[str, Any], sentence: str) -> None:
+def test_bad_arguments_are_refused_with_a_message(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         pf.simulate_scan(**{"n_positions": 4, "N": 8, **arguments})
 
 
-def test_too_large_a_scan_is_a_memory_error() -> None:
+def test_a_scan_too_large_for_memory_is_a_memory_error() -> None:
     with pytest.raises(MemoryError):
         pf.simulate_scan(2**31 - 1, 4096)

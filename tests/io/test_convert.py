@@ -276,7 +276,7 @@ def test_a_damaged_chunk_leaves_nothing(here: Path, capsys: pytest.CaptureFixtur
         (f"raw.h5 out.npz --counts {NAMED} --crop 99", "beyond the detector's 32x32 pixels"),
     ],
 )
-def test_convert_that_can_not_be(
+def test_impossible_conversions_are_refused(
     here: Path, capsys: pytest.CaptureFixture[str], argv: str, sentence: str
 ) -> None:
     beamline()
@@ -287,7 +287,7 @@ def test_convert_that_can_not_be(
 @pytest.mark.parametrize(
     "argv", ["--counts --amplitude", "--centre 3", "--centre a,b", "--unit inch", "--crop x"]
 )
-def test_options_that_can_not_be(argv: str) -> None:
+def test_impossible_options_are_refused(argv: str) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["convert", "raw.h5", "out.npz", *argv.split()])
     assert stop.value.code == 2
@@ -306,7 +306,7 @@ def suggested(capsys: pytest.CaptureFixture[str], path: str) -> str:
     return line
 
 
-def test_what_the_file_does_not_tell_is_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_options_are_shown_as_question_marks(capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File("a b.h5", "w") as file:
         file["frames"] = np.zeros((5, 6, 8), "f4")
         file["stages/X"] = file["stages/Y"] = np.zeros(7)
@@ -332,7 +332,7 @@ def test_columns_probe_and_npz_are_guessed(capsys: pytest.CaptureFixture[str]) -
         assert option in line, option
 
 
-def test_a_file_without_stacks_is_all_questions(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_without_stacks_leaves_every_option_open(capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File("a.h5", "w") as file:
         file["text"] = "hello"
     assert "--diffraction ? (--counts or --amplitude) --x ? --y ?" in suggested(capsys, "a.h5")

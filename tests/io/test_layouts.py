@@ -12,75 +12,22 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
+from layout_files import STACKS, N, frames, is_written, line, n, nx, ny, read, write_h5, write_npz
 from ptycho_fast.io.layouts import as_complex_numbers, as_layer, as_probe
-from ptycho_fast.io.suggest import proposal, suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 h5py = pytest.importorskip("h5py")
-
-ny, nx, N = 3, 4, 8
-n = ny * nx
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PTYCHO_FAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-
-def frames(n: int = n, height: int = N, width: int = N) -> NDArray[np.uint32]:
-    """Counts of which no two frames, rows or columns are alike, with light in the middle."""
-    rows, columns = np.mgrid[:height, :width]
-    light = 900 * np.exp(-((rows - height // 2) ** 2 + (columns - width // 2) ** 2) / 6)
-    drawn = np.random.default_rng(0).poisson(light + 5, (n, height, width))
-    return drawn.astype("u4") + np.arange(n, dtype="u4")[:, None, None]
-
-
-def line() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, y = np.random.default_rng(1).uniform(10, 60, (2, n))
-    return x, y
-
-
-def write_h5(**arrays: Any) -> str:
-    with h5py.File("scan.h5", "w") as file:
-        for key, value in arrays.items():
-            file[key] = value
-    return "scan.h5"
-
-
-def write_npz(*, compressed: bool = False, **arrays: Any) -> str:
-    (np.savez_compressed if compressed else np.savez)("scan.npz", **arrays)
-    return "scan.npz"
-
-
-def read(path: str, **options: Any) -> pf.Scan:
-    names = {"diffraction": "data", "x": "x", "y": "y", "unit": "px", "counts": True}
-    return pf.read_scan(path, **{**names, **options})
-
-
-def is_written(scan: pf.Scan, rows: Any = slice(None)) -> None:
-    np.testing.assert_array_equal(scan.diffraction[:], np.sqrt(frames()[rows], dtype="f4"))
-    np.testing.assert_array_equal(scan.positions, np.stack(line(), axis=1)[rows])
-
-
-STACKS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "(n, N, N)": lambda stack: stack,
-    "(1, n, N, N)": lambda stack: stack[None],
-    "(n, 1, N, N)": lambda stack: stack[:, None],
-    "(n, N, N, 1)": lambda stack: stack[..., None],
-    "(N, N, n)": lambda stack: np.ascontiguousarray(stack.transpose(1, 2, 0)),
-}
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 @pytest.mark.parametrize("load", [True, False])
 @pytest.mark.parametrize("shape", [(n,), (n, 1), (1, n)])
 @pytest.mark.parametrize("layout", STACKS)
-def test_one_reading_is_taken(layout: str, shape: tuple[int, ...], load: bool) -> None:
+def test_the_only_possible_reading_is_taken(
+    layout: str, shape: tuple[int, ...], load: bool
+) -> None:
     stack, (x, y) = STACKS[layout](frames()), (axis.reshape(shape) for axis in line())
     write_h5(data=stack, x=x, y=y)
     with h5py.File("chunked.h5", "w") as file:
@@ -118,7 +65,7 @@ def test_a_grid_is_read_row_by_row_where_patterns_and_positions_are_one() -> Non
 
 
 @pytest.mark.parametrize("grid_of", ["frames", "positions"])
-def test_what_is_a_grid_on_one_side_only_is_asked_for(grid_of: str) -> None:
+def test_a_grid_of_patterns_or_positions_alone_needs_an_option(grid_of: str) -> None:
     stack, (x, y) = frames(), line()
     if grid_of == "frames":
         stack = stack.reshape(ny, nx, N, N)
@@ -134,7 +81,7 @@ def test_what_is_a_grid_on_one_side_only_is_asked_for(grid_of: str) -> None:
     is_written(pf.read_scan(known, counts=True, reshape=True))
 
 
-def test_a_cube_is_said_to_be_read_by_its_first_axis_and_an_option_decides() -> None:
+def test_a_cube_is_read_by_its_first_axis_with_a_warning() -> None:
     cube = frames(N)
     x, y = np.arange(float(N)), np.arange(float(N)) ** 2
     paths = [
@@ -160,7 +107,7 @@ def test_a_cube_is_said_to_be_read_by_its_first_axis_and_an_option_decides() -> 
     np.testing.assert_array_equal(scan.diffraction, turned.astype("f4"))
 
 
-def test_axes_that_no_option_makes_a_stack_of() -> None:
+def test_arrays_that_are_no_stack_are_refused() -> None:
     path = write_h5(data=frames(), flat=np.zeros((n, N)), x=line()[0], y=line()[1])
     with pytest.raises(ValueError, match=r"must be frames \(n, rows, columns\)"):
         read(path, diffraction="flat")
@@ -176,7 +123,9 @@ def test_axes_that_no_option_makes_a_stack_of() -> None:
 
 @pytest.mark.parametrize(("n_frames", "n_positions"), [(n, n - 2), (n - 2, n)])
 @pytest.mark.parametrize("load", [True, False])
-def test_more_of_one_than_of_the_other(n_frames: int, n_positions: int, load: bool) -> None:
+def test_unequal_numbers_of_frames_and_positions_need_an_option(
+    n_frames: int, n_positions: int, load: bool
+) -> None:
     x, y = (axis[:n_positions] for axis in line())
     counter = np.arange(n_positions) + 100
     fewer = min(n_frames, n_positions)
@@ -204,7 +153,7 @@ def test_more_of_one_than_of_the_other(n_frames: int, n_positions: int, load: bo
             read(path, first=asked)
 
 
-def test_what_belongs_to_a_position_follows_those_that_are_kept() -> None:
+def test_all_arrays_follow_the_positions_that_are_kept() -> None:
     x, y = line()
     x[[2, 7]] = np.nan
     path = write_npz(
@@ -224,7 +173,7 @@ def test_what_belongs_to_a_position_follows_those_that_are_kept() -> None:
 
 
 @pytest.mark.parametrize("of", ["positions", "frames"])
-def test_an_index_that_counts_from_1_is_asked_for(of: str) -> None:
+def test_an_index_that_seems_to_count_from_1_is_refused(of: str) -> None:
     order = np.random.default_rng(2).permutation(n)
     x, y = line()
     given = order if of == "positions" else np.argsort(order)
@@ -252,7 +201,7 @@ def test_an_index_that_counts_from_1_is_asked_for(of: str) -> None:
         assert len(read(path, index="index", index_base=0)) == n - 1
 
 
-def test_several_positions_of_a_frame_are_averaged_if_told_to() -> None:
+def test_several_positions_of_a_frame_are_averaged_on_request() -> None:
     x, y = line()
     index = np.repeat(np.arange(n), 3)[::-1].copy()
     jitter = np.array([-0.5, 0.25, 0.25])
@@ -294,7 +243,7 @@ def pairs(values: NDArray[Any], names: tuple[str, str], dtype: str) -> NDArray[A
     ids=["N,N", "1,1,N,N", "1,modes,N,N", "modes,1,N,N", "N,N,modes"],
 )
 @pytest.mark.parametrize("names", [None, ("re", "im"), ("Real", "Imag"), ("r", "i")])
-def test_probes(
+def test_probes_of_every_layout_are_read(
     written: NDArray[Any], expected: NDArray[Any], names: tuple[str, str] | None
 ) -> None:
     x, y = line()
@@ -307,7 +256,7 @@ def test_probes(
         np.testing.assert_array_equal(scan.probe, expected)
 
 
-def test_probes_and_objects_that_are_none_name_file_key_shape_and_cure() -> None:
+def test_wrong_probes_and_objects_are_refused_with_the_way_out() -> None:
     x, y = line()
     known: dict[str, Any] = {"xcoords": x, "ycoords": y, "diff3d": frames()}
     with pytest.raises(ValueError, match=r"scan\.npz: 'probeGuess': .*\(2, 3, 8, 8\).*probe\[0\]"):
@@ -323,7 +272,7 @@ def test_probes_and_objects_that_are_none_name_file_key_shape_and_cure() -> None
     np.testing.assert_array_equal(scan.object, object_[0].astype("c8"))
 
 
-def test_fields_that_are_no_complex_numbers_stay_as_they_are() -> None:
+def test_other_fields_than_complex_numbers_stay_as_they_are() -> None:
     other = np.zeros(3, [("a", "f4"), ("b", "f4")])
     assert as_complex_numbers(other) is other
     with pytest.raises(ValueError, match="complex is needed"):
@@ -332,7 +281,7 @@ def test_fields_that_are_no_complex_numbers_stay_as_they_are() -> None:
         as_layer("object", other)
 
 
-def test_parts_of_arrays_are_named() -> None:
+def test_parts_of_arrays_are_read_by_name() -> None:
     x, y = line()
     path = write_h5(
         data=frames(), one=np.stack([x, y], axis=1)[None], rows=np.stack([x, y]),
@@ -366,156 +315,3 @@ def test_an_npz_detector_that_is_not_square_is_cropped() -> None:
     assert not scan.mask[3, 2]
     assert scan.mask.sum() == N * N - 1
     np.testing.assert_array_equal(scan.probe, complex_probe()[0])
-
-
-# --- suggestions ------------------------------------------------------------------------------
-
-
-def read_suggested(path: str, **filled: Any) -> pf.Scan:
-    """Read a file as it is suggested, and what is ``?`` as it is filled in."""
-    guess = suggest(path)
-    unknown = {key for key, value in guess.items() if value == "?"}
-    assert unknown == set(filled)
-    told: dict[str, Any] = {key: value for key, value in guess.items() if value != "?"}
-    for key in ("counts", "reshape", "invert_mask"):
-        if key in told:
-            told[key] = told[key] == "True"
-    for key in ("energy_eV", "distance_m", "detector_pixel_m"):
-        if key in told:
-            told[key] = float(told[key])
-    return pf.read_scan(path, **told, **filled)
-
-
-def test_stacks_of_equal_frames_are_not_taken_one_for_all() -> None:
-    parts = {f"part{k}/data": frames()[k * 4 : k * 4 + 4] for k in range(3)}
-    path = write_h5(**parts, **{"part0/xy": np.zeros((4, 2))})
-    assert set(suggest(path).values()) == {"?"}
-    text = proposal(path)
-    assert "--diffraction ? " in text
-    assert "3 stacks have frames of the same size: /part0/data (4, 8, 8)" in text
-    # Darks are no part of a scan.
-    path = write_h5(data=frames(), dark=frames()[:4], x=line()[0], y=line()[1])
-    assert suggest(path)["diffraction"] == "/data"
-
-
-@pytest.mark.parametrize(
-    ("unit", "factor", "known"),
-    [
-        ("micrometers", 1e-6, True), ("Micron", 1e-6, True), ("µm", 1e-6, True), ("nm", 1e-9, True),
-        ("Millimetre", 1e-3, True), ("cm", 1e-2, False), ("inch", 0.0254, False),
-        ("furlong", None, False),
-    ],
-)  # fmt: skip
-def test_units_in_any_spelling(unit: str, factor: float | None, known: bool) -> None:
-    x, y = line()
-    pixel, distance, energy = 75e-6, 2.0, 8.8
-    path = write_h5(data=frames(), x=x, y=y, pixel_size=0.0, distance=0.0, energy=energy)
-    with h5py.File(path, "r+") as file:
-        file["energy"].attrs["units"] = "keV"
-        for key in ("x", "y", "pixel_size", "distance"):
-            file[key].attrs["units"] = unit
-        for key, value in {"pixel_size": pixel, "distance": distance}.items():
-            file[key][()] = value / (factor or 1)
-    guess = suggest(path)
-    assert float(guess["energy_eV"]) == pytest.approx(8800)
-    assert (guess["unit"] != "?") == known
-    if factor is None:
-        assert guess["distance_m"] == guess["detector_pixel_m"] == "?"
-        assert "furlong" in proposal(path)
-        return
-    assert float(guess["distance_m"]) == pytest.approx(distance)
-    assert float(guess["detector_pixel_m"]) == pytest.approx(pixel)
-    if known:
-        scan = read_suggested(path)
-        step = np.diff(scan.positions, axis=0) * scan.metadata["object_pixel_m"]
-        np.testing.assert_allclose(step, np.diff(np.stack([x, y], axis=1), axis=0) * factor)
-
-
-def test_several_numbers_that_may_be_the_distance() -> None:
-    x, y = line()
-    base: dict[str, Any] = {"data": frames(), "x": x, "y": y}
-    path = write_npz(**base, detector_distance_m=2.0, focus_distance_m=0.0)
-    assert suggest(path)["distance_m"] == "2"
-    assert "not a plausible value: focus_distance_m, 0" in proposal(path)
-    path = write_npz(**base, camera_distance_m=2.0, focus_distance_m=0.1)
-    assert suggest(path)["distance_m"] == "?"
-    assert "several candidates: camera_distance_m, 2; focus_distance_m, 0.1" in proposal(path)
-    # Without a unit it can only be metres, and 450 mm are no 450 m.
-    path = write_npz(**base, pixel_size=55.0)
-    assert suggest(path)["detector_pixel_m"] == "?"
-
-
-@pytest.mark.parametrize(
-    "positions",
-    [
-        {"x": (n,), "y": (n,)}, {"x": (n, 1), "y": (n, 1)}, {"x": (ny, nx), "y": (ny, nx)},
-        {"xy": (n, 2)}, {"xy": (2, n)}, {"xy": (1, n, 2)}, {"xy": (ny, nx, 2)},
-        {"positions_yx": (n, 2)},
-    ],
-    ids=str,
-)  # fmt: skip
-@pytest.mark.parametrize("stack", [(n, N, N), (1, n, N, N), (ny, nx, N, N), (N, N, n)], ids=str)
-@pytest.mark.parametrize("compressed", [True, False])
-def test_what_is_suggested_reads_what_was_written(
-    stack: tuple[int, ...], positions: dict[str, tuple[int, ...]], compressed: bool
-) -> None:
-    x, y = line()
-    arrays: dict[str, NDArray[Any]] = {"x": x, "y": y}
-    for key, shape in positions.items():
-        if len(positions) == 2:
-            arrays[key] = arrays[key].reshape(shape)
-        else:
-            pair = [y, x] if key.endswith("yx") else [x, y]
-            arrays = {key: np.stack(pair, axis=0 if shape[0] == 2 else 1).reshape(shape)}
-    data = frames().transpose(1, 2, 0) if stack[0] == N else frames().reshape(stack)
-    path = write_npz(data=np.ascontiguousarray(data), **arrays, compressed=compressed)
-    is_written(read_suggested(path, unit="px", **_of_metres(path)))
-    with h5py.File("scan.h5", "w") as file:
-        file["data"] = data
-        for key, values in arrays.items():
-            file[key] = values
-            file[key].attrs["units"] = "pixels"
-    is_written(read_suggested("scan.h5"))
-    text = proposal("scan.h5")
-    assert text.startswith("This command may read it")
-
-
-def _of_metres(path: str) -> dict[str, Any]:
-    """Return what metres would need, which pixels do without."""
-    return dict.fromkeys(("energy_eV", "distance_m", "detector_pixel_m") & suggest(path).keys())
-
-
-@pytest.mark.parametrize(("name", "turned"), [("bad_pixels", False), ("mask", True)])
-def test_a_mask_is_suggested_the_way_it_counts(name: str, turned: bool) -> None:
-    x, y = line()
-    good = np.ones((N, N), bool)
-    good[1, 2] = False
-    # ptypy writes numbers of which 1 is good.
-    stored = ~good if name == "bad_pixels" else good.astype("u1")
-    path = write_h5(data=frames(), x=x, y=y, **{name: stored})
-    with h5py.File(path, "r+") as file:
-        file["x"].attrs["units"] = file["y"].attrs["units"] = "px"
-    assert ("invert_mask" in suggest(path)) == turned
-    np.testing.assert_array_equal(read_suggested(path).mask, good)
-
-
-def test_a_line_that_fails_is_not_shown_as_one_to_run() -> None:
-    x, y = line()
-    path = write_h5(data=frames(), x=x, y=y)
-    with h5py.File(path, "r+") as file:
-        file["x"].attrs["units"] = file["y"].attrs["units"] = "px"
-        del file["data"]
-        layout = h5py.VirtualLayout((n, N, N), "u4")
-        layout[:] = h5py.VirtualSource("gone.h5", "data", (n, N, N))
-        file.create_virtual_dataset("data", layout)
-    text = proposal(path)
-    assert not text.startswith("If these")
-    assert "is made of gone.h5, which is missing" in text
-
-
-def test_frames_and_positions_of_other_numbers_are_said() -> None:
-    x, y = line()
-    path = write_npz(data=frames(), x=x[:9], y=y[:9])
-    assert suggest(path)["index"] == "?"
-    assert "12 frames, but 9 positions in x" in proposal(path)
-    assert "--first 9" in proposal(path)

@@ -219,7 +219,7 @@ def test_damaged_odd_and_hostile_ones_are_refused_in_little_memory(
         tracemalloc.stop()
 
 
-def test_a_list_that_holds_itself() -> None:
+def test_a_list_that_holds_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(ValueError, match="holds itself"):
@@ -237,7 +237,7 @@ def test_damage_anywhere_is_a_value_error_or_other_plain_values(data: st.DataObj
         loads(bytes(content))
 
 
-def test_what_was_used_is_what_pickle_reads() -> None:
+def test_values_read_are_those_that_pickle_reads() -> None:
     """The few instructions that are carried out mean what they mean to pickle itself."""
     value = {"nphotons": 1e9, "b": [1, (2, 3)], "c": {"d": None}}
     for protocol in PROTOCOLS:
@@ -262,7 +262,7 @@ def test_what_was_used_is_what_pickle_reads() -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_metadata_in_every_form(stored: Any, expected: Any) -> None:
+def test_metadata_of_every_form_are_read(stored: Any, expected: Any) -> None:
     file = io.BytesIO()
     np.save(file, stored, allow_pickle=True)
     file.seek(0)

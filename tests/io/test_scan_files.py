@@ -1,4 +1,4 @@
-"""NPZ scan files by the rules of CONTRACT 8, and what damaged ones say."""
+"""NPZ scan files by the rules of docs/contract.md, section 8, and the errors of damaged ones."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_where_both_layouts_fit_axis_0_is_the_frames(tmp_path: Path) -> None:
     [("f4", "f4"), ("f8", "f8"), ("u2", "u2"), (">f8", "f8"), ("i8", "i8"), ("u1", "u1"),
      ("f2", "f2"), (">u4", "u4"), ("?", "?")],
 )  # fmt: skip
-def test_dtypes(tmp_path: Path, given: str, kept: str) -> None:
+def test_patterns_keep_their_dtype(tmp_path: Path, given: str, kept: str) -> None:
     stack = np.arange(n * N * N).reshape(n, N, N).astype(given)
     scan = pf.read_scan(_written(tmp_path, diff3d=stack))
     assert scan.diffraction.dtype == np.dtype(kept)
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused_in_words(
         pf.read_scan(_written(tmp_path, **changes))
 
 
-def test_files_that_are_no_scan(tmp_path: Path) -> None:
+def test_files_that_are_not_scans_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         pf.read_scan(tmp_path / "nothing.npz")
     with pytest.raises(OSError, match=r"directory|denied"):

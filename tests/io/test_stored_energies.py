@@ -93,7 +93,7 @@ def of_unknown_patterns(arrays: Arrays) -> None:
     "change",
     [brighter, one_pixel, fewer, another_mask, no_mask, another_key, others, of_unknown_patterns],
 )
-def test_after_any_change_they_are_computed_again(
+def test_energies_are_computed_again_after_any_change(
     converted: Path,
     change: Callable[[Arrays], None],
     save: Callable[..., None],
@@ -110,7 +110,7 @@ def test_after_any_change_they_are_computed_again(
 
 @pytest.mark.parametrize("load", [True, False])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_saved_again_as_they_were_they_are_used(
+def test_energies_saved_again_unchanged_are_used(
     converted: Path, save: Callable[..., None], load: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def note(arrays: Arrays) -> None:
@@ -128,7 +128,7 @@ def test_saved_again_as_they_were_they_are_used(
     assert "one pass" not in caplog.text
 
 
-def test_a_scan_whose_patterns_are_exchanged_does_not_keep_them(
+def test_a_scan_with_other_patterns_does_not_keep_its_energies(
     converted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     scan = pf.read_scan(converted)
@@ -183,7 +183,7 @@ def padded(content: bytes, size: int) -> bytes:
     return content[:-2] + extra.to_bytes(2, "little") + b" " * extra
 
 
-def test_the_checksum_is_that_of_the_files_directory(converted: Path) -> None:
+def test_the_checksum_is_that_in_the_directory_of_the_file(converted: Path) -> None:
     """Nothing is read for it: the directory of the file has it."""
     with zipfile.ZipFile(converted) as archive, np.load(converted) as file:
         entry = archive.getinfo("diff3d.npy")

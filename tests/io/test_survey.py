@@ -72,7 +72,9 @@ def flagged(dtype: str, value: float) -> tuple[NDArray[Any], NDArray[np.bool_], 
         ("f8", np.inf),
     ],
 )
-def test_flags_are_no_measurements(tmp_path: Path, dtype: str, value: float, load: bool) -> None:
+def test_flagged_pixels_are_not_measured(
+    tmp_path: Path, dtype: str, value: float, load: bool
+) -> None:
     counts, always, sometimes = flagged(dtype, value)
     files = {
         "h5": (hdf5(tmp_path / "a.h5", counts), NAMES),
@@ -91,7 +93,7 @@ def test_flags_are_no_measurements(tmp_path: Path, dtype: str, value: float, loa
 
 
 @pytest.mark.parametrize("load", [True, False])
-def test_amplitudes_that_are_not_finite_are_no_measurements(tmp_path: Path, load: bool) -> None:
+def test_amplitudes_that_are_not_finite_are_not_measured(tmp_path: Path, load: bool) -> None:
     counts, always, sometimes = flagged("f8", np.nan)
     scan, said = warned(npz(tmp_path / "a.npz", np.sqrt(counts)), load=load)
     assert scan.diffraction.dtype == np.float64
@@ -100,7 +102,7 @@ def test_amplitudes_that_are_not_finite_are_no_measurements(tmp_path: Path, load
     assert "not finite" in said
 
 
-def test_what_is_known_goes_through_convert_and_write_scan(tmp_path: Path) -> None:
+def test_bad_pixels_survive_convert_and_write_scan(tmp_path: Path) -> None:
     counts, always, sometimes = flagged("u4", 2**32 - 1)
     with pytest.warns(UserWarning, match="were not measured"):
         convert(hdf5(tmp_path / "a.h5", counts), tmp_path / "b.npz", **NAMES)
@@ -117,7 +119,7 @@ def test_what_is_known_goes_through_convert_and_write_scan(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("load", [True, False])
-def test_bins_and_crops_keep_what_is_known(tmp_path: Path, load: bool) -> None:
+def test_bad_pixels_survive_bins_and_crops(tmp_path: Path, load: bool) -> None:
     counts, always, sometimes = flagged("u2", 65535)
     path = hdf5(tmp_path / "a.h5", counts)
     scan, _ = warned(path, load=load, crop=12, bin=2, **NAMES)
@@ -146,9 +148,7 @@ def test_a_look_at_a_few_finds_what_is_bad_in_all(
     ("value", "dtype"),
     [(2**32 - 1, "f4"), (2**32 - 1, "f8"), (2**32 - 1, "i8"), (65535, "u4"), (2**31 - 1, "f4")],
 )
-def test_a_flag_of_narrower_integers_is_said_and_taken_if_told(
-    tmp_path: Path, value: int, dtype: str
-) -> None:
+def test_a_flag_of_narrower_integers_is_warned_of(tmp_path: Path, value: int, dtype: str) -> None:
     counts, always, _ = flagged("u8", 0)
     counts[:, ~always] = value
     path = hdf5(tmp_path / "a.h5", counts.astype(dtype))
@@ -163,7 +163,7 @@ def test_a_flag_of_narrower_integers_is_said_and_taken_if_told(
     assert "marks bad pixels in integers" in said
 
 
-def test_patterns_of_nothing_are_named_and_left_out_on_request(tmp_path: Path) -> None:
+def test_empty_patterns_are_warned_of_and_left_out_on_request(tmp_path: Path) -> None:
     counts = COUNTS.astype("u2")
     counts[[4, 17]] = 0
     counts[40] = 65535
@@ -215,7 +215,9 @@ def test_a_look_unpacks_no_large_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("side", [16, 15])
-def test_zero_frequency_in_the_corner_is_said_and_mended(tmp_path: Path, side: int) -> None:
+def test_zero_frequency_in_the_corner_is_warned_of_and_moved_on_request(
+    tmp_path: Path, side: int
+) -> None:
     patterns = np.asarray(SCAN.diffraction)[:, :side, :side] if side == 15 else SCAN.diffraction
     # The middle of 15 pixels is 7, where the simulated light of 16 lies about 8.
     patterns = np.roll(patterns, -(side % 2), axis=(1, 2))
@@ -238,14 +240,14 @@ def test_zero_frequency_in_the_corner_is_said_and_mended(tmp_path: Path, side: i
     assert not said
 
 
-def test_whole_numbers_that_are_read_as_amplitudes_are_said(tmp_path: Path) -> None:
+def test_whole_numbers_read_as_amplitudes_are_warned_of(tmp_path: Path) -> None:
     path = npz(tmp_path / "a.npz", COUNTS.astype("u4"))
     assert "whole numbers (uint32" in warned(path)[1]
     assert not warned(path, counts=True)[1]
     assert "whole numbers" not in warned(path, counts=False)[1]
 
 
-def test_a_mask_that_nobody_reads_is_said(tmp_path: Path) -> None:
+def test_an_unused_mask_is_warned_of(tmp_path: Path) -> None:
     bad = np.zeros((N, N), bool)
     bad[3, 4] = True
     path = npz(tmp_path / "a.npz", SCAN.diffraction, bad_pixels=bad)
@@ -266,7 +268,7 @@ def test_a_mask_that_nobody_reads_is_said(tmp_path: Path) -> None:
         ("valid", "u1", 1), ("invalid", "?", False),
     ],
 )  # fmt: skip
-def test_which_way_a_mask_counts(key: str, dtype: str, good_is: Any) -> None:
+def test_the_name_and_dtype_decide_what_a_mask_marks(key: str, dtype: str, good_is: Any) -> None:
     good = np.random.default_rng(0).random((5, 6)) < 0.8
     values = np.where(good, good_is, not good_is).astype(dtype)
     assert names_a_mask(key)
@@ -302,7 +304,7 @@ def test_inspect_prints_what_was_found(tmp_path: Path, capsys: pytest.CaptureFix
     assert captured.err.count("warning") == 3
 
 
-def test_near_field_is_said(tmp_path: Path) -> None:
+def test_near_field_patterns_are_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "product.h5"
     pixel = 2e-8
     with h5py.File(path, "w") as file:

@@ -22,16 +22,19 @@ class Format(Protocol):
         """Read a scan, whose patterns stay in the file as `PreparedFrames`."""
 
 
-FORMATS: tuple[Format, ...] = (npz_scan, cxi, ptychodus)
-"""The formats that are recognised, in the order in which they are asked."""
+FORMATS: tuple[Format, ...] = (npz_scan, cxi, ptychodus, named)
+"""The formats in the order in which they are asked.
+
+`npz_scan` recognises every NPZ file, and `named` every file.
+"""
 
 
 def format_of(container: Container, recipe: Recipe) -> Format:
-    """Return the format of an open file; that of named arrays if no other recognises it.
+    """Return the format of an open file.
 
     A file of which the caller names the patterns and both coordinates is read by these names,
     whatever its format.
     """
     if recipe.names_everything:
         return named
-    return next((form for form in FORMATS if form.recognises(container)), named)
+    return next(form for form in FORMATS if form.recognises(container))

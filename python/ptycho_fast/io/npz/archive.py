@@ -148,7 +148,7 @@ class Archive:
                 with self._zip.open(self._names[key]) as file:
                     try:
                         arrays[key] = np.lib.format.read_array(file, allow_pickle=allow_pickle)
-                    # A header or a payload cut short, or a pickle that is none.
+                    # The header or the numbers are cut short, or a pickle is damaged.
                     except (ValueError, pickle.UnpicklingError) as error:
                         raise self._damaged(key, error) from error
                     # zipfile compares the checksum at the end of the member.

@@ -1,0 +1,150 @@
+"""Products of ptychodus, and the files of their patterns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import ptycho_fast as pf
+from beamline_files import N, counts, motors, n
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+h5py = pytest.importorskip("h5py")
+
+
+OBJECT_PIXEL = (21e-9, 18e-9)
+CENTER = (0.4e-6, -0.7e-6)
+
+
+def product(path: Path, **changes: Any) -> Path:
+    """Write a product as ptychodus does; its positions are in another order than the frames."""
+    x, y = motors()
+    order = np.random.default_rng(5).permutation(n)
+    attributes = {
+        "pixel_width_m": OBJECT_PIXEL[0], "pixel_height_m": OBJECT_PIXEL[1],
+        "center_x_m": CENTER[0], "center_y_m": CENTER[1],
+        **{key: value for key, value in changes.items() if key.endswith("_m")},
+    }  # fmt: skip
+    arrays = {
+        "probe_position_indexes": 100 + order,
+        "probe_position_x_m": x[order],
+        "probe_position_y_m": y[order],
+        "probe": np.arange(2 * N * N).reshape(1, 2, N, N) * 1j,
+        "object": np.ones((1, 300, 400), "c8"),
+        **{key: value for key, value in changes.items() if not key.endswith("_m")},
+    }
+    with h5py.File(path, "w") as file:
+        file.attrs["name"] = "gold"
+        for key, value in arrays.items():
+            if value is not None:
+                file[key] = value
+        for key, value in attributes.items():
+            if value is not None:
+                file["object"].attrs[key] = value
+    return path
+
+
+def patterns(path: Path) -> Path:
+    """Write what ptychodus calls assembled diffraction data."""
+    bad = np.zeros((N, N), bool)
+    bad[2, 3] = True
+    with h5py.File(path, "w") as file:
+        file.create_dataset("patterns", data=counts("i4"), compression="lzf")
+        file.create_dataset("indexes", data=100 + np.arange(n), compression="lzf")
+        file.create_dataset("bad_pixels", data=bad, compression="lzf")
+    return path
+
+
+def on_object() -> NDArray[np.float64]:
+    x, y = motors()
+    return np.stack(
+        [(x - CENTER[0]) / OBJECT_PIXEL[0] + 200, (y - CENTER[1]) / OBJECT_PIXEL[1] + 150], axis=1
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*the chunks of")
+def test_a_ptychodus_product_is_joined_with_its_patterns(tmp_path: Path) -> None:
+    diffraction = f"{patterns(tmp_path / 'diffraction.h5')}:/patterns"
+    scan = pf.read_scan(product(tmp_path / "product-out.h5"), diffraction=diffraction)
+    # Frame by frame, whatever the order of the product.
+    np.testing.assert_allclose(scan.positions, on_object(), rtol=1e-12)
+    good = np.ones((N, N), bool)
+    good[2, 3] = False
+    np.testing.assert_array_equal(scan.diffraction, np.sqrt(counts("i4"), dtype="f4") * good)
+    np.testing.assert_array_equal(scan.mask, good)
+    assert scan.object is not None
+    assert scan.object.shape == (300, 400)
+    assert scan.probe is not None
+    assert scan.probe.shape == (2, N, N)
+
+
+def test_a_ptychodus_product_may_hold_its_patterns(tmp_path: Path) -> None:
+    path = product(tmp_path / "a.h5", probe_position_indexes=np.arange(n), dp=counts("f4"))
+    x, y = motors()
+    with h5py.File(path, "r+") as file:
+        file["probe_position_x_m"][:], file["probe_position_y_m"][:] = x, y
+    scan = pf.read_scan(path)
+    np.testing.assert_allclose(scan.positions, on_object(), rtol=1e-12)
+    np.testing.assert_array_equal(scan.diffraction, np.sqrt(counts("f4")))
+    assert scan.mask is None
+
+
+def test_ptychodus_drops_frames_that_the_product_lacks(tmp_path: Path) -> None:
+    x, y = motors()
+    path = product(
+        tmp_path / "a.h5",
+        probe_position_indexes=np.array([104, 102]),
+    )
+    with h5py.File(path, "r+") as file:
+        del file["probe_position_x_m"], file["probe_position_y_m"]
+        file["probe_position_x_m"], file["probe_position_y_m"] = x[[4, 2]], y[[4, 2]]
+    diffraction = f"{patterns(tmp_path / 'd.h5')}:patterns"
+    with pytest.warns(UserWarning, match="10 of 12 frames have no position, and 0 of 2"):
+        scan = pf.read_scan(path, diffraction=diffraction)
+    np.testing.assert_allclose(scan.positions, on_object()[[2, 4]], rtol=1e-12)
+    np.testing.assert_array_equal(
+        scan.diffraction[:, 0], np.sqrt(counts("i4")[[2, 4], 0], dtype="f4")
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "error", "sentence"),
+    [
+        ({}, {}, KeyError, "holds no patterns. Name those.*diffraction="),
+        ({"center_x_m": None}, {}, KeyError, "the object lacks center_x_m"),
+        ({}, {"flip_x": True}, ValueError, "which says itself.*leave out flip_x"),
+        ({}, {"unit": "m", "y": "b"}, ValueError, "leave out y, unit"),
+        ({"dp": counts("u2", (n, 16, 16))}, {}, ValueError, "8 pixels a side.*Pass crop=8"),
+        ({"dp": counts("u2", (n, 16, 16))}, {"bin": 2, "crop": 8}, ValueError, "Pass crop=16"),
+        ({"dp": counts()}, {"index": "probe_position_x_m"}, ValueError, "must be whole numbers"),
+    ],
+)
+def test_wrong_ptychodus_products_are_refused(
+    tmp_path: Path,
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    error: type[Exception],
+    sentence: str,
+) -> None:
+    with pytest.raises(error, match=sentence):
+        pf.read_scan(product(tmp_path / "a.h5", **changes), **options)
+
+
+def test_ptychodus_raw_patterns_are_cropped_to_the_probe(tmp_path: Path) -> None:
+    raw = counts("u2", (n, 20, 30))
+    path = product(tmp_path / "a.h5", probe_position_indexes=np.arange(n), dp=raw)
+    scan = pf.read_scan(path, crop=N, centre=(9, 13))
+    np.testing.assert_array_equal(scan.diffraction, np.sqrt(raw[:, 5:13, 9:17], dtype="f4"))
+
+
+def test_an_object_of_layers_is_left_out(tmp_path: Path) -> None:
+    path = product(tmp_path / "a.h5", object=np.ones((3, 300, 400), "c8"),
+                   probe_position_indexes=np.arange(n), dp=counts())  # fmt: skip
+    with pytest.warns(UserWarning, match="the object has 3 layers"):
+        assert pf.read_scan(path).object is None
