@@ -136,10 +136,10 @@ def score(image: ArrayLike, reference: ArrayLike, positions: ArrayLike, N: int) 
         msg = (
             f"Of {image.shape[0]} x {image.shape[1]} pixels only {np.count_nonzero(mask)} can be "
             f"scored, but {FEWEST} are needed. A pixel can be scored if {NEAREST} of the "
-            f"{len(np.asarray(positions))} positions lie within {NEAR * N:g} pixels and the rim of "
-            f"the scanned area is {EROSION} pixels away. Are the positions in pixels of this "
-            "image? If they are, pass the positions of the whole scan, or call align with a mask "
-            "of your own."
+            f"{len(np.asarray(positions))} positions lie within {NEAR * N:g} pixels of it, and if "
+            f"it is {EROSION} pixels from the rim of the scanned area. Are the positions in pixels "
+            "of this image? If they are, pass the positions of the whole scan, or call align with "
+            "a mask of your own."
         )
         raise ValueError(msg)
     check_values(image, reference, mask)
