@@ -1,14 +1,13 @@
-//! Neighbours and groups, per scan shape: `cargo bench --bench groups`.
+//! Benchmarks of neighbours and groups for several shapes of scan: `cargo bench --bench
+//! groups`.
 //!
-//! The rivals (`SciPy`, pykdtree) and the checks of the answers stand in
-//! `benches/groups.py`; this follows the core from change to change.
+//! They compare the core before and after a change. `benches/groups.py` compares it
+//! with `SciPy` and pykdtree, and checks the results.
 #![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use divan::{Bencher, black_box};
-use ptycho_fast_core::groups::{
-    Draw, Labelled, Limits, centers, nearest, overlap, oversample, pool, quadrant,
-};
-use ptycho_fast_core::index::{Engine, Few, Index, Listed, neighbors};
+use ptycho_fast_core::groups::{Draw, Known, Limits, Rule, centers};
+use ptycho_fast_core::index::{Engine, Index, Listed, neighbors};
 use ptycho_fast_core::philox::{Key, Stage, philox4x64};
 
 const N: usize = 100_000;
@@ -54,7 +53,7 @@ fn scan(shape: Shape) -> Vec<f64> {
     (0..N).flat_map(position).collect()
 }
 
-/// Each shape by each engine; `Auto` is the grid but for the copies.
+/// Each shape with each engine. `Auto` is the grid, except for the copies.
 fn cases() -> Vec<(Engine, Shape)> {
     let engines = [Engine::Auto, Engine::KdTree];
     let of = |engine| SHAPES.map(|shape| (engine, shape));
@@ -78,26 +77,13 @@ fn find_neighbors(bencher: Bencher, (engine, shape): (Engine, Shape)) {
     bencher.bench(|| neighbors(&index, black_box(&all), 7, 2));
 }
 
-#[divan::bench(args = cases(), sample_count = 10)]
-fn draw_groups(bencher: Bencher, (engine, shape): (Engine, Shape)) {
-    let index = index(&scan(shape), engine);
-    let chosen = centers(N, N, KEY, 2).unwrap();
-    bencher.bench(|| nearest::draw(&index, black_box(&chosen), 7, 4, false, KEY, 2));
-}
+const NEAREST: Rule = Rule::Nearest {
+    include_center: false,
+    rounds: 1,
+};
 
-#[divan::bench(args = SHAPES, sample_count = 10)]
-fn draw_around_few(bencher: Bencher, shape: Shape) {
-    let positions = scan(shape);
-    let chosen = centers(N, N / 100, KEY, 2).unwrap();
-    bencher.bench(|| {
-        let few = Few::new(black_box(&positions), chosen.len(), 2)?;
-        few.map(|few| nearest::draw(&few, &chosen, 7, 4, false, KEY, 2))
-            .transpose()
-    });
-}
-
-/// What the rules draw from: all positions in random order, K = 7, C = 4.
-fn draw<'a, I>(index: &'a I, positions: &'a [f64], centers: &'a [i32]) -> Draw<'a, I> {
+/// A draw with K = 7 and C = 4.
+fn draw<'a>(index: &'a Known<'a>, positions: &'a [f64], centers: &'a [i32]) -> Draw<'a, Known<'a>> {
     Draw {
         index,
         positions,
@@ -110,16 +96,37 @@ fn draw<'a, I>(index: &'a I, positions: &'a [f64], centers: &'a [i32]) -> Draw<'
     }
 }
 
+#[divan::bench(args = cases(), sample_count = 10)]
+fn draw_groups(bencher: Bencher, (engine, shape): (Engine, Shape)) {
+    let positions = scan(shape);
+    let index = index(&positions, engine);
+    let chosen = centers(N, N, KEY, 2).unwrap();
+    bencher.bench(|| NEAREST.draw(&draw(&Known::Index(&index), &positions, black_box(&chosen))));
+}
+
+/// For a few centres, only the positions around them are searched.
+#[divan::bench(args = SHAPES, sample_count = 10)]
+fn draw_around_few(bencher: Bencher, shape: Shape) {
+    let positions = scan(shape);
+    let chosen = centers(N, N / 100, KEY, 2).unwrap();
+    let nothing = Known::Nothing {
+        engine: Engine::Auto,
+        labels: None,
+    };
+    bencher.bench(|| NEAREST.draw(&draw(&nothing, black_box(&positions), &chosen)));
+}
+
 #[divan::bench(args = SHAPES, sample_count = 10)]
 fn draw_within_limits(bencher: Bencher, shape: Shape) {
     let positions = scan(shape);
     let index = index(&positions, Engine::Auto);
     let chosen = centers(N, N, KEY, 2).unwrap();
+    let known = Known::Index(&index);
     let draw = Draw {
         limits: Some(Limits::new(0.8, 2.5)),
-        ..draw(&index, &positions, &chosen)
+        ..draw(&known, &positions, &chosen)
     };
-    bencher.bench(|| nearest::draw_rounds(black_box(&draw), false, 1));
+    bencher.bench(|| NEAREST.draw(black_box(&draw)));
 }
 
 #[divan::bench(args = [Shape::Raster, Shape::Jittered, Shape::Uniform], sample_count = 10)]
@@ -127,11 +134,12 @@ fn draw_quadrants(bencher: Bencher, shape: Shape) {
     let positions = scan(shape);
     let index = index(&positions, Engine::Auto);
     let chosen = centers(N, N, KEY, 2).unwrap();
+    let known = Known::Index(&index);
     let draw = Draw {
         limits: Some(Limits::new(0.0, 2.5)),
-        ..draw(&index, &positions, &chosen)
+        ..draw(&known, &positions, &chosen)
     };
-    bencher.bench(|| quadrant::draw(black_box(&draw), 1));
+    bencher.bench(|| Rule::Quadrant { rounds: 1 }.draw(black_box(&draw)));
 }
 
 #[divan::bench(args = [1, 10], sample_count = 10)]
@@ -139,8 +147,10 @@ fn draw_oversampled(bencher: Bencher, rounds: usize) {
     let positions = scan(Shape::Jittered);
     let index = index(&positions, Engine::Auto);
     let chosen = centers(N, N, KEY, 2).unwrap();
-    let draw = draw(&index, &positions, &chosen);
-    bencher.bench(|| oversample::draw(black_box(&draw), rounds * N));
+    let known = Known::Index(&index);
+    let draw = draw(&known, &positions, &chosen);
+    let rule = Rule::Oversample { count: rounds * N };
+    bencher.bench(|| rule.draw(black_box(&draw)));
 }
 
 #[divan::bench(sample_count = 10)]
@@ -150,26 +160,32 @@ fn draw_overlapping_of_known(bencher: Bencher) {
     let all: Vec<i32> = (0..N as i32).collect();
     let (rows, width) = neighbors(&index, &all, 30, 2).unwrap();
     let chosen = centers(N, N, KEY, 2).unwrap();
-    let known = Listed::new(&rows, width, N).unwrap();
+    let known = Known::Lists(Listed::new(&rows, width, N).unwrap());
     let draw = Draw {
         k: 30,
         c: 8,
         ..draw(&known, &positions, &chosen)
     };
-    bencher.bench(|| overlap::draw(black_box(&draw), 8, 0.25, 1));
+    let rule = Rule::Overlap {
+        window: 8,
+        min_overlap: 0.25,
+        rounds: 1,
+    };
+    bencher.bench(|| rule.draw(black_box(&draw)));
 }
 
+/// With labels, a draw includes building the indexes.
 #[divan::bench(sample_count = 10)]
-fn draw_of_labels(bencher: Bencher) {
+fn build_and_draw_of_labels(bencher: Bencher) {
     let positions = scan(Shape::Jittered);
     let labels: Vec<i32> = (0..N as i32).map(|i| i * 10 / N as i32).collect();
-    let index = Labelled::build(&positions, &labels, |own| {
-        Index::build(own, Engine::Auto, 2)
-    })
-    .unwrap();
     let chosen = centers(N, N, KEY, 2).unwrap();
-    let draw = draw(&index, &positions, &chosen);
-    bencher.bench(|| nearest::draw_rounds(black_box(&draw), false, 1));
+    let known = Known::Nothing {
+        engine: Engine::Auto,
+        labels: Some(&labels),
+    };
+    let draw = draw(&known, &positions, &chosen);
+    bencher.bench(|| NEAREST.draw(black_box(&draw)));
 }
 
 #[divan::bench(sample_count = 5)]
@@ -177,8 +193,9 @@ fn draw_pool(bencher: Bencher) {
     let positions = scan(Shape::Jittered);
     let index = index(&positions, Engine::Auto);
     let all: Vec<i32> = (0..N as i32).collect();
-    let draw = draw(&index, &positions, &all);
-    bencher.bench(|| pool::draw(black_box(&draw), N));
+    let known = Known::Index(&index);
+    let draw = draw(&known, &positions, &all);
+    bencher.bench(|| Rule::Pool { count: Some(N) }.draw(black_box(&draw)));
 }
 
 #[divan::bench(args = [(1, N), (2, N), (1, N / 100), (2, N / 100)])]

@@ -1,15 +1,15 @@
-//! One kernel, so many times, on one thread, for a counter of instructions:
-//! `instructions KERNEL TIMES`. What one run takes is the difference between
-//! two of them and one, so nothing else is counted. `benches/results.py` runs
-//! it under callgrind.
+//! Runs one kernel a number of times on one thread, for counting instructions:
+//! `instructions KERNEL TIMES`. The instructions of one run are the difference between
+//! two runs and one, so that nothing else is counted. `benches/results.py` runs this
+//! under callgrind.
 #![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use std::hint::black_box;
 
 use num_complex::Complex32;
 use ptycho_fast_core::gather::{Stack, gather};
-use ptycho_fast_core::groups::{centers, nearest, order};
-use ptycho_fast_core::index::{Engine, Few, Index};
+use ptycho_fast_core::groups::{Draw, Known, Rule, centers, order};
+use ptycho_fast_core::index::{Engine, Index};
 use ptycho_fast_core::patches::{Object, extract};
 use ptycho_fast_core::philox::{Key, philox4x64};
 
@@ -17,7 +17,7 @@ const KEY: Key = Key([42, 43]);
 const POSITIONS: usize = 100_000;
 const GROUPS: usize = 256;
 
-/// Each kernel, what its count is divided by, and what that is.
+/// Each kernel, the number that its count is divided by, and the unit of that number.
 const KERNELS: [(&str, usize, &str); 9] = [
     ("centers", POSITIONS, "position"),
     ("order", POSITIONS, "group"),
@@ -36,7 +36,7 @@ fn main() {
         [kernel, times] if !kernel.starts_with('-') => {
             run(kernel, times.parse().expect("a number of times"));
         }
-        // `cargo bench -- --test` and the like: each kernel once.
+        // Without these arguments (`cargo bench -- --test`) each kernel runs once.
         _ => {
             for (kernel, items, item) in KERNELS {
                 run(kernel, 1);
@@ -58,23 +58,41 @@ fn run(kernel: &str, times: usize) {
     let chosen = centers(n, n, KEY, 1).unwrap();
     let some = &chosen[..n / 100];
     let repeat = |job: &dyn Fn()| (0..times).for_each(|_| job());
-    let draw = |engine| {
+    let draw = |known: Known<'_>, centers: &[i32]| {
+        let rule = Rule::Nearest {
+            include_center: false,
+            rounds: 1,
+        };
+        let draw = Draw {
+            index: &known,
+            positions: &positions,
+            centers,
+            k: 7,
+            c: 4,
+            limits: None,
+            key: KEY,
+            threads: 1,
+        };
+        repeat(&|| drop(black_box(rule.draw(&draw).unwrap())));
+    };
+    let draw_from = |engine| {
         let index = Index::build(&positions, engine, 1).unwrap();
-        repeat(&|| {
-            black_box(nearest::draw(&index, &chosen, 7, 4, false, KEY, 1)).unwrap();
-        });
+        draw(Known::Index(&index), &chosen);
     };
     match kernel {
         "centers" => repeat(&|| drop(black_box(centers(n, n, KEY, 1)))),
         "order" => repeat(&|| drop(black_box(order(n, KEY, 1)))),
         "build-grid" => repeat(&|| drop(black_box(Index::build(&positions, Engine::Grid, 1)))),
         "build-tree" => repeat(&|| drop(black_box(Index::build(&positions, Engine::KdTree, 1)))),
-        "draw-grid" => draw(Engine::Grid),
-        "draw-tree" => draw(Engine::KdTree),
-        "draw-few" => repeat(&|| {
-            let few = Few::new(&positions, some.len(), 1).unwrap().unwrap();
-            drop(black_box(nearest::draw(&few, some, 7, 4, false, KEY, 1)));
-        }),
+        "draw-grid" => draw_from(Engine::Grid),
+        "draw-tree" => draw_from(Engine::KdTree),
+        "draw-few" => {
+            let nothing = Known::Nothing {
+                engine: Engine::Auto,
+                labels: None,
+            };
+            draw(nothing, some);
+        }
         "patches" => {
             let pixels = vec![Complex32::ONE; 1024 * 1024];
             let object = Object::new(&pixels, 1024, 1024).unwrap();

@@ -1,8 +1,8 @@
-//! Patches, gather and energies: `cargo bench --bench patches`.
+//! Benchmarks of patches, gathering and energies: `cargo bench --bench patches`.
 //!
-//! First a table: each kernel beside a plain copy of as many bytes, by as many
-//! threads, into the same memory, in turn: what the machine allows. Then each
-//! by itself.
+//! A table comes first. It compares each kernel with a plain copy of as many bytes, with
+//! as many threads, into the same memory: that is the limit that the machine sets. Then
+//! each kernel is timed on its own.
 #![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use std::time::Instant;
@@ -24,14 +24,14 @@ const PATTERNS: usize = 1000;
 const THREADS: [usize; 2] = [1, 2];
 
 fn main() {
-    // `cargo test --benches` runs this too, and has no use for the table.
+    // `cargo test --benches` runs this, too, and does not need the table.
     if std::env::args().any(|argument| argument == "--bench") {
         ratios();
     }
     divan::main();
 }
 
-/// Prints how much longer each kernel takes than the copy.
+/// Prints how much longer each kernel takes than a copy.
 fn ratios() {
     println!("{} instructions\n", simd::name().unwrap());
     println!("| job | output (MB) | threads | ms | copy (ms) | x the copy |");
@@ -62,7 +62,8 @@ fn ratios() {
     println!();
 }
 
-/// One row for each number of threads; the least of many times, taken in turn.
+/// Prints a row for each number of threads: the shortest of many times, which are taken
+/// in turn.
 fn beside_a_copy<T: Copy + Default + Sync + Send>(
     job: &str,
     length: usize,
@@ -71,7 +72,7 @@ fn beside_a_copy<T: Copy + Default + Sync + Send>(
     const CHUNK: usize = 1 << 14;
     let mut out = vec![T::default(); length];
     run(&mut out, 2);
-    let source = out.clone(); // written memory: what was never written is one page of zeros
+    let source = out.clone(); // a copy, because memory that was never written is one page of zeros
     let megabytes = size_of_val(&source[..]) as f64 / 1e6;
     for threads in THREADS {
         let mut least = [f64::INFINITY; 2];
@@ -101,8 +102,8 @@ fn object() -> Vec<Complex32> {
         .collect()
 }
 
-/// `(groups, 2, channels)` positions inside the object: groups of neighbours,
-/// in random order.
+/// Positions `(groups, 2, channels)` within the object: groups of neighbours, in random
+/// order.
 fn positions(groups: usize, channels: usize) -> Vec<f64> {
     let random = |i: usize, j: usize| {
         let word = philox4x64([i as u64, j as u64, 0, 0], [0, 0])[0];

@@ -135,7 +135,9 @@ print("never enough:", sorted(set(calls) - enough))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are Linux's")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
-def test_every_entry_point_is_refused_in_words(limit: str, threads: int) -> None:
+def test_every_entry_point_raises_memory_error_where_memory_is_short(
+    limit: str, threads: int
+) -> None:
     extras = "0.1,1,4.5,5.5,7,10,14,25,600"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, limit, extras, str(threads)],

@@ -1,9 +1,8 @@
-"""The files that keep the pool of group-then-sample, and the command that removes them."""
+"""Files that keep the pool of group-then-sample, and the command that removes them."""
 
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +43,6 @@ def pool_of(positions: NDArray[np.float64], C: int, K: int) -> Pool:
     return Pool(np.array(sets, np.int32), centers, np.empty(0, np.int32))
 
 
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, logger="ptycho_fast")
-    return caplog
-
-
 # --- a file -----------------------------------------------------------------------------------
 
 
@@ -72,7 +65,7 @@ def test_the_file_lies_beside_the_scan(tmp_path: Path, scan: str, name: str) -> 
     extra=st.integers(0, 3),
     compress=st.booleans(),
 )
-def test_a_pool_goes_through_a_file(
+def test_a_pool_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, n: int, gridsize: int, extra: int, compress: bool
 ) -> None:
     positions, C = positions_of(n), gridsize**2
@@ -101,7 +94,9 @@ def written(folder: Path, K: int = 7, n: int = 20) -> tuple[Path, NDArray[np.flo
     return path, positions
 
 
-def test_created_and_reused_are_said(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_whether_a_file_was_created_or_reused(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "pool.npz"
     assert groups_cache.read(path, positions_of(20), 2, 7, key=KEY) is None
     path, positions = written(tmp_path)
@@ -123,7 +118,7 @@ def test_created_and_reused_are_said(tmp_path: Path, log: pytest.LogCaptureFixtu
         ({"filters": "max_distance=3"}, "dataset_checksum is"),
     ],
 )
-def test_what_was_made_for_something_else_is_rejected(
+def test_a_file_made_for_another_draw_is_rejected(
     tmp_path: Path, log: pytest.LogCaptureFixture, other: dict[str, Any], why: str
 ) -> None:
     path, positions = written(tmp_path)
@@ -215,7 +210,9 @@ def test_a_file_that_can_not_be_written_leaves_the_old_one(
     assert groups_cache.read(path, positions, 2, 7, key=KEY) is not None
 
 
-def test_a_large_file_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_warns_and_names_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert pool_file.LARGE == 100e6
     monkeypatch.setattr(pool_file, "LARGE", 1000)
     pool, positions = pool_of(positions_of(20), 4, 7), positions_of(20)
@@ -298,7 +295,7 @@ def test_a_pool_of_other_neighbors_is_made_anew(
     assert "reused" in log.messages[-1]
 
 
-def test_a_full_disk_loses_no_groups(
+def test_groups_are_returned_where_the_disk_is_full(
     tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -332,7 +329,9 @@ def test_a_draw_without_groups_leaves_no_file(tmp_path: Path) -> None:
         ({"cache": "a.npz", "strategy": "group-then-sample", "group_size": 5}, "group_size=5"),
     ],
 )
-def test_what_does_not_go_with_a_file(arguments: dict[str, Any], sentence: str) -> None:
+def test_arguments_that_do_not_go_with_a_file_are_refused(
+    arguments: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         pf.group_positions(positions_of(80), seed=1, **arguments)
 
@@ -381,7 +380,7 @@ def all_files(folder: Path) -> set[str]:
     return {path.name for path in folder.parent.rglob("*") if path.is_file()}
 
 
-def test_clean_cache_removes_these_and_nothing_else(
+def test_clean_cache_removes_pool_files_and_nothing_else(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["clean-cache", str(folder)]) == 0
@@ -392,7 +391,7 @@ def test_clean_cache_removes_these_and_nothing_else(
     assert capsys.readouterr().out == f"Removed 0 files, 0.0 MiB, from {folder}.\n"
 
 
-def test_a_dry_run_only_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_removes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = all_files(folder)
     assert main(["clean-cache", str(folder), "--dry-run"]) == 0
     *listed, total = capsys.readouterr().out.splitlines()
@@ -404,6 +403,8 @@ def test_a_dry_run_only_says(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert all_files(folder) == before
 
 
-def test_clean_cache_of_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clean_cache_refuses_what_is_not_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["clean-cache", str(tmp_path / "nowhere")]) == 2
     assert f"{tmp_path / 'nowhere'} is not a folder. Name the folder" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def agree(found: pf.quality.Coverage, expected: dict[str, Any]) -> None:
     seed=st.integers(0, 2**32),
     data=st.data(),
 )
-def test_coverage_is_its_definition(
+def test_coverage_equals_its_definition(
     shape: str, n: int, N: int, modes: int, C: int, scale: float, seed: int, data: st.DataObject
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def test_coverage_is_its_definition(
 
 @pytest.mark.skipif(not SCANS, reason="no measured scans here")
 @pytest.mark.parametrize("name", SCANS)
-def test_coverage_of_measured_scans(name: str) -> None:
+def test_coverage_of_measured_scans_equals_its_definition(name: str) -> None:
     scan = pf.read_scan(DATA / name, load=False)
     groups = pf.group_positions(scan.positions, 200, seed=3)
     found = pf.coverage(scan, groups)
@@ -107,7 +107,7 @@ def test_a_random_draw_covers_more_than_the_first_positions(name: str) -> None:
 
 
 @pytest.mark.parametrize("spacing", [0.5, 3, 5, 9, 40])
-def test_suggested_neighbors_is_its_definition(spacing: float) -> None:
+def test_suggested_neighbors_equals_its_definition(spacing: float) -> None:
     rng = np.random.default_rng(0)
     positions = spacing * (
         np.stack(np.meshgrid(np.arange(9), np.arange(9)), axis=-1).reshape(-1, 2)
@@ -159,7 +159,7 @@ def test_illumination_lies_where_windows_are_cut(N: int) -> None:
         np.stack([np.arange(9) * 1e5, np.arange(9) * 1e3], axis=1),
     ],
 )
-def test_any_extent(positions: NDArray[np.float64]) -> None:
+def test_a_scan_of_any_extent_is_measured(positions: NDArray[np.float64]) -> None:
     found = pf.coverage(scan_of(positions, 8), pf.group_positions(positions, seed=0))
     assert found.positions_used > 0.5
     assert found.area_covered == pytest.approx(found.positions_used, abs=0.5)
@@ -168,7 +168,7 @@ def test_any_extent(positions: NDArray[np.float64]) -> None:
 
 
 @pytest.mark.parametrize("probe", [None, np.zeros((8, 8)), np.full((8, 8), np.nan)])
-def test_without_light_windows_are_evenly_lit(probe: Any) -> None:
+def test_without_a_probe_windows_are_evenly_lit(probe: Any) -> None:
     scan = pf.simulate_scan(30, 8, seed=0)
     groups = pf.group_positions(scan.positions, 4, seed=0)
     dark = pf.coverage(dataclasses.replace(scan, probe=probe), groups)
@@ -178,7 +178,7 @@ def test_without_light_windows_are_evenly_lit(probe: Any) -> None:
     assert dark == dataclasses.replace(even, probe_weighted=False)
 
 
-def test_all_centres_are_as_even_as_the_scan() -> None:
+def test_all_centres_are_as_uniform_as_the_scan() -> None:
     scan = pf.simulate_scan(100, 8, jitter=0, seed=0)
     found = pf.coverage(scan, pf.group_positions(scan.positions, gridsize=1, seed=0))
     assert (found.discrepancy, found.positions_used, found.area_covered) == (0, 1, 1)
@@ -186,7 +186,7 @@ def test_all_centres_are_as_even_as_the_scan() -> None:
     assert pf.coverage(scan, half).discrepancy == pytest.approx(0.5)  # the upper half of a raster
 
 
-def test_the_table_says_what_is_in_it() -> None:
+def test_the_table_lists_every_measure() -> None:
     scan = pf.simulate_scan(100, 8, seed=0)
     indices = np.array([[0, 1], [1, 0], [2, 3]], np.int32)
     groups = pf.Groups(indices, indices[:, 0], scan.positions, 2, seed=0)

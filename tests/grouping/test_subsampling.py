@@ -59,7 +59,7 @@ def test_n_groups_counts_groups() -> None:
     assert count_groups(3) is None
 
 
-def test_counts_that_are_none() -> None:
+def test_counts_that_contradict_or_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="n_images=5 and n_groups=6 both"):
         count_groups(2, n_images=5, n_groups=6)
     with pytest.raises(ValueError, match="n_images must be a whole number in 1"):
@@ -85,7 +85,7 @@ def test_a_thinned_scan_is_the_sample_of_older_code(n: int, seed: int, data: Any
     assert left == np.random.RandomState(9).randint(2**31)
 
 
-def test_what_stretches_the_spacing_is_said_with_the_numbers() -> None:
+def test_a_sample_that_stretches_the_spacing_warns_with_the_numbers() -> None:
     positions = np.random.default_rng(0).uniform(0, 50, (200, 2))
     with pytest.warns(UserWarning, match="Keeping 20 of 200 positions stretches") as told:
         rows = draw_subsample(positions, 20, seed=1)
@@ -93,7 +93,7 @@ def test_what_stretches_the_spacing_is_said_with_the_numbers() -> None:
     assert f"from {before:.4g} to {after:.4g} pixels" in str(told[0].message)
 
 
-def test_the_warning_points_at_who_thinned() -> None:
+def test_the_warning_points_at_the_line_of_the_caller() -> None:
     with pytest.warns(UserWarning, match="stretches") as told:
         make_record().subsample(20, 1)
     assert told[0].filename == __file__
@@ -103,7 +103,7 @@ def test_the_warning_points_at_who_thinned() -> None:
     assert told[0].filename == __file__
 
 
-def test_what_does_not_is_not() -> None:
+def test_a_sample_that_keeps_the_spacing_does_not_warn() -> None:
     # Of a raster a few may go: most keep a neighbour at the same distance.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -112,7 +112,7 @@ def test_what_does_not_is_not() -> None:
         assert len(draw_subsample(raster(10), 100, seed=1)) == 100
 
 
-def test_more_than_there_are_are_all() -> None:
+def test_asking_for_more_positions_than_there_are_keeps_all_and_warns() -> None:
     with pytest.warns(UserWarning, match="n_subsample=101 exceeds the 100 positions"):
         rows = draw_subsample(raster(10), 101, seed=1)
     np.testing.assert_array_equal(rows, np.arange(100))
@@ -127,7 +127,7 @@ def test_more_than_there_are_are_all() -> None:
         ((np.full((4, 2), np.nan), 2, 1), "finite"),
     ],
 )
-def test_what_is_refused(arguments: Any, message: str) -> None:
+def test_counts_seeds_and_positions_out_of_range_are_refused(arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw_subsample(*arguments)
 
@@ -182,13 +182,13 @@ def test_thinning_twice_counts_in_the_first_scan() -> None:
     np.testing.assert_array_equal(thinned.xcoords, raster(10)[rows, 0])
 
 
-def test_what_is_none_stays_none() -> None:
+def test_missing_fields_stay_missing() -> None:
     nothing = dict.fromkeys(("xcoords_start", "ycoords_start", "diff3d", "scan_index"))
     thinned = make_record(**nothing).subsample(97, 1)
     assert [getattr(thinned, key) for key in nothing] == [None] * 4
 
 
-def test_without_a_seed_a_script_that_seeds_once_can_be_repeated() -> None:
+def test_without_a_seed_the_sample_follows_numpys_global_stream() -> None:
     np.random.seed(8)  # noqa: NPY002
     first, second = make_record().subsample(97), make_record().subsample(97)
     assert first.subsample_seed != second.subsample_seed

@@ -333,9 +333,10 @@ def _shuffled(slots: list[int], run: Words, n_draws: int) -> list[int]:
 
 def _subset(rank: int, n_slots: int, size: int) -> list[int]:
     """The subset of slots with a colexicographic rank: compared by the largest member first."""
-    members = []
+    members, member = [], n_slots
     for i in range(size, 0, -1):
-        member = max(m for m in range(n_slots) if math.comb(m, i) <= rank)
+        # The largest that fits; each is smaller than the one before it.
+        member = next(m for m in reversed(range(member)) if math.comb(m, i) <= rank)
         rank -= math.comb(member, i)
         members.append(member)
     return members[::-1]

@@ -5,7 +5,7 @@ search structure of a scan for repeated draws. ``rules/`` holds one file for eac
 """
 
 from ptycho_fast.grouping.coordinates import group_coordinates, relative_coordinates
-from ptycho_fast.grouping.draw import draw, group_positions, lists_suffice, redraw
+from ptycho_fast.grouping.drawing import draw, group_positions, lists_suffice, redraw
 from ptycho_fast.grouping.groups import Groups
 from ptycho_fast.grouping.index import ENGINES, ScanIndex
 from ptycho_fast.grouping.legacy import LegacyDraw, draw_from_twister

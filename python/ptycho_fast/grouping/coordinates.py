@@ -1,4 +1,7 @@
-"""The coordinates of groups: absolute, and relative to the mean position of each group."""
+"""The coordinates of groups: absolute, and relative to the mean position of each group.
+
+Units, axes and signs are those of docs/contract.md, section 1.
+"""
 
 from __future__ import annotations
 

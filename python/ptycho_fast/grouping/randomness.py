@@ -1,4 +1,7 @@
-"""Seeds, and the keys of the counter generator that every draw takes its random words from."""
+"""Seeds, and the keys of the counter generator that every draw takes its random words from.
+
+Which word decides what is in docs/contract.md, section 3.
+"""
 
 from __future__ import annotations
 

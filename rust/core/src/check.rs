@@ -1,18 +1,18 @@
-//! Every precondition, once.
+//! The preconditions of the core's functions. Each is checked here and nowhere
+//! else.
 
-use pulp::{Simd, WithSimd};
-
-use crate::{Error, Result, memory, parallel, simd};
+use crate::{Error, Result};
 
 /// Coordinates beyond this have squares that overflow float64.
-const FARTHEST: f64 = 1e150;
+pub(crate) const FARTHEST: f64 = 1e150;
 
-/// Indices are int32.
+/// The largest int32: indices are 32-bit.
 const MOST_POSITIONS: usize = i32::MAX as usize;
 
-/// What is considered a scan: `positions` holds x, y, x, y, ...
+/// Checks the positions of a scan, x and y in turn, and returns how many they are.
 ///
-/// Returns the number of positions.
+/// There must be at least one, few enough for 32-bit indices, all finite and with
+/// squares that are finite.
 pub fn scan(positions: &[f64]) -> Result<usize> {
     let n = positions.len() / 2;
     if positions.len() != 2 * n {
@@ -36,82 +36,7 @@ pub fn scan(positions: &[f64]) -> Result<usize> {
     Ok(n)
 }
 
-/// What [`scan`] checks, and the smallest and largest x and y.
-pub fn bounds(positions: &[f64], threads: usize) -> Result<[[f64; 2]; 2]> {
-    const COORDINATES_A_PART: usize = 1 << 16;
-    let parts = positions.len().div_ceil(COORDINATES_A_PART);
-    let mut found = memory::cleared::<[f64; 4]>("The bounds of the scan", parts)?;
-    parallel::for_each_chunk(&mut found, 1, threads, |part, found| {
-        let positions = &positions[part * COORDINATES_A_PART..];
-        let part = &positions[..positions.len().min(COORDINATES_A_PART)];
-        // A refusal is no part of the work: it is found again below.
-        found[0] = simd::run(Bounds(part)).unwrap_or([f64::NAN; 4]);
-        Ok(())
-    })?;
-    let good = |found: &[f64; 4]| found.iter().all(|v| v.abs() <= FARTHEST);
-    if positions.is_empty() || positions.len() % 2 == 1 || !found.iter().all(good) {
-        simd::name()?;
-        scan(positions)?;
-    }
-    scan_length(positions.len() / 2)?;
-    Ok(found.iter().fold(
-        [[f64::INFINITY; 2], [f64::NEG_INFINITY; 2]],
-        |[low, high], found| {
-            [
-                [low[0].min(found[0]), low[1].min(found[1])],
-                [high[0].max(found[2]), high[1].max(found[3])],
-            ]
-        },
-    ))
-}
-
-/// The smallest x and y and the largest, or NaN where a coordinate is NaN.
-struct Bounds<'a>(&'a [f64]);
-
-impl WithSimd for Bounds<'_> {
-    type Output = [f64; 4];
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> [f64; 4] {
-        const WIDTH: usize = 32;
-        let mut low = [f64::INFINITY; WIDTH];
-        let mut high = [f64::NEG_INFINITY; WIDTH];
-        let mut not_a_number = [0.0; WIDTH];
-        let (wide, rest) = self.0.as_chunks::<WIDTH>();
-        let mut take = |i: usize, v: f64| {
-            low[i] = if v < low[i] { v } else { low[i] };
-            high[i] = if v > high[i] { v } else { high[i] };
-            not_a_number[i] += v * 0.0;
-        };
-        for values in wide {
-            for (i, &value) in values.iter().enumerate() {
-                take(i, value);
-            }
-        }
-        for (i, &value) in rest.iter().enumerate() {
-            take(i, value);
-        }
-        let poison: f64 = not_a_number.iter().sum();
-        let of = |values: &[f64; WIDTH], axis: usize, better: fn(f64, f64) -> f64| {
-            values
-                .iter()
-                .skip(axis)
-                .step_by(2)
-                .copied()
-                .reduce(better)
-                .unwrap_or(f64::NAN)
-                + poison
-        };
-        [
-            of(&low, 0, f64::min),
-            of(&low, 1, f64::min),
-            of(&high, 0, f64::max),
-            of(&high, 1, f64::max),
-        ]
-    }
-}
-
-/// At least one position, and few enough for 32-bit indices.
+/// Checks that a scan has at least one position, and few enough for 32-bit indices.
 pub fn scan_length(n: usize) -> Result<()> {
     match n {
         0 => Err(Error::EmptyScan),
@@ -123,7 +48,7 @@ pub fn scan_length(n: usize) -> Result<()> {
     }
 }
 
-/// Rows of `width` coordinates without NaN or infinity.
+/// Checks that rows of `width` coordinates hold neither NaN nor infinity.
 pub fn finite(what: &'static str, coordinates: &[f64], width: usize) -> Result<()> {
     let bad = |row: &&[f64]| !row.iter().all(|v| v.is_finite());
     match first_and_count(coordinates.chunks_exact(width), bad) {
@@ -137,7 +62,7 @@ pub fn finite(what: &'static str, coordinates: &[f64], width: usize) -> Result<(
     }
 }
 
-/// Enough neighbours and enough positions for groups of `c`.
+/// Checks that K and the scan are large enough for groups of `c` positions.
 pub fn group(n: usize, k: usize, c: usize) -> Result<()> {
     within("group_size", c, 1, MOST_POSITIONS)?;
     if k < c {
@@ -150,7 +75,7 @@ pub fn group(n: usize, k: usize, c: usize) -> Result<()> {
     Ok(())
 }
 
-/// A count within its limits.
+/// Checks that a number lies between two limits, which are allowed themselves.
 pub fn within(what: &'static str, found: usize, least: usize, most: usize) -> Result<()> {
     if (least..=most).contains(&found) {
         Ok(())
@@ -164,7 +89,7 @@ pub fn within(what: &'static str, found: usize, least: usize, most: usize) -> Re
     }
 }
 
-/// Indices that each name one of `n` things.
+/// Checks that all indices are from 0 to `n` - 1.
 pub fn indices(what: &'static str, indices: &[i32], n: usize) -> Result<()> {
     let outside = |i: &&i32| usize::try_from(**i).map_or(true, |i| i >= n);
     match first_and_count(indices.iter(), outside) {
@@ -180,7 +105,8 @@ pub fn indices(what: &'static str, indices: &[i32], n: usize) -> Result<()> {
     }
 }
 
-/// An array of as many elements as its companions imply.
+/// Checks that an array has the number of elements that the arguments beside it
+/// imply.
 pub fn length(what: &'static str, found: usize, expected: usize, why: &'static str) -> Result<()> {
     if found == expected {
         Ok(())
@@ -194,7 +120,8 @@ pub fn length(what: &'static str, found: usize, expected: usize, why: &'static s
     }
 }
 
-/// The place of the first item that is `bad`, and how many are.
+/// The place of the first item that is `bad`, and how many items are; None if no
+/// item is.
 fn first_and_count<I: Iterator + Clone>(
     items: I,
     bad: impl Fn(&I::Item) -> bool,
@@ -208,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_bad_row_and_their_number_are_named() {
+    fn errors_name_the_first_bad_row_and_how_many_there_are() {
         let mut positions = vec![0.0; 20];
         positions[7] = f64::NAN;
         positions[12] = f64::INFINITY;
@@ -235,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_inclusive() {
+    fn limits_themselves_are_allowed() {
         assert_eq!(scan(&[1e150, -1e150]), Ok(1));
         assert_eq!(scan(&[]), Err(Error::EmptyScan));
         assert_eq!(group(4, 4, 4), Ok(()));

@@ -1,11 +1,13 @@
-//! The energy of each pattern: what normalisation needs of a stack, without
-//! gathering anything.
+//! The energy of each diffraction pattern, which normalisation needs. Nothing is
+//! gathered for it.
 
 use crate::{Result, check, memory, parallel};
 
-/// The sum of squares in float64 of each pattern of `pixels` values, each
-/// through `value`, or of those where `mask` is true: of all patterns, or of
-/// those in `rows`.
+/// The sum of the squares of each pattern's values, in float64.
+///
+/// `stack` holds patterns of `pixels` values, which `value` turns into float64.
+/// Pixels where `mask` is false do not count. With `rows` only these patterns are
+/// summed, in their order.
 pub fn energies<T: Copy + Sync>(
     stack: &[T],
     pixels: usize,
@@ -18,15 +20,20 @@ pub fn energies<T: Copy + Sync>(
     const SUMS: usize = 8;
     check::within("pixels", pixels, 1, usize::MAX)?;
     let n = stack.len() / pixels;
-    check::length("diffraction", stack.len(), n * pixels, "whole patterns")?;
+    check::length(
+        "diffraction",
+        stack.len(),
+        n * pixels,
+        "whole diffraction patterns",
+    )?;
     if let Some(mask) = mask {
-        check::length("mask", mask.len(), pixels, "one a pixel")?;
+        check::length("mask", mask.len(), pixels, "one for each pixel")?;
     }
     if let Some(rows) = rows {
         check::indices("rows", rows, n)?;
     }
     let count = rows.map_or(n, <[i32]>::len);
-    let mut energies = memory::cleared("The energies of the patterns", count)?;
+    let mut energies = memory::cleared("the energies of the diffraction patterns", count)?;
     parallel::for_each_chunk(&mut energies, 16, threads, |chunk, energies| {
         for (i, energy) in (chunk * 16..).zip(energies) {
             let row = rows.map_or(i, |rows| rows[i] as usize);
@@ -60,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_of_squares() {
+    fn energies_are_sums_of_squares() {
         let stack: Vec<u16> = (0..37 * 11).map(|i| i * 100).collect();
         for threads in [1, 3] {
             let energies = energies(&stack, 11, None, None, f64::from, threads).unwrap();

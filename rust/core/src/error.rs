@@ -1,22 +1,23 @@
-//! Every refusal, as a sentence with the numbers in it and the way out.
+//! Every error of the core: a sentence with the numbers in it, and what to do.
 
 use thiserror::Error;
 
-/// The result of anything that can refuse its input.
+/// The result of a function that can refuse its input.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What was found, what was expected, what to do.
+/// Why a call is refused. The message says what was found, what was expected, and
+/// what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A scan without positions.
-    #[error("The scan is empty: at least one position is needed.")]
+    #[error("The scan is empty: at least one scan position is needed.")]
     EmptyScan,
 
-    /// NaN or infinity among coordinates.
+    /// Coordinates that are NaN or infinite.
     #[error(
         "{what} must be finite: row {row} is the first of {count} rows (of {total}) that hold NaN or infinity. \
-         Drop those rows, or repair them, before grouping."
+         Remove or repair these rows first."
     )]
     NotFinite {
         /// Which array.
@@ -31,8 +32,8 @@ pub enum Error {
 
     /// A coordinate so large that its square overflows.
     #[error(
-        "Positions must lie within 1e150: row {row} is the first of {count} rows (of {total}) beyond it. \
-         Positions are pixels of the object grid; check their unit."
+        "The coordinates of scan positions must lie within 1e150: row {row} is the first of {count} \
+         rows (of {total}) that do not. Positions are given in pixels of the object; check their unit."
     )]
     TooFar {
         /// The first such row.
@@ -43,9 +44,9 @@ pub enum Error {
         total: usize,
     },
 
-    /// More positions than 32-bit indices can name.
+    /// More positions than 32-bit indices can address.
     #[error(
-        "The scan has {n} positions, but indices are 32-bit and name at most {most}. Group the scan in parts."
+        "The scan has {n} positions, and 32-bit indices can address only {most}. Group the scan in parts."
     )]
     TooManyPositions {
         /// Positions given.
@@ -54,7 +55,8 @@ pub enum Error {
         most: usize,
     },
 
-    /// Fewer neighbours than channels. Callers match on the first sentence.
+    /// Groups of more positions than neighbours are considered. Callers match on the
+    /// first sentence: do not change it.
     #[error(
         "K={k} must be >= C={c} (need at least C neighbors to form a group). Raise n_neighbors (K) to {c} or more."
     )]
@@ -65,7 +67,8 @@ pub enum Error {
         c: usize,
     },
 
-    /// Fewer positions than channels. Callers match on the first sentence.
+    /// Groups of more positions than the scan has. Callers match on the first
+    /// sentence: do not change it.
     #[error(
         "Dataset has only {n} points but {c} coordinates per group requested. Use a smaller gridsize or a longer scan."
     )]
@@ -76,8 +79,20 @@ pub enum Error {
         c: usize,
     },
 
-    /// A count below (or above) what makes sense.
-    #[error("{what} must lie between {least} and {most}, got {found}.")]
+    /// Neighbour lists that are shorter than what is asked of them.
+    #[error(
+        "The neighbor lists hold {listed} neighbors of each position, but {needed} are needed. \
+         List more of them, or pass the index instead."
+    )]
+    TooFewListed {
+        /// Neighbours that are needed of each position.
+        needed: usize,
+        /// Neighbours that the lists hold.
+        listed: usize,
+    },
+
+    /// A number outside of its range.
+    #[error("{what} must be {}, got {found}.", range(*least, *most))]
     OutOfRange {
         /// Which argument.
         what: &'static str,
@@ -89,9 +104,9 @@ pub enum Error {
         found: usize,
     },
 
-    /// An index that names no position or pattern.
+    /// Indices of positions or patterns that do not exist.
     #[error(
-        "{what} must be indices in 0..={last}: entry {row} is {found}, and {count} of {total} entries are out of range."
+        "{what} must hold indices from 0 to {last}: entry {row} is {found}, and {count} of {total} entries are out of range."
     )]
     IndexOutOfRange {
         /// Which array.
@@ -108,7 +123,7 @@ pub enum Error {
         last: usize,
     },
 
-    /// Lengths that do not belong together.
+    /// An array whose length does not fit the arrays beside it.
     #[error("{what} holds {found} elements, but {expected} are needed ({why}).")]
     Length {
         /// Which array.
@@ -123,26 +138,26 @@ pub enum Error {
 
     /// `PTYCHO_FAST_NUM_THREADS` is not a number of threads.
     #[error(
-        "PTYCHO_FAST_NUM_THREADS must be a whole number of at least 1, got {found:?}. Unset it to use every core."
+        "PTYCHO_FAST_NUM_THREADS must be a whole number of at least 1, got {found:?}. Unset it to use all processors."
     )]
     ThreadsVariable {
         /// The variable's value.
         found: String,
     },
 
-    /// `PTYCHO_FAST_SIMD` names no instructions of this processor.
+    /// `PTYCHO_FAST_SIMD` names instructions that the processor lacks.
     #[error(
-        "PTYCHO_FAST_SIMD must be portable, avx2 or avx512, and this processor must have it, got {found:?}. \
-         Unset it to use the widest instructions there are."
+        "PTYCHO_FAST_SIMD must be portable, avx2 or avx512, and the processor must support it, got {found:?}. \
+         Unset it to use the widest instructions that the processor has."
     )]
     SimdVariable {
         /// The variable's value.
         found: String,
     },
 
-    /// The operating system gave no threads.
+    /// The operating system could not start the threads.
     #[error(
-        "No pool of {threads} threads could be started: {reason}. Ask for fewer with num_threads."
+        "The operating system could not start {threads} threads: {reason}. Ask for fewer with num_threads."
     )]
     NoThreads {
         /// Threads asked for.
@@ -158,25 +173,25 @@ pub enum Error {
         rows: usize,
         /// Indices in each.
         width: usize,
-        /// What they take.
+        /// Bytes they take.
         bytes: usize,
     },
 
-    /// What the work takes beside its result does not fit in memory.
+    /// What is needed beside the result does not fit in memory.
     #[error(
-        "{what} takes {bytes} bytes, and there is no memory for that. Ask for less at once (fewer positions, \
-         groups, neighbors or threads), or allow the process more memory."
+        "Out of memory: cannot allocate {bytes} bytes for {what}. Ask for less at once (fewer positions, groups, \
+         neighbors or threads), or allow the process more memory."
     )]
     NoMemory {
         /// What it is for.
         what: &'static str,
-        /// What it takes.
+        /// Bytes it takes.
         bytes: usize,
     },
 
-    /// A state of the legacy generator that cannot be one.
+    /// Not a state of the legacy generator.
     #[error(
-        "A Mersenne Twister state has 624 words and a place in 0..=624, got {words} words and place {place}."
+        "The state of a Mersenne Twister has 624 words and a place from 0 to 624, got {words} words and place {place}."
     )]
     TwisterState {
         /// Words given.
@@ -184,4 +199,13 @@ pub enum Error {
         /// Place given.
         place: usize,
     },
+}
+
+/// The numbers from `least` to `most`, in words.
+fn range(least: usize, most: usize) -> String {
+    match most {
+        usize::MAX => format!("at least {least}"),
+        _ if least == most => format!("{least}"),
+        _ => format!("between {least} and {most}"),
+    }
 }

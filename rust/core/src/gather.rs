@@ -1,4 +1,4 @@
-//! The patterns of groups, channels last, in one pass.
+//! The diffraction patterns of groups, gathered channels last in one pass.
 #![expect(
     clippy::inline_always,
     reason = "only what is inlined into `with_simd` gets its instructions"
@@ -6,17 +6,18 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
-/// What memory is for.
-const WHAT: &str = "The gathering of patterns";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the diffraction patterns of groups";
 
-/// Copies `stack` (n, P) into `out` (B, P, C): pattern `indices[b, c]` becomes
-/// channel c of group b, its values through `convert(b)`, and 0 where `mask`
-/// (P) is false.
+/// Gathers patterns of `stack` (n, P) into `out` (B, P, C): pattern `indices[b, c]`
+/// becomes channel c of group b. Its values are converted by `convert(b)`, and are 0
+/// where `mask` (P) is false.
 ///
-/// P is the number of pixels of a pattern; `indices` is (B, C). With C = 1 and
-/// the indices in one column the patterns follow one another: channels first.
+/// P is the number of pixels of a pattern, `indices` is (B, C). With C = 1 the
+/// patterns follow one another, which is channels first.
 pub fn gather<T, U, F>(
     stack: Stack<'_, T>,
     mask: Option<&[bool]>,
@@ -34,13 +35,13 @@ where
     let pixels = stack.pixels;
     stack.check(indices, channels, out.len())?;
     if let Some(mask) = mask {
-        check::length("mask", mask.len(), pixels, "one a pixel")?;
+        check::length("mask", mask.len(), pixels, "one for each pixel")?;
     }
     let mut dead = memory::room(WHAT, mask.map_or(0, count_dead))?;
     if let Some(mask) = mask {
         dead.extend((0..pixels).filter(|&p| !mask[p]));
     }
-    simd::name()?; // instructions that are not there are refused here, not in a thread
+    simd::name()?; // an error in PTYCHO_FAST_SIMD is found here, before threads start
     let staged = is_staged(out, channels);
     parallel::for_each_chunk(out, pixels * channels, threads, |b, out| {
         let patterns = stack.patterns(&indices[b * channels..][..channels])?;
@@ -56,7 +57,7 @@ fn count_dead(mask: &[bool]) -> usize {
     mask.iter().filter(|&&good| !good).count()
 }
 
-/// [`gather`] as the patterns are, and once more through `convert`, while they
+/// Gathers patterns unchanged into `out`, and converted into `converted`, while they
 /// are in the cache.
 pub fn gather_twice<T, U>(
     stack: Stack<'_, T>,
@@ -88,7 +89,7 @@ where
     })
 }
 
-/// Patterns of `pixels` values each, one after another.
+/// Diffraction patterns of `pixels` values each, one after another.
 #[derive(Debug, Clone, Copy)]
 pub struct Stack<'a, T> {
     values: &'a [T],
@@ -96,21 +97,31 @@ pub struct Stack<'a, T> {
 }
 
 impl<'a, T> Stack<'a, T> {
-    /// The stack of those values.
+    /// A stack of patterns of `pixels` values.
     pub fn new(values: &'a [T], pixels: usize) -> Result<Self> {
         check::within("pixels", pixels, 1, usize::MAX)?;
         let whole = values.len() / pixels * pixels;
-        check::length("diffraction", values.len(), whole, "whole patterns")?;
+        check::length(
+            "diffraction",
+            values.len(),
+            whole,
+            "whole diffraction patterns",
+        )?;
         Ok(Self { values, pixels })
     }
 
-    /// Checks that groups and what is filled with them belong to the stack.
+    /// Checks that indices and an output of so many elements fit the stack.
     fn check(&self, indices: &[i32], channels: usize, out: usize) -> Result<()> {
         check::within("channels", channels, 1, usize::MAX)?;
         let groups = indices.len() / channels;
-        check::length("indices", indices.len(), groups * channels, "(B, C)")?;
+        check::length(
+            "indices",
+            indices.len(),
+            groups * channels,
+            "a multiple of C, for shape (B, C)",
+        )?;
         let expected = indices.len().saturating_mul(self.pixels);
-        check::length("out", out, expected, "(B, N, N, C)")?;
+        check::length("out", out, expected, "shape (B, N, N, C)")?;
         check::indices("indices", indices, self.values.len() / self.pixels)
     }
 
@@ -126,7 +137,7 @@ fn fill<T: Copy, U: Copy + Default>(
     convert: impl Fn(T) -> U,
     staged: bool,
 ) -> Result<()> {
-    let group = Group {
+    let group = FillGroup {
         patterns,
         out,
         convert,
@@ -135,15 +146,15 @@ fn fill<T: Copy, U: Copy + Default>(
     simd::run(group)?
 }
 
-/// Patterns become the channels of a group.
-struct Group<'a, T, U, F> {
+/// The kernel: patterns become the channels of a group.
+struct FillGroup<'a, T, U, F> {
     patterns: &'a [&'a [T]],
     out: &'a mut [U],
     convert: F,
     staged: bool,
 }
 
-impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for Group<'_, T, U, F> {
+impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for FillGroup<'_, T, U, F> {
     type Output = Result<()>;
 
     #[inline(always)]
@@ -171,83 +182,6 @@ impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for Group<'_, T, U, F> 
     }
 }
 
-/// Whether `out` is made piece by piece, in the nearest cache, and copied out.
-///
-/// Where it does not fit the caches, a copy of whole cache lines, unlike
-/// stores, need not read what it overwrites: a third of all traffic. Stores of
-/// four channels are as wide as a cache line, and `out` may begin anywhere.
-pub(crate) fn is_staged<T>(out: &[T], channels: usize) -> bool {
-    /// What caches hold, about.
-    const CACHES: usize = 1 << 25;
-    channels == 4 || size_of_val(out) > CACHES
-}
-
-/// Bytes of such a piece.
-pub(crate) const STAGE: usize = 1 << 14;
-
-/// More elements than begin in one cache line.
-pub(crate) const LINE: usize = 64;
-
-/// What lies beyond the first boundary of a cache line: a wide store across
-/// one costs two.
-pub(crate) fn aligned<T>(values: &mut [T]) -> &mut [T] {
-    let skipped = values.as_ptr().align_offset(LINE).min(LINE);
-    &mut values[skipped..]
-}
-
-/// Writes channel c from `channel(c)`: as many pixels as `out` (P, C) has.
-#[inline(always)]
-pub(crate) fn interleave<'a, T: Copy + 'a, U: Copy + Default>(
-    channels: usize,
-    channel: impl Fn(usize) -> &'a [T],
-    out: &mut [U],
-    convert: impl Fn(T) -> U,
-) {
-    /// So few pixels that their cache lines are written while they are near.
-    const BLOCK: usize = 64;
-    match channels {
-        1 => {
-            for (value, &a) in out.iter_mut().zip(channel(0)) {
-                *value = convert(a);
-            }
-        }
-        4 => {
-            let (pixels, _) = out.as_chunks_mut();
-            interleave_four([0, 1, 2, 3].map(channel), pixels, convert);
-        }
-        _ => {
-            let mut fours = [[U::default(); 4]; BLOCK];
-            let whole = channels - channels % 4;
-            for (i, out) in out.chunks_mut(BLOCK * channels).enumerate() {
-                let channel = |c: usize| &channel(c)[i * BLOCK..];
-                for c in (0..whole).step_by(4) {
-                    let four = [c, c + 1, c + 2, c + 3].map(channel);
-                    interleave_four(four, &mut fours[..out.len() / channels], &convert);
-                    for (pixel, four) in out.chunks_exact_mut(channels).zip(&fours) {
-                        pixel[c..c + 4].copy_from_slice(four);
-                    }
-                }
-                for c in whole..channels {
-                    for (pixel, &value) in out.chunks_exact_mut(channels).zip(channel(c)) {
-                        pixel[c] = convert(value);
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn interleave_four<T: Copy, U>(
-    [a, b, c, d]: [&[T]; 4],
-    out: &mut [[U; 4]],
-    convert: impl Fn(T) -> U,
-) {
-    for ((((pixel, &a), &b), &c), &d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-        *pixel = [convert(a), convert(b), convert(c), convert(d)];
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn channels_are_the_patterns(
+        fn channels_hold_the_patterns(
             pixels in 1..200_usize, n in 1..20_i32, channels in 1..17_usize,
             seed in prop::collection::vec(0..1000_i32, 0..60), dead in 1..50_usize,
         ) {
@@ -319,9 +253,9 @@ mod tests {
         }
     }
 
-    /// Beyond the caches, in pieces that do not divide the pattern.
+    /// An output beyond the caches, in pieces that do not divide the pattern.
     #[test]
-    fn large_outputs_are_the_same() {
+    fn large_outputs_follow_the_definition() {
         let (pixels, channels) = (101 * 101, 6);
         let stack: Vec<u16> = (0..7 * pixels).map(|i| (i * 7919 % 65536) as u16).collect();
         let indices: Vec<i32> = (0..280 * channels as i32).map(|i| i * i % 7).collect();
@@ -340,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn lengths_that_do_not_fit_are_refused() {
         let stack = [0.0_f32; 12];
         assert!(Stack::new(&stack, 5).is_err());
         assert!(Stack::new(&stack, 0).is_err());

@@ -1,42 +1,54 @@
-//! The engine of `ptycho_fast`, free of Python.
+//! The engine of `ptycho_fast`, without any Python.
 //!
-//! Ptychography records a diffraction pattern at each position of a scan;
+//! Ptychography records a diffraction pattern at each position of a scan, and
 //! neighbouring positions overlap. This crate
 //!
 //! - finds the neighbours of scan positions ([`index`]),
-//! - draws groups of overlapping positions from them ([`groups`]), by random
-//!   numbers that are a function of (key, point) alone ([`philox`]),
-//! - gathers the groups' patterns ([`gather`]), sums their energies
-//!   ([`energy`]), and cuts the patches of an object under them
-//!   ([`patches`]).
+//! - draws groups of overlapping positions ([`groups`]) by random words that are a
+//!   function of (key, position) alone ([`philox`]),
+//! - gathers the diffraction patterns of groups ([`gather`]) and computes their
+//!   energies ([`energy`]),
+//! - extracts the patches of an object at the positions of groups ([`patches`]).
 //!
-//! Slices come in, vectors or the caller's buffers go out. Nothing that a
-//! caller passes makes it panic: every precondition stands in [`check`], every
-//! refusal in [`Error`]. Neither the number of threads ([`parallel`]) nor the
-//! instruction set ([`simd`]) changes a bit of a result.
+//! Functions take slices, and return vectors or fill the caller's buffers. No input
+//! makes them panic: [`check`] holds the preconditions, [`Error`] the messages.
+//! Neither the number of threads ([`parallel`]) nor the instruction set ([`simd`])
+//! changes any bit of a result.
 //!
 //! ```
-//! use ptycho_fast_core::{groups, index::KdTree, philox::Key};
+//! use ptycho_fast_core::groups::{self, Draw, Known, Rule};
+//! use ptycho_fast_core::{index::Engine, philox::Key};
 //!
 //! // A raster of 6 x 6 positions, x then y.
 //! let positions: Vec<f64> = (0..36).flat_map(|i| [f64::from(i % 6), f64::from(i / 6)]).collect();
-//! let index = KdTree::build(&positions, 1)?;
 //! let key = Key([1, 2]);
 //! let centers = groups::centers(36, 10, key, 1)?;
-//! let groups = groups::nearest::draw(&index, &centers, 7, 4, false, key, 1)?;
-//! assert_eq!(groups.len(), 10 * 4);
+//! let rule = Rule::Nearest { include_center: false, rounds: 1 };
+//! let (drawn, _) = rule.draw(&Draw {
+//!     index: &Known::Nothing { engine: Engine::Auto, labels: None },
+//!     positions: &positions,
+//!     centers: &centers,
+//!     k: 7,
+//!     c: 4,
+//!     limits: None,
+//!     key,
+//!     threads: 1,
+//! })?;
+//! assert_eq!(drawn.groups.len(), 10 * 4);
 //! # Ok::<(), ptycho_fast_core::Error>(())
 //! ```
 
-// See clippy.toml: what tests take is little.
+// Tests may allocate in the ways that clippy.toml forbids: they need little.
 #![cfg_attr(test, allow(clippy::disallowed_macros, clippy::disallowed_methods))]
 
+pub mod bounds;
 pub mod check;
 pub mod energy;
 mod error;
 pub mod gather;
 pub mod groups;
 pub mod index;
+mod interleave;
 mod memory;
 pub mod parallel;
 pub mod patches;

@@ -1,13 +1,15 @@
-//! Memory: asked for, never taken for granted, and large pieces kept for the
-//! next use.
+//! Allocation that can fail with an error, and reuse of large buffers.
 //!
-//! What grows with the input may be more than there is, by the machine or by a
-//! limit, and that must be a sentence, not the end of the process. So nothing
-//! here allocates in the ways that abort (`clippy.toml` names them), and what
-//! is large leaves some room for the small things that nobody asks for.
+//! Memory that grows with the input may exceed what the machine has, or what a
+//! limit allows. That must raise an error with a sentence, not end the process. So
+//! the core allocates such memory with the functions of this file. The usual ways
+//! end the process when they fail; `clippy.toml` forbids them. A large allocation
+//! also has to leave some memory for the small allocations that cannot fail
+//! gracefully (boxes, exceptions).
 //!
-//! The first write to fresh memory costs as much as the work it is for: the
-//! system has to find and clear each page.
+//! Large buffers are kept for the next use, because the first write to new memory
+//! costs page faults: the operating system has to find and clear every page, which
+//! takes as long as the computation whose result is written.
 
 use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
@@ -18,26 +20,27 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{Error, Result};
 
-/// Memory that nobody uses is kept up to this many bytes: what a draw from a
+/// At most this many bytes of unused buffers are kept: about what a draw from a
 /// million positions takes.
 const MOST_KEPT: usize = 64 << 20;
 
-/// Not for buffers smaller than a page or so.
+/// Buffers of fewer bytes are not kept: they cost few page faults.
 const LEAST_KEPT: usize = 1 << 14;
 
-/// Each time so many bytes were asked for, at once or in small pieces,
-/// [`SPARE`] must be left.
+/// Whenever this many bytes have been allocated, at once or in pieces, it is
+/// checked that [`SPARE`] bytes are left.
 const LARGE: usize = 1 << 20;
 
-/// For what is allocated without asking: boxes of the thread pool, exceptions.
+/// Bytes that must be left for allocations that cannot fail gracefully: boxes of
+/// the thread pool, exceptions.
 pub(crate) const SPARE: usize = 4 << 20;
 
-/// Bytes asked for since that was last seen to.
+/// Bytes that were allocated since that was last checked.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 static KEPT: Mutex<Vec<Vec<u64>>> = Mutex::new(Vec::new());
 
-/// `length` elements that come with arbitrary values, and whose memory is kept
+/// An array of `length` elements with arbitrary initial values. Its memory is kept
 /// for the next buffer.
 pub(crate) struct Buffer<T> {
     words: Vec<u64>,
@@ -46,7 +49,7 @@ pub(crate) struct Buffer<T> {
 }
 
 impl<T: Pod> Buffer<T> {
-    /// A buffer for `rows` x `width` elements of `what`.
+    /// A buffer of `rows` times `width` elements; `what` names them in an error.
     pub fn new(what: &'static str, rows: usize, width: usize) -> Result<Self> {
         let length = rows.saturating_mul(width);
         let needed = length.saturating_mul(size_of::<T>()).div_ceil(8);
@@ -81,8 +84,8 @@ impl<T> Drop for Buffer<T> {
         if self.words.len() * 8 < LEAST_KEPT {
             return;
         }
-        // Where another thread is at it, or was when this process was forked:
-        // then the memory goes back to the system.
+        // The lock is taken if another thread is here now, or was when this
+        // process was forked. Then the memory goes back to the system.
         if let Ok(mut kept) = KEPT.try_lock() {
             let bytes: usize = kept.iter().map(|words| 8 * words.len()).sum();
             if bytes + 8 * self.words.len() <= MOST_KEPT && kept.try_reserve(1).is_ok() {
@@ -92,7 +95,8 @@ impl<T> Drop for Buffer<T> {
     }
 }
 
-/// The smallest piece kept that is large enough, and not far too large.
+/// The smallest of the kept buffers that is large enough, but not more than twice
+/// as large as needed.
 fn take(needed: usize) -> Option<Vec<u64>> {
     let mut kept = KEPT.try_lock().ok()?;
     let fits = |words: &Vec<u64>| (needed..=2 * needed).contains(&words.len());
@@ -102,7 +106,7 @@ fn take(needed: usize) -> Option<Vec<u64>> {
     Some(kept.swap_remove(best))
 }
 
-/// Zeros for a result of `rows` x `width` elements. A count that a user typed
+/// Zeros for a result of `rows` times `width` elements. A number that a user typed
 /// may ask for more memory than there is.
 pub(crate) fn zeros<T: Zeroable>(rows: usize, width: usize) -> Result<Vec<T>> {
     let length = rows.saturating_mul(width);
@@ -113,7 +117,7 @@ pub(crate) fn zeros<T: Zeroable>(rows: usize, width: usize) -> Result<Vec<T>> {
     })
 }
 
-/// The same, of what the work takes beside its result.
+/// Zeros for what is needed beside the result.
 pub(crate) fn cleared<T: Zeroable>(what: &'static str, length: usize) -> Result<Vec<T>> {
     zeroed(length).ok_or_else(|| no_memory::<T>(what, length))
 }
@@ -125,7 +129,7 @@ pub(crate) fn room<T>(what: &'static str, length: usize) -> Result<Vec<T>> {
     Ok(items)
 }
 
-/// The items of an iterator that knows how many they are.
+/// The items of an iterator that knows how many it has.
 pub(crate) fn collect<T>(
     what: &'static str,
     items: impl ExactSizeIterator<Item = T>,
@@ -135,7 +139,7 @@ pub(crate) fn collect<T>(
     Ok(collected)
 }
 
-/// A copy.
+/// A copy of some items.
 pub(crate) fn copy<T: Copy>(what: &'static str, items: &[T]) -> Result<Vec<T>> {
     collect(what, items.iter().copied())
 }
@@ -145,7 +149,7 @@ pub(crate) fn repeat<T: Clone>(what: &'static str, item: &T, length: usize) -> R
     collect(what, (0..length).map(|_| item.clone()))
 }
 
-/// Puts `items` in the place of what `target` holds.
+/// Replaces what `target` holds by `items`.
 pub(crate) fn replace<T: Copy>(what: &'static str, target: &mut Vec<T>, items: &[T]) -> Result<()> {
     target.clear();
     make_room(what, target, items.len())?;
@@ -153,7 +157,7 @@ pub(crate) fn replace<T: Copy>(what: &'static str, target: &mut Vec<T>, items: &
     Ok(())
 }
 
-/// Makes `target` so long; what is new is `item`.
+/// Changes the length of `target`; new elements are `item`.
 pub(crate) fn resize<T: Clone>(
     what: &'static str,
     target: &mut Vec<T>,
@@ -171,14 +175,14 @@ pub(crate) fn resize<T: Clone>(
 #[inline]
 pub(crate) fn push<T>(what: &'static str, target: &mut Vec<T>, item: T) -> Result<()> {
     if target.len() == target.capacity() {
-        // Twice as much, as a vector would.
+        // Doubles the room, as a vector does.
         make_room(what, target, target.len().max(16))?;
     }
     target.push(item);
     Ok(())
 }
 
-/// Makes room for so many more elements.
+/// Makes room for `more` elements.
 pub(crate) fn make_room<T>(what: &'static str, target: &mut Vec<T>, more: usize) -> Result<()> {
     if target.capacity() - target.len() >= more {
         return Ok(());
@@ -189,20 +193,21 @@ pub(crate) fn make_room<T>(what: &'static str, target: &mut Vec<T>, more: usize)
     with_spare(bytes, || target.try_reserve_exact(more).map_err(|_| ())).map_err(refused)
 }
 
-/// Whether so many bytes can be had, for somebody who would not ask.
+/// Checks that so many bytes can be allocated, for a library that would end the
+/// process if they cannot.
 pub(crate) fn can_have(what: &'static str, bytes: usize) -> Result<()> {
-    // Seen by somebody, or the compiler would leave it out.
+    // black_box, or the compiler would leave the allocation out.
     room::<u8>(what, bytes).map(|bytes| drop(black_box(bytes)))
 }
 
-/// Zeros. The pages come cleared from the system, each when it is first written.
+/// Zeros. The system clears each page when it is first written.
 fn zeroed<T: Zeroable>(length: usize) -> Option<Vec<T>> {
     let bytes = length.saturating_mul(size_of::<T>());
     with_spare(bytes, || bytemuck::allocation::try_zeroed_vec(length)).ok()
 }
 
-/// Allocates; where that fails, once more without what is kept. What leaves
-/// nothing to spare is given back.
+/// Allocates. If that fails, frees the kept buffers and tries once more. An
+/// allocation after which [`SPARE`] bytes are not left is given back.
 fn with_spare<T>(
     bytes: usize,
     mut allocate: impl FnMut() -> std::result::Result<T, ()>,
@@ -237,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_much_is_refused() {
+    fn too_large_an_allocation_is_refused() {
         assert!(matches!(
             zeros::<i32>(1 << 40, 1 << 40),
             Err(Error::OutOfMemory { .. })
@@ -257,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_hold_what_was_asked_for() {
+    fn vectors_hold_what_they_should() {
         let mut items = copy("A test", &[3, 1, 2]).unwrap();
         push("A test", &mut items, 7).unwrap();
         assert_eq!(items, [3, 1, 2, 7]);

@@ -1,9 +1,9 @@
-//! Threads: the only file that names rayon.
+//! Threads. This is the only file that uses rayon.
 //!
-//! Work is cut into chunks whose contents do not depend on the number of
-//! threads, so no result does. The pools are our own and belong to one process:
-//! rayon's global pool hangs, silently, in a forked child (`PyTorch`'s
-//! `DataLoader` forks), so a child builds its own pool on first use.
+//! Work is cut into chunks that do not depend on the number of threads, so results
+//! do not depend on it either. Each process has thread pools of its own. rayon's
+//! global pool would hang silently in a forked child, and `PyTorch`'s `DataLoader`
+//! forks; here a child builds its own pool when it first needs one.
 
 use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,25 +15,25 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result, check, memory};
 
-/// Below this many rows, of some hundred nanoseconds each, waking threads costs
+/// Below this many rows, of a few hundred nanoseconds each, waking threads costs
 /// more than it saves.
 const SERIAL_BELOW: usize = if cfg!(test) { 2 } else { 2048 };
 
-/// More threads than this are a mistake rather than a machine.
+/// No machine has more threads than this; a larger number is a mistake.
 const MOST_THREADS: usize = 4096;
 
-/// Bytes of a thread's stack: what the standard library gives, too.
+/// Bytes of a thread's stack, as in the standard library.
 const STACK: usize = 2 << 20;
-/// What the C library may set aside for what a thread allocates.
+/// Bytes that the C library may reserve for the allocations of a thread.
 const HEAP: usize = 64 << 20;
-/// What memory is for.
-const WHAT: &str = "The pool of threads";
-/// What comes with it: guard pages, a stack for signals, queues.
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the pool of threads";
+/// Bytes beside the stack: guard pages, a stack for signals, queues.
 const OVERHEAD: usize = 1 << 17;
 
-/// How many threads to use: what was asked for, else
-/// `PTYCHO_FAST_NUM_THREADS`, else what affinity and cgroup allow when that is
-/// first asked.
+/// How many threads to use: as many as asked for, else as the environment variable
+/// `PTYCHO_FAST_NUM_THREADS` says, else as the CPU affinity and the cgroup allowed
+/// when this was first called.
 pub fn threads(asked: Option<usize>) -> Result<usize> {
     static AVAILABLE: OnceLock<usize> = OnceLock::new();
     if let Some(threads) = asked {
@@ -46,22 +46,22 @@ pub fn threads(asked: Option<usize>) -> Result<usize> {
             _ => Err(Error::ThreadsVariable { found }),
         };
     }
-    // Asked once: it reads files, which takes as long as a small draw.
+    // Only once: it reads files, which takes as long as a small draw.
     Ok(*AVAILABLE.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)))
 }
 
-/// A pool of this process. Pools live as long as the process: a forked child
-/// inherits the list, but none of the threads, and passes its parent's by.
-struct Pool {
+/// A thread pool of one process, which lives as long as the process. A forked child
+/// inherits the list of pools, but not their threads; it skips those of its parent.
+struct ProcessPool {
     process: u32,
     threads: usize,
     workers: ThreadPool,
-    next: OnceLock<Box<Pool>>,
+    next: OnceLock<Box<ProcessPool>>,
 }
 
-// A chain of write-once cells instead of a locked map: a lock that another
-// thread held at the moment of the fork would stay locked in the child.
-static POOLS: OnceLock<Box<Pool>> = OnceLock::new();
+// A chain of write-once cells rather than a map with a lock: a lock that another
+// thread held at the moment of the fork would stay locked in the child forever.
+static POOLS: OnceLock<Box<ProcessPool>> = OnceLock::new();
 
 fn pool(threads: usize) -> Result<&'static ThreadPool> {
     let process = process::id();
@@ -73,8 +73,8 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
             }
             cell = &found.next;
         } else {
-            // A thread that starts and finds no memory ends the process, and so
-            // does work that is handed to it where nothing is left.
+            // A thread that finds no memory when it starts ends the process, and so
+            // does handing it work when no memory is left.
             memory::can_have(WHAT, threads * (STACK + OVERHEAD) + memory::SPARE)?;
             let workers = ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -82,7 +82,7 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
                 .thread_name(|i| format!("ptycho_fast-{i}"))
                 .build()
                 .or_else(|reason| {
-                    // The system does not say of what it has too little.
+                    // The system does not say what it lacks: it may be memory.
                     memory::can_have(WHAT, threads * (STACK + HEAP))?;
                     Err(Error::NoThreads {
                         threads,
@@ -90,24 +90,25 @@ fn pool(threads: usize) -> Result<&'static ThreadPool> {
                     })
                 })?;
             memory::can_have(WHAT, memory::SPARE)?;
-            let fresh = Pool {
+            let fresh = ProcessPool {
                 process,
                 threads,
                 workers,
                 next: OnceLock::new(),
             };
-            // Another thread may have been first: then look at what it put there.
+            // If another thread was faster, the loop finds the pool that it put there.
             drop(cell.set(Box::new(fresh)));
         }
     }
 }
 
-/// The threads worth waking for that many rows.
+/// How many threads are worth waking for this many rows.
 pub(crate) fn worth(rows: usize, threads: usize) -> usize {
     if rows < SERIAL_BELOW { 1 } else { threads }
 }
 
-/// The first failure of work that threads share: the rest is left.
+/// The first error in work that threads share. Once there is one, no thread begins
+/// another part.
 #[derive(Default)]
 struct Failure(OnceLock<Error>);
 
@@ -127,14 +128,14 @@ impl Failure {
     }
 }
 
-/// Runs `work` inside a pool of `threads`, for a library that splits its own
-/// work over "the current pool".
+/// Runs `work` inside a pool of `threads`, for a library that divides its work over
+/// the current pool of rayon.
 pub fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
     Ok(pool(threads)?.install(work))
 }
 
-/// Cuts `out` into chunks of `length` and hands each, with its number, to
-/// `work`.
+/// Cuts `out` into chunks of `length` elements and calls `work(number, chunk)` for
+/// each.
 pub fn for_each_chunk<T: Send>(
     out: &mut [T],
     length: usize,
@@ -159,8 +160,8 @@ pub fn for_each_chunk<T: Send>(
             failure.note(work(i, chunk));
         }
     };
-    // The calling thread works too: waking another takes tens of microseconds,
-    // in which it would only wait.
+    // The calling thread works too. Waking another takes tens of microseconds, in
+    // which it would only wait.
     pool(threads)?.in_place_scope(|scope| {
         for _ in 0..helpers {
             scope.spawn(|_| work_off());
@@ -170,7 +171,7 @@ pub fn for_each_chunk<T: Send>(
     failure.told()
 }
 
-/// Hands the numbers in `0..count` to `work`, each once.
+/// Calls `work` once for each number in `0..count`.
 pub fn for_each(
     count: usize,
     threads: usize,
@@ -199,7 +200,8 @@ pub fn for_each(
     failure.told()
 }
 
-/// Something that the first who needs it makes, for all. A failure is not kept.
+/// A value that the first thread that needs it makes, for all threads. An error is
+/// not kept: the next thread tries again.
 pub(crate) struct Lazy<T> {
     made: OnceLock<T>,
     making: Mutex<()>,
@@ -215,7 +217,8 @@ impl<T> Default for Lazy<T> {
 }
 
 impl<T> Lazy<T> {
-    /// `make` must not wait for other threads: these may wait here.
+    /// The value; calls `make` if there is none yet. `make` must not wait for other
+    /// threads, because these may be waiting here.
     pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {
         if let Some(made) = self.made.get() {
             return Ok(made);
@@ -228,17 +231,18 @@ impl<T> Lazy<T> {
         Ok(self.made.get_or_init(|| made))
     }
 
+    /// The value, if it has been made.
     pub fn found(&self) -> Option<&T> {
         self.made.get()
     }
 }
 
-/// Computes rows of `width` in the order that `order` names them, and returns
-/// them in their own order, 0 first.
+/// Computes rows of `width` numbers in the given `order`, and returns them sorted by
+/// row.
 ///
-/// `order` visits the rows so that successive ones touch the same memory; each
-/// number in `0..order.len()` stands in it once. `scratch` makes what is
-/// reused from row to row.
+/// `order` holds each number of `0..order.len()` once. It should be such that
+/// successive rows touch the same memory. `scratch` makes what a thread reuses from
+/// row to row.
 pub fn rows_in_order<S>(
     order: &[u32],
     width: usize,
@@ -246,16 +250,16 @@ pub fn rows_in_order<S>(
     scratch: impl Fn() -> S + Sync,
     work: impl Fn(u32, &mut S, &mut [i32]) -> Result<()> + Sync,
 ) -> Result<Vec<i32>> {
-    const ROWS_A_CHUNK: usize = 256;
+    const ROWS_PER_CHUNK: usize = 256;
     let mut visited = memory::zeros::<i32>(order.len(), width)?;
     let threads = worth(order.len(), threads);
     for_each_chunk(
         &mut visited,
-        ROWS_A_CHUNK * width,
+        ROWS_PER_CHUNK * width,
         threads,
         |chunk, rows| {
             let mut scratch = scratch();
-            let order = &order[chunk * ROWS_A_CHUNK..];
+            let order = &order[chunk * ROWS_PER_CHUNK..];
             for (&row, out) in order.iter().zip(rows.chunks_exact_mut(width.max(1))) {
                 work(row, &mut scratch, out)?;
             }
@@ -269,7 +273,7 @@ pub fn rows_in_order<S>(
     Ok(rows)
 }
 
-/// Sorts, in parallel where that pays.
+/// Sorts, in parallel if that pays.
 pub fn sort<T: Ord + Send>(items: &mut [T], threads: usize) -> Result<()> {
     if threads == 1 || items.len() < 16 * SERIAL_BELOW {
         items.sort_unstable();
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_and_what_is_lazy_is_made_again() {
+    fn errors_are_returned_and_lazy_values_are_tried_again() {
         let refused = || Err(Error::EmptyScan);
         for threads in [1, 3] {
             let done = for_each(100, threads, |i| if i == 57 { refused() } else { Ok(()) });
@@ -312,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_and_rows_are_the_same_for_any_number_of_threads() {
+    fn the_number_of_threads_does_not_affect_rows() {
         let order: Vec<u32> = (0..1000).rev().collect();
         let rows = |threads| {
             rows_in_order(

@@ -1,12 +1,12 @@
-//! Patches of an object at sub-pixel positions, and the adjoint.
+//! Patches of an object at sub-pixel positions, and the adjoint of extracting them.
 //!
 //! ```text
 //! patch[b, r, k, c] = bilinear(object, row = r + y[b, c] - p, column = k + x[b, c] - p),  p = N / 2
 //! ```
 //!
-//! with the object 0 outside its bounds. The fraction of a position is the
-//! same for all pixels of its patch, so a patch is two shifted sums: of two
-//! rows, then of two columns.
+//! where the object is 0 outside its bounds. All pixels of a patch share the
+//! fractional part of its position. So a patch is a weighted sum of two shifted
+//! rows, and then of two shifted columns.
 #![expect(
     clippy::inline_always,
     reason = "only what is inlined into `with_simd` gets its instructions"
@@ -16,10 +16,10 @@ use num_complex::Complex32;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use pulp::{Simd, WithSimd};
 
-use crate::gather::{LINE, STAGE, aligned, interleave, is_staged};
+use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
-/// An object, `(height, width)`, row by row.
+/// The complex object, `(height, width)`, row by row.
 #[derive(Debug, Clone, Copy)]
 pub struct Object<'a> {
     pixels: &'a [Complex32],
@@ -28,9 +28,9 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// The object of that shape.
+    /// An object of this shape.
     pub fn new(pixels: &'a [Complex32], height: usize, width: usize) -> Result<Self> {
-        check::length("object", pixels.len(), height * width, "height x width")?;
+        check::length("object", pixels.len(), height * width, "height times width")?;
         Ok(Self {
             pixels,
             height,
@@ -43,7 +43,7 @@ impl<'a> Object<'a> {
         Some(&self.pixels[row * self.width..][..self.width])
     }
 
-    /// `length` pixels of a row from column `left`, if all are there.
+    /// `length` pixels of a row from column `left`, if all are within the object.
     #[inline(always)]
     fn inside(&self, row: i64, left: i64, length: usize) -> Option<&'a [Complex32]> {
         self.row(row)?
@@ -51,7 +51,7 @@ impl<'a> Object<'a> {
             .get(..length)
     }
 
-    /// The same, 0 where there are none.
+    /// Fills `out` with pixels of a row from column `left`, 0 outside the object.
     fn pad(&self, row: i64, left: i64, out: &mut [Complex32]) {
         out.fill(Complex32::ZERO);
         let columns = overlap(out.len(), left, self.width);
@@ -63,13 +63,13 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What memory is for.
-const WHAT: &str = "The cutting of patches";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the patches of the object";
 
-/// One coordinate as a whole pixel and a fraction in 0..1.
+/// Splits a coordinate into the first pixel of the patch and a fraction in 0..1.
 ///
-/// Both are taken in float64. Positions beyond any object saturate, far from
-/// where adding a pixel number could overflow.
+/// Both are computed in float64. Positions far beyond any object are clamped, so that
+/// adding a pixel number cannot overflow.
 fn split(coordinate: f64, half: usize) -> (i64, f32) {
     let whole = coordinate.floor();
     let limit = (1_i64 << 40) as f64;
@@ -79,14 +79,14 @@ fn split(coordinate: f64, half: usize) -> (i64, f32) {
     )
 }
 
-/// The part of `0..length` whose shifted indices `i + shift` fall in `0..within`.
+/// The indices i of `0..length` for which `i + shift` is in `0..within`.
 fn overlap(length: usize, shift: i64, within: usize) -> std::ops::Range<usize> {
     let clip = |i: i64| i.clamp(0, length as i64) as usize;
     let first = clip(-shift);
     first..clip(within as i64 - shift).max(first)
 }
 
-/// Cuts the patches under groups of positions.
+/// Extracts the patches of the object at groups of positions.
 ///
 /// `positions` is `(B, 2, C)`, x then y; `out` is `(B, N, N, C)`, channels last,
 /// `n` is N.
@@ -102,16 +102,16 @@ pub fn extract(
     if groups == 0 {
         return Ok(());
     }
-    simd::name()?; // instructions that are not there are refused here, not in a thread
+    simd::name()?; // an error in PTYCHO_FAST_SIMD is found here, before threads start
     let size = n * n * channels;
     let staged = is_staged(out, channels);
-    // One patch after another from the same part of the object, wherever they
-    // go: what two patches share is then still near.
+    // Patches of the same part of the object follow one another, whatever their
+    // place in `out`: the pixels that two patches share are then still in the cache.
     let of_group = |(number, out)| {
         let [xs, ys] = axes(positions, number, channels);
         let first = Window::new(xs[0], ys[0], n);
         let place = (first.top.div_euclid(n as i64), first.left);
-        Group { place, number, out }
+        GroupPatches { place, number, out }
     };
     let groups = out.chunks_exact_mut(size).enumerate().map(of_group);
     let mut groups = memory::collect(WHAT, groups)?;
@@ -131,14 +131,14 @@ pub fn extract(
 }
 
 /// The patches of one group.
-struct Group<'a> {
-    /// Where its first lies: the band of rows, then the column.
+struct GroupPatches<'a> {
+    /// Where its first patch lies: the band of rows, then the column.
     place: (i64, i64),
     number: usize,
     out: &'a mut [Complex32],
 }
 
-/// Where a patch lies: its first pixel, and the fractions that all its pixels share.
+/// Where a patch lies: its first pixel, and the fractional shift of all its pixels.
 struct Window {
     left: i64,
     top: i64,
@@ -154,13 +154,13 @@ impl Window {
     }
 }
 
-/// The patches of some groups.
+/// The kernel: extracts the patches of some groups.
 struct Extract<'a, 'b> {
     object: Object<'a>,
     positions: &'a [f64],
     n: usize,
     channels: usize,
-    groups: &'a mut [Group<'b>],
+    groups: &'a mut [GroupPatches<'b>],
     staged: bool,
 }
 
@@ -178,7 +178,7 @@ impl WithSimd for Extract<'_, '_> {
         let size = if self.staged { rows * row } else { 0 };
         let mut stage = memory::cleared::<Complex32>(WHAT, size + LINE)?;
         let stage = aligned(&mut stage);
-        for Group { number, out, .. } in self.groups {
+        for GroupPatches { number, out, .. } in self.groups {
             let [xs, ys] = axes(self.positions, *number, self.channels);
             let windows = xs.iter().zip(ys).map(|(&x, &y)| Window::new(x, y, n));
             let windows = memory::collect(WHAT, windows)?;
@@ -203,13 +203,14 @@ impl WithSimd for Extract<'_, '_> {
 }
 
 struct Scratch {
-    /// Two rows of a window that reaches out of the object.
+    /// Two rows of a patch that reaches beyond the object, padded with 0.
     padded: Vec<Complex32>,
-    /// The channels one after another; a pixel is moved as one number.
+    /// A row of each channel, one after another. A complex pixel is moved as one
+    /// 64-bit number.
     channels: Vec<u64>,
 }
 
-/// Row `r` of a group's patches.
+/// Computes row `r` of a group's patches.
 #[inline(always)]
 fn cut_row(
     object: Object<'_>,
@@ -239,8 +240,8 @@ fn cut_row(
         };
         let [upper, lower]: [&[f32]; 2] = [upper, lower].map(cast_slice);
         let (fx, fy) = (window.fx, window.fy);
-        // Of the rows, then of the columns, in one go: to read blended rows
-        // again, shifted by a pixel, waits for what was just stored.
+        // Rows and columns are blended in one pass. To read blended rows again,
+        // shifted by a pixel, would have to wait for the stores before.
         let blend = |(u, l): (&f32, &f32)| u * (1.0 - fy) + l * fy;
         let left = upper.iter().zip(lower).map(blend);
         let right = upper[2..].iter().zip(&lower[2..]).map(blend);
@@ -255,11 +256,11 @@ fn cut_row(
     }
 }
 
-/// The adjoint of [`extract`]: adds each patch to `object` where it was cut.
+/// The adjoint of [`extract`]: adds each patch to `object` at its position.
 ///
-/// `object` is `(height, width)` and is added to, not cleared. Each band of
-/// rows takes all patches in order, so every pixel sums in the same order
-/// whatever the number of threads.
+/// `object` is `(height, width)`; the patches are added to what it holds. Each band
+/// of rows goes through all patches in order, so that every pixel is summed in the
+/// same order, whatever the number of threads.
 pub fn add(
     patches: &[Complex32],
     positions: &[f64],
@@ -269,12 +270,12 @@ pub fn add(
     width: usize,
     threads: usize,
 ) -> Result<()> {
-    const ROWS_A_BAND: usize = 32;
+    const ROWS_PER_BAND: usize = 32;
     let groups = layout(positions, n, channels, patches.len())?;
     let height = object.len().checked_div(width).unwrap_or(0);
-    check::length("object", object.len(), height * width, "height x width")?;
-    parallel::for_each_chunk(object, ROWS_A_BAND * width, threads, |band, object| {
-        let band_top = (band * ROWS_A_BAND) as i64;
+    check::length("object", object.len(), height * width, "height times width")?;
+    parallel::for_each_chunk(object, ROWS_PER_BAND * width, threads, |band, object| {
+        let band_top = (band * ROWS_PER_BAND) as i64;
         let band_rows = object.len() / width;
         let mut spread = memory::cleared::<Complex32>(WHAT, n + 1)?;
         for group in 0..groups {
@@ -317,7 +318,7 @@ pub fn add(
     })
 }
 
-/// Checks that positions and patches belong together; the number of groups.
+/// Checks that positions and patches fit together, and returns the number of groups.
 fn layout(positions: &[f64], n: usize, channels: usize, patches: usize) -> Result<usize> {
     check::within("N", n, 1, i32::MAX as usize)?;
     check::within("channels", channels, 1, i32::MAX as usize)?;
@@ -326,12 +327,12 @@ fn layout(positions: &[f64], n: usize, channels: usize, patches: usize) -> Resul
         "positions",
         positions.len(),
         groups * 2 * channels,
-        "(B, 2, C)",
+        "a multiple of 2 C, for shape (B, 2, C)",
     )?;
     check::finite("Positions of patches", positions, 2 * channels)?;
     let pixels = (n as u128) * (n as u128) * (channels as u128) * (groups as u128);
     let expected = usize::try_from(pixels).unwrap_or(usize::MAX);
-    check::length("patches", patches, expected, "(B, N, N, C)")?;
+    check::length("patches", patches, expected, "shape (B, N, N, C)")?;
     Ok(groups)
 }
 
@@ -443,7 +444,7 @@ mod tests {
 
     /// Beyond the caches, in pieces that do not divide the patch.
     #[test]
-    fn large_outputs_are_the_same() {
+    fn large_outputs_follow_the_definition() {
         let (n, channels, groups) = (45, 3, 700);
         let pixels = object(60, 70);
         let view = Object::new(&pixels, 60, 70).unwrap();

@@ -1,48 +1,51 @@
 //! Philox4x64-10, the generator of `numpy.random.Philox`, addressed by counter.
 //!
-//! Every random choice is a function of (key, stage, replicate, block), so any
-//! row can be drawn alone, in any order, on any thread.
+//! Every random word is a function of (key, stage, replicate, block). So any group
+//! can be drawn alone, in any order and on any thread, with the same result.
 //!
 //! Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
 //! 1, 2, 3", SC 2011, <https://doi.org/10.1145/2063384.2063405>.
 
 /// The multipliers of the paper's Philox4x64.
 const MULTIPLIERS: [u64; 2] = [0xD2E7_470E_E14C_6C93, 0xCA5A_8263_9512_1157];
-/// The Weyl increments of its key: the golden ratio, the square root of 3, minus 1.
+/// The Weyl increments of its key: the fractional parts of the golden ratio and of
+/// the square root of 3.
 const WEYL: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xBB67_AE85_84CA_A73B];
 const ROUNDS: usize = 10;
 
-/// What the words are drawn for. Words of different stages are independent.
+/// What random words are used for. Words of different stages are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Stage {
-    /// Which points become centres, and in which order.
+    /// Which positions become centres, and in which order.
     Centers = 1,
     /// Which of its neighbours join a centre.
     Choice = 2,
-    /// Which candidates join a growing group.
+    /// Which positions join a growing group (rule `overlap`).
     Growth = 3,
-    /// In which order a centre goes through its sets.
+    /// In which order a centre goes through its possible groups (rule
+    /// `oversample`).
     Numbering = 4,
     /// Which groups of a pool are sampled.
     Pool = 5,
-    /// The order in which an epoch visits its groups.
+    /// In which order an epoch visits its groups.
     Order = 6,
 }
 
-/// A key: what (seed, epoch) comes down to.
+/// The key that selects a stream of random words. Python derives it from (seed,
+/// epoch).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(pub [u64; 2]);
 
 impl Key {
-    /// The four words of one block. `block` counts from 1, as `NumPy`'s does.
+    /// The four words of one block. Blocks are numbered from 1, as in `NumPy`.
     #[must_use]
     pub fn block(self, stage: Stage, replicate: u64, block: u64) -> [u64; 4] {
         philox4x64([block, 0, replicate, stage as u64], self.0)
     }
 }
 
-/// The generator itself: ten rounds over a 256-bit counter, word 0 lowest.
+/// The generator: ten rounds on a 256-bit counter, whose word 0 is the lowest.
 #[must_use]
 pub fn philox4x64(mut counter: [u64; 4], mut key: [u64; 2]) -> [u64; 4] {
     for _ in 0..ROUNDS {
@@ -59,7 +62,8 @@ pub fn philox4x64(mut counter: [u64; 4], mut key: [u64; 2]) -> [u64; 4] {
     counter
 }
 
-/// `floor(word * n / 2**64)`: a number in `0..n`, exact in 128 bits.
+/// A random number in `0..n`: `floor(word * n / 2**64)`, computed exactly in 128
+/// bits.
 #[must_use]
 pub fn below(word: u64, n: usize) -> usize {
     product(word, n as u64).0 as usize
@@ -76,7 +80,7 @@ mod tests {
 
     /// Known answers of the authors' Random123 (`tests/kat_vectors`, philox4x64 10).
     #[test]
-    fn known_answers() {
+    fn words_are_those_of_the_authors() {
         assert_eq!(
             philox4x64([0; 4], [0; 2]),
             [

@@ -1,9 +1,9 @@
-//! Memory that threads fill together, each other elements of it: the one file
-//! that says `unsafe`.
+//! Arrays that several threads fill at the same time, each thread its own elements.
+//! This is the only file with `unsafe` code.
 //!
-//! Relaxed loads and stores are plain ones to the processor. Should two threads
-//! ever write the same element, one value or the other is found there: a wrong
-//! number, never undefined behaviour.
+//! Elements are written as relaxed atomics, which compile to plain stores. If two
+//! threads ever wrote the same element by mistake, it would hold one of the two
+//! values: a wrong number, but not undefined behaviour.
 #![expect(
     unsafe_code,
     reason = "from_mut_slice of the standard library's atomics is not stable"
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytemuck::Pod;
 
-/// Elements of four bytes, as their bits.
+/// Elements of four bytes as atomics that hold their bits.
 pub fn words<T: Pod>(items: &mut [T]) -> &[AtomicU32] {
     let words: &mut [u32] = bytemuck::cast_slice_mut(items);
     // SAFETY: an AtomicU32 has the size, the validity and (on the 64-bit
@@ -23,7 +23,7 @@ pub fn words<T: Pod>(items: &mut [T]) -> &[AtomicU32] {
     unsafe { &*(std::ptr::from_mut(words) as *const [AtomicU32]) }
 }
 
-/// Elements of eight bytes, as their bits.
+/// Elements of eight bytes as atomics that hold their bits.
 pub fn long_words<T: Pod>(items: &mut [T]) -> &[AtomicU64] {
     let words: &mut [u64] = bytemuck::cast_slice_mut(items);
     // SAFETY: as above, of u64.
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_fill_one_slice() {
+    fn threads_fill_one_array() {
         let mut signed = vec![0_i32; 1000];
         let mut floats = vec![0.0_f64; 1000];
         let (shared, long) = (words(&mut signed), long_words(&mut floats));

@@ -1,8 +1,9 @@
-//! Vector instructions, chosen when the program runs.
+//! Vector instructions, chosen at run time.
 //!
-//! A kernel is written once, generic over [`pulp::Simd`], and compiled for
-//! every instruction set; which one runs is decided by the processor, or by
-//! `PTYCHO_FAST_SIMD`. The choice never changes a bit of a result.
+//! A kernel is written once, generic over [`pulp::Simd`], and compiled for several
+//! instruction sets. The widest that the processor supports is used, unless the
+//! environment variable `PTYCHO_FAST_SIMD` names another. The choice does not
+//! change any bit of a result.
 
 use std::env;
 use std::sync::OnceLock;
@@ -11,16 +12,16 @@ use pulp::{Arch, Scalar256b, WithSimd};
 
 use crate::{Error, Result};
 
-/// What can be asked for by name.
+/// An instruction set.
 #[derive(Clone, Copy)]
 enum Instructions {
-    /// What every processor of this kind has.
+    /// The instructions that every processor of the architecture has.
     Portable,
     /// AVX2, AVX-512, NEON.
     Wide(Arch),
 }
 
-/// Runs `kernel` with the widest instructions there are, or with those that
+/// Runs `kernel` with the widest instructions of the processor, or with those that
 /// `PTYCHO_FAST_SIMD` names.
 pub fn run<K: WithSimd>(kernel: K) -> Result<K::Output> {
     static CHOSEN: OnceLock<Result<Instructions>> = OnceLock::new();
@@ -31,7 +32,7 @@ pub fn run<K: WithSimd>(kernel: K) -> Result<K::Output> {
     }
 }
 
-/// The name of what [`run`] uses.
+/// The name of the instructions that [`run`] uses.
 pub fn name() -> Result<&'static str> {
     struct Name;
     impl WithSimd for Name {

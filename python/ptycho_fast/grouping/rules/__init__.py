@@ -1,4 +1,4 @@
-"""The rules by which groups are chosen, one file each.
+"""The rules by which groups are chosen, one file each (docs/contract.md, sections 2 and 4).
 
 ==================== ===========================================================================
 ``nearest``          C of the K nearest neighbours.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
@@ -38,7 +37,7 @@ class Drawn(NamedTuple):
     """Groups in the pool that was sampled."""
 
 
-class Rule(ABC):
+class Rule:
     """One way of choosing groups: what it accepts, how it draws, why it draws nothing.
 
     A rule has no state: everything it needs is in the `DrawRequest`. A subclass names itself, says

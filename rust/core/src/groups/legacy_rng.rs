@@ -1,5 +1,5 @@
-//! The stream of `numpy.random.seed` and `numpy.random.choice`, so that a seed
-//! used with older code gives the same groups.
+//! The random stream of `numpy.random.seed` and `numpy.random.choice`: a seed that was
+//! used with older code gives the same groups here.
 //!
 //! Source of the generator: Matsumoto and Nishimura, "Mersenne twister", ACM
 //! TOMACS 8 (1998), <https://doi.org/10.1145/272991.272995>. What is drawn
@@ -10,7 +10,8 @@ use crate::{Error, Result, check, memory};
 const WORDS: usize = 624;
 const MIDDLE: usize = 397;
 
-/// MT19937 at some place of its stream, as `RandomState.get_state` gives it.
+/// The generator MT19937 at some place of its stream, with the state that
+/// `RandomState.get_state` returns.
 #[derive(Debug, Clone)]
 pub struct MersenneTwister {
     words: [u32; WORDS],
@@ -29,7 +30,7 @@ impl MersenneTwister {
         }
     }
 
-    /// The state, to hand back to `NumPy`.
+    /// The state, in the form in which `NumPy` takes it back.
     #[must_use]
     pub fn state(&self) -> (&[u32], usize) {
         (&self.words, self.place)
@@ -56,10 +57,11 @@ impl MersenneTwister {
         y ^ y >> 18
     }
 
-    /// A number in `0..=most`: words masked to its bits, until one fits.
+    /// A number in `0..=most`: words are masked to as many bits as `most` has, until
+    /// one is not larger.
     fn up_to(&mut self, most: u32) -> u32 {
         if most == 0 {
-            return 0; // draws nothing
+            return 0; // takes no word from the stream
         }
         let mask = u32::MAX >> most.leading_zeros();
         loop {
@@ -70,14 +72,14 @@ impl MersenneTwister {
         }
     }
 
-    /// `RandomState.shuffle`; `choice(a, k, replace=False)` is its first k.
+    /// `RandomState.shuffle`. The first k items are `choice(items, k, replace=False)`.
     pub fn shuffle(&mut self, items: &mut [i32]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.up_to(i as u32) as usize);
         }
     }
 
-    /// `choice(n, m, replace=False)`, or all in order if `m == n`.
+    /// `choice(n, m, replace=False)`, or all numbers in order if `m == n`.
     pub fn centers(&mut self, n: usize, m: usize) -> Result<Vec<i32>> {
         check::scan_length(n)?;
         check::within("n_groups", m, 1, n)?;
@@ -100,7 +102,7 @@ mod tests {
     /// The authors' test output (`mt19937ar.out`) for `init_by_array`
     /// {0x123, 0x234, 0x345, 0x456}.
     #[test]
-    fn known_answers() {
+    fn words_are_those_of_the_authors() {
         let mut words = [0_u32; WORDS];
         words[0] = 19_650_218;
         for i in 1..WORDS {

@@ -1,37 +1,38 @@
-//! Groups: a centre and the overlapping positions that go with it. One file a
-//! rule.
+//! Groups of overlapping scan positions, drawn around centres. Each rule of choosing
+//! them has a file of its own; [`Rule::draw`] draws by any of them.
 
-mod labels;
+mod draw;
+pub mod legacy;
 pub mod legacy_rng;
-pub mod nearest;
-pub mod overlap;
-pub mod oversample;
-pub mod pool;
-pub mod quadrant;
+mod natural;
+mod nearest;
+mod overlap;
+mod oversample;
+mod pool;
+mod quadrant;
 mod rule;
 mod slots;
 mod smallest;
 
-pub use labels::Labelled;
+pub use draw::{Draw, Drawn, Limits};
+pub use pool::sample as sample_pool;
 pub use rule::{Known, Rule};
-pub use slots::{Draw, Drawn, Limits};
 
 use crate::philox::{Key, Stage};
 use crate::{Result, check};
 use smallest::smallest;
 
-/// The `m` centres of a scan of `n` positions: those with the smallest
-/// (word, position), in that order.
+/// Samples `m` centres from a scan of `n` positions, in random order: the positions
+/// with the smallest (random word, position), in that order.
 ///
-/// So the order is random, a prefix of a sample is a sample, and a larger `m`
-/// only appends.
+/// So a larger `m` only appends centres to those of a smaller one.
 pub fn centers(n: usize, m: usize, key: Key, threads: usize) -> Result<Vec<i32>> {
     check::scan_length(n)?;
     check::within("n_groups", m, 1, n)?;
     smallest(n, m, key, Stage::Centers, threads)
 }
 
-/// The order in which an epoch visits `n` groups: by (word, group).
+/// The random order in which an epoch visits `n` groups: by (random word, group).
 pub fn order(n: usize, key: Key, threads: usize) -> Result<Vec<i32>> {
     check::within("The number of groups", n, 0, i32::MAX as usize)?;
     smallest(n, n, key, Stage::Order, threads)
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_of_a_sample_is_a_sample_and_all_is_a_permutation() {
+    fn a_larger_sample_of_centers_only_appends() {
         let key = Key([3, 4]);
         for n in [1_usize, 3, 4, 1001] {
             let all = centers(n, n, key, 1).unwrap();

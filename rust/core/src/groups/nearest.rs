@@ -1,63 +1,21 @@
-//! The rule `nearest`: C of the K nearest neighbours of each centre.
+//! The rule `nearest`: C of the K nearest neighbours of each centre, at random.
 
-use super::legacy_rng::MersenneTwister;
-use super::slots::{Draw, Drawn};
-use crate::index::{NeighborIndex, Neighbors, neighbors};
+use super::draw::{Draw, Drawn};
+use crate::index::{NeighborIndex, Neighbors};
 use crate::philox::{Key, Stage, below};
-use crate::{Result, check, memory};
+use crate::{Result, memory};
 
-/// What memory is for.
-const WHAT: &str = "The neighbors that groups are drawn from";
-
-/// Draws one group of `c` for each centre, row by row; the channel order is
-/// the order of drawing.
-///
-/// The slots drawn from are the centre's `min(k, n - 1)` nearest neighbours;
-/// where these are too few (n = c), the centre itself is the last slot. With
-/// `include_center` channel 0 is the centre, and c - 1 are drawn.
-pub fn draw<I: Neighbors>(
-    index: &I,
-    centers: &[i32],
-    k: usize,
-    c: usize,
-    include_center: bool,
-    key: Key,
-    threads: usize,
-) -> Result<Vec<i32>> {
-    let n = index.positions();
-    check::group(n, k, c)?;
-    check::indices("centers", centers, n)?;
-    if c == 1 {
-        return memory::copy(WHAT, centers);
-    }
-    index.batches(
-        centers,
-        k,
-        c,
-        threads,
-        Vec::new,
-        |centers, slots, neighbors, groups| {
-            let k = neighbors.len() / centers.len();
-            if k < PACKED {
-                choose_packed(centers, include_center, key, neighbors, groups);
-                return Ok(());
-            }
-            let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
-            for (&center, (neighbors, group)) in centers.iter().zip(rows) {
-                memory::replace(WHAT, slots, neighbors)?;
-                if !include_center && slots.len() < c {
-                    memory::push(WHAT, slots, center)?;
-                }
-                choose(center, include_center, 0, key, slots, group);
-            }
-            Ok(())
-        },
-    )
-}
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the neighbors that groups are drawn from";
 
 /// Draws one group for each centre, without limits, from an index that knows
-/// `min(k, n - 1)` neighbours of every position.
-pub fn draw_plain<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Drawn> {
+/// `min(K, n - 1)` neighbours of every position.
+///
+/// These neighbours are the slots that a group is drawn from; where they are
+/// too few (n = C), the centre itself is the last slot. With `include_center`
+/// channel 0 is the centre, and C - 1 slots are drawn. The channels are in the
+/// order of drawing.
+pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Drawn> {
     draw.check()?;
     let &Draw {
         index,
@@ -65,18 +23,41 @@ pub fn draw_plain<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Res
         k,
         c,
         key,
-        threads,
         ..
     } = draw;
+    let groups = if c == 1 {
+        memory::copy(WHAT, centers)?
+    } else {
+        index.batches(
+            draw.query(k, c),
+            Vec::new,
+            |centers, slots, neighbors, groups| {
+                let k = neighbors.len() / centers.len();
+                if k < PACKED {
+                    choose_packed(centers, include_center, key, neighbors, groups);
+                    return Ok(());
+                }
+                let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
+                for (&center, (neighbors, group)) in centers.iter().zip(rows) {
+                    memory::replace(WHAT, slots, neighbors)?;
+                    if !include_center && slots.len() < c {
+                        memory::push(WHAT, slots, center)?;
+                    }
+                    choose(center, include_center, 0, key, slots, group);
+                }
+                Ok(())
+            },
+        )?
+    };
     Ok(Drawn {
-        groups: self::draw(index, centers, k, c, include_center, key, threads)?,
         centers: memory::copy(WHAT, centers)?,
+        groups,
         ..Drawn::default()
     })
 }
 
-/// Draws `rounds` groups for each centre, within limits: all centres by
-/// replicate 0, then all by replicate 1, ...
+/// Draws `rounds` groups for each centre, within limits if there are any: one for
+/// every centre, then a second for every centre, and so on.
 pub fn draw_rounds<I: NeighborIndex>(
     draw: &Draw<'_, I>,
     include_center: bool,
@@ -98,11 +79,12 @@ pub fn draw_rounds<I: NeighborIndex>(
     draw.collect(rows, rounds.saturating_mul(draw.centers.len()))
 }
 
-/// Fills a centre's group from `slots` without replacement: a Fisher-Yates
-/// shuffle stopped early, by the words of stage 2.
+/// Fills a centre's group from `slots` without replacement, by a Fisher-Yates shuffle
+/// that stops after C draws.
 ///
-/// The words depend on the centre and the group size alone, so a centre's
-/// group does not depend on which other centres were drawn.
+/// The random words (stage `Choice`) depend only on the centre, the group size and the
+/// replicate. So the group of a centre does not depend on which other centres there
+/// are.
 pub(super) fn choose(
     center: i32,
     include_center: bool,
@@ -127,20 +109,20 @@ pub(super) fn choose(
     }
 }
 
-/// The words of stage 2 for draws 4·block.. of a centre.
+/// The random words for four draws of a centre, from draw number 4 `block` on.
 fn words(center: i32, c: usize, replicate: u64, block: usize, key: Key) -> [u64; 4] {
     let blocks = c.div_ceil(4) as u64;
     let block = 1 + center as u64 * blocks + block as u64;
     key.block(Stage::Choice, replicate, block)
 }
 
-/// As many slots as have their numbers in one word, four bits each.
+/// How many slots can have their numbers in one 64-bit word, four bits each.
 const PACKED: usize = 16;
 
-/// The same for some centres at once, with few slots.
+/// Does what [`choose`] does for several centres at once, if they have few slots.
 ///
-/// The words first, for all of them, so that the processor works on several
-/// blocks at a time; then the shuffle, over the slots' numbers in one register.
+/// The random words of all of them come first, so that the processor computes several
+/// blocks at a time. Then the numbers of the slots are shuffled within one register.
 fn choose_packed(
     centers: &[i32],
     include_center: bool,
@@ -174,7 +156,7 @@ fn choose_packed(
                     let slot = *order >> (4 * t) & 15;
                     let moved = *order >> (4 * j) & 15;
                     *order ^= (slot ^ moved) << (4 * t);
-                    // The slot after the neighbours is the centre.
+                    // The centre is the slot behind the neighbours.
                     *chosen = neighbors.get(slot as usize).copied().unwrap_or(center);
                 }
             }
@@ -187,64 +169,48 @@ fn choose_packed(
     }
 }
 
-/// The same rule by the stream that `numpy.random.seed` starts: `m` centres
-/// (all in order if `m == n`), then a group for each. Returns (centres, groups).
-///
-/// The stream is sequential, so only the search for neighbours is threaded.
-pub fn draw_legacy<I: Neighbors>(
-    index: &I,
-    centers: Option<&[i32]>,
-    m: usize,
-    k: usize,
-    c: usize,
-    twister: &mut MersenneTwister,
-    threads: usize,
-) -> Result<(Vec<i32>, Vec<i32>)> {
-    let n = index.positions();
-    check::group(n, k, c)?;
-    let centers = match centers {
-        Some(centers) => memory::copy(WHAT, centers)?,
-        None => twister.centers(n, m)?,
-    };
-    if c == 1 {
-        let groups = memory::copy(WHAT, &centers)?;
-        return Ok((centers, groups));
-    }
-    let (rows, width) = neighbors(index, &centers, k, threads)?;
-    let mut groups = memory::zeros::<i32>(centers.len(), c)?;
-    let mut slots = memory::room(WHAT, width + 1)?;
-    let drawn = groups.chunks_exact_mut(c);
-    for ((&center, row), group) in centers.iter().zip(rows.chunks_exact(width)).zip(drawn) {
-        slots.clear();
-        if n <= k {
-            slots.push(center);
-        }
-        slots.extend(row);
-        twister.shuffle(&mut slots);
-        group.copy_from_slice(&slots[..c]);
-    }
-    Ok((centers, groups))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::KdTree;
+    use crate::index::{KdTree, neighbors};
 
-    fn raster(side: i32) -> KdTree {
-        let positions: Vec<f64> = (0..side * side)
+    fn raster(side: i32) -> Vec<f64> {
+        (0..side * side)
             .flat_map(|i| [f64::from(i % side), f64::from(i / side)])
-            .collect();
-        KdTree::build(&positions, 1).unwrap()
+            .collect()
+    }
+
+    /// Draws from the K nearest of a raster, by key (5, 6).
+    fn draw_from(
+        positions: &[f64],
+        centers: &[i32],
+        [k, c]: [usize; 2],
+        include_center: bool,
+        threads: usize,
+    ) -> Vec<i32> {
+        let of = Draw {
+            index: &KdTree::build(positions, 1).unwrap(),
+            positions,
+            centers,
+            k,
+            c,
+            limits: None,
+            key: Key([5, 6]),
+            threads,
+        };
+        let drawn = draw(&of, include_center).unwrap();
+        assert_eq!(drawn.centers, centers);
+        drawn.groups
     }
 
     #[test]
     fn a_group_holds_distinct_neighbors_and_not_its_center() {
-        let index = raster(20);
+        let positions = raster(20);
         let centers: Vec<i32> = (0..400).collect();
+        let index = KdTree::build(&positions, 1).unwrap();
         let (near, width) = neighbors(&index, &centers, 12, 1).unwrap();
         for include_center in [false, true] {
-            let groups = draw(&index, &centers, 12, 9, include_center, Key([5, 6]), 1).unwrap();
+            let groups = draw_from(&positions, &centers, [12, 9], include_center, 1);
             for (center, group) in groups.chunks_exact(9).enumerate() {
                 let slots = &near[center * width..][..width];
                 let drawn = &group[usize::from(include_center)..];
@@ -259,18 +225,16 @@ mod tests {
     }
 
     #[test]
-    fn threads_and_company_change_nothing() {
-        let index = raster(20);
+    fn threads_and_other_centers_do_not_affect_a_group() {
+        let positions = raster(20);
         let centers: Vec<i32> = (0..400).collect();
-        let all = draw(&index, &centers, 7, 4, false, Key([5, 6]), 1).unwrap();
+        let all = draw_from(&positions, &centers, [7, 4], false, 1);
         for threads in [2, 8] {
-            assert_eq!(
-                draw(&index, &centers, 7, 4, false, Key([5, 6]), threads).unwrap(),
-                all
-            );
+            let found = draw_from(&positions, &centers, [7, 4], false, threads);
+            assert_eq!(found, all);
         }
         let some = [399, 0, 7, 7];
-        let alone = draw(&index, &some, 7, 4, false, Key([5, 6]), 2).unwrap();
+        let alone = draw_from(&positions, &some, [7, 4], false, 2);
         for (row, &center) in some.iter().enumerate() {
             assert_eq!(alone[4 * row..][..4], all[4 * center as usize..][..4]);
         }
@@ -278,10 +242,8 @@ mod tests {
 
     #[test]
     fn a_scan_of_c_positions_has_one_group() {
-        let index = raster(2);
-        let centers = [0, 1, 2, 3];
         for include_center in [false, true] {
-            let groups = draw(&index, &centers, 4, 4, include_center, Key([1, 1]), 1).unwrap();
+            let groups = draw_from(&raster(2), &[0, 1, 2, 3], [4, 4], include_center, 1);
             for group in groups.chunks_exact(4) {
                 let mut sorted = group.to_vec();
                 sorted.sort_unstable();

@@ -1,5 +1,5 @@
-//! The rule `overlap`: groups grown from the centre, so that each position
-//! overlaps all that are in before it.
+//! The rule `overlap`: a group grows from its centre, and each position that joins it
+//! overlaps all that joined before.
 #![expect(
     clippy::inline_always,
     reason = "only what is inlined is compiled for the instructions chosen at run time"
@@ -7,26 +7,26 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::draw::{Draw, Drawn, NO_GROUP, TOO_FEW};
 use super::nearest;
-use super::slots::{Draw, Drawn, NO_GROUP, TOO_FEW};
 use crate::index::NeighborIndex;
 use crate::philox::{Key, Stage};
 use crate::{Result, check, memory, parallel, simd};
 
-/// Where no candidate overlaps enough, the limit is divided by this,
+/// If no candidate overlaps enough, the smallest overlap allowed is divided by this.
 const RELAX: f64 = 1.5;
-/// so many times for one group.
+/// How many times it is divided for one group, at most.
 const RELAXATIONS: usize = 3;
 
-/// What makes a number in 0..1 of 53 bits.
+/// Turns 53 random bits into a number in 0..1.
 const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
 
-/// So many groups grow side by side: as many as the widest vectors hold.
+/// How many groups grow side by side: as many as the widest vectors have lanes.
 const LANES: usize = 8;
 type Lanes = [f64; LANES];
 
-/// The coefficients of the Taylor polynomial of exp to degree 12, highest
-/// first. A library's exp would differ from machine to machine.
+/// The coefficients of the Taylor polynomial of exp of degree 12, highest first. The
+/// exp of a library could differ from machine to machine in the last bit.
 const TAYLOR: [f64; 13] = [
     1.0 / 479_001_600.0,
     1.0 / 39_916_800.0,
@@ -43,15 +43,17 @@ const TAYLOR: [f64; 13] = [
     1.0,
 ];
 
-/// Grows `rounds` groups from each centre. `window` is N; a group whose limit
-/// was relaxed three times and still finds nobody is left out.
+/// Grows `rounds` groups from each centre. `window` is N, the pixels per side of a
+/// diffraction pattern; `min_overlap` is the share of this area that two positions
+/// must have in common. A group is left out if no candidate qualifies even after the
+/// limit was relaxed three times.
 pub fn draw<I: NeighborIndex>(
     draw: &Draw<'_, I>,
     window: usize,
     min_overlap: f64,
     rounds: usize,
 ) -> Result<Drawn> {
-    const GROUPS_A_CHUNK: usize = 32 * LANES;
+    const GROUPS_PER_CHUNK: usize = 32 * LANES;
     draw.check()?;
     check::within("N", window, 1, i32::MAX as usize)?;
     let c = draw.c;
@@ -85,12 +87,12 @@ pub fn draw<I: NeighborIndex>(
     };
     parallel::for_each_chunk(
         &mut groups,
-        GROUPS_A_CHUNK * c,
+        GROUPS_PER_CHUNK * c,
         draw.threads,
         |chunk, groups| {
             simd::run(Chunk {
                 growth: &growth,
-                first: chunk * GROUPS_A_CHUNK,
+                first: chunk * GROUPS_PER_CHUNK,
                 groups,
             })?
         },
@@ -98,7 +100,7 @@ pub fn draw<I: NeighborIndex>(
     draw.collect(groups, count)
 }
 
-/// All groups: `rounds` in a row for each centre.
+/// What all groups grow from: the `rounds` groups of a centre follow one another.
 struct Growth<'a> {
     positions: &'a [f64],
     centers: &'a [i32],
@@ -112,7 +114,7 @@ struct Growth<'a> {
     c: usize,
 }
 
-/// Groups from number `first` on.
+/// The kernel: grows the groups from number `first` on.
 struct Chunk<'a> {
     growth: &'a Growth<'a>,
     first: usize,
@@ -125,14 +127,14 @@ impl WithSimd for Chunk<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Result<()> {
         let growth = self.growth;
-        let mut batch = Batch::new(growth.width)?;
-        let batches = self.groups.chunks_mut(LANES * growth.c);
-        for (first, groups) in (self.first..).step_by(LANES).zip(batches) {
-            batch.start(growth, first, groups);
+        let mut growing = Growing::new(growth.width)?;
+        let lanes = self.groups.chunks_mut(LANES * growth.c);
+        for (first, groups) in (self.first..).step_by(LANES).zip(lanes) {
+            growing.start(growth, first, groups);
             for pick in 1..growth.c {
-                batch.grow(growth, pick, groups);
+                growing.grow(growth, pick, groups);
             }
-            for (group, &failed) in groups.chunks_exact_mut(growth.c).zip(&batch.failed) {
+            for (group, &failed) in groups.chunks_exact_mut(growth.c).zip(&growing.failed) {
                 if failed && group[0] >= 0 {
                     group.fill(NO_GROUP);
                 }
@@ -142,34 +144,34 @@ impl WithSimd for Chunk<'_> {
     }
 }
 
-/// Groups that grow side by side: one a lane, because what a group needs comes
-/// one after another (each sum in the order of its slots).
-struct Batch {
+/// Groups that grow side by side, each in one lane of a vector. Within a group the
+/// work is sequential, because weights are summed in the order of the slots.
+struct Growing {
     candidates: Vec<Candidate>,
-    /// The position that came last.
+    /// The position that joined last.
     newest: [Lanes; 2],
     least: Lanes,
     relaxed: [usize; LANES],
-    /// Who needs no more: left out, or no group at all.
+    /// Lanes without work: the group was left out, or there is none.
     failed: [bool; LANES],
     words: [[u64; 4]; LANES],
     rows: [usize; LANES],
     replicates: [u64; LANES],
 }
 
-/// The slot of the same number of each lane.
+/// The slot with the same number in each lane.
 #[derive(Clone, Copy)]
 struct Candidate {
     x: Lanes,
     y: Lanes,
-    /// The smallest product of the sides of the overlap with those in the
-    /// group, in pixels; below 0 for who is in it, or is none.
+    /// The smallest area shared with any position in the group, in pixels. It is
+    /// negative if the slot is in the group itself, or if there is no such slot.
     shared: Lanes,
-    /// Weights summed up to here.
+    /// The sum of the weights up to this slot.
     running: Lanes,
 }
 
-impl Batch {
+impl Growing {
     fn new(width: usize) -> Result<Self> {
         let none = Candidate {
             x: [0.0; LANES],
@@ -178,7 +180,7 @@ impl Batch {
             running: [0.0; LANES],
         };
         Ok(Self {
-            candidates: memory::repeat("The candidates of groups", &none, width)?,
+            candidates: memory::repeat("the candidates of groups", &none, width)?,
             newest: [[0.0; LANES]; 2],
             least: [0.0; LANES],
             relaxed: [0; LANES],
@@ -189,7 +191,7 @@ impl Batch {
         })
     }
 
-    /// Begins groups `first`, ... with their centres.
+    /// Starts the groups from number `first` on with their centres.
     fn start(&mut self, growth: &Growth<'_>, first: usize, groups: &mut [i32]) {
         let at = |i: i32| {
             let i = 2 * i as usize;
@@ -239,7 +241,8 @@ impl Batch {
             }
             limit[lane] *= (self.words[lane][(pick - 1) % 4] >> 11) as f64 * UNIT;
         }
-        // Running weights never fall: as many are passed by as are not beyond.
+        // The running sums never fall, so the chosen slot is as far as there are sums
+        // that do not exceed the limit.
         let mut passed = [0.0; LANES];
         for candidate in &self.candidates {
             for lane in 0..LANES {
@@ -263,8 +266,8 @@ impl Batch {
         }
     }
 
-    /// Takes the overlap with the newest positions into account and sums up
-    /// the weights of who overlaps enough, 0 for the rest.
+    /// Updates the shared areas by the newest positions, and sums up the weights of the
+    /// candidates that overlap enough.
     #[inline(always)]
     fn weigh(&mut self, window: f64) -> Lanes {
         let area = window * window;
@@ -302,8 +305,8 @@ impl Batch {
         total
     }
 
-    /// Where nobody qualifies, lowers the limit or gives up; whether it
-    /// lowered any.
+    /// Where no candidate qualifies, lowers the limit, or gives the group up. Returns
+    /// whether any limit was lowered.
     fn relax(&mut self, total: &Lanes) -> bool {
         let mut lowered = false;
         for (lane, &total) in total.iter().enumerate() {
@@ -321,7 +324,7 @@ impl Batch {
         lowered
     }
 
-    /// The last slot with a weight: the first at which the sum is complete.
+    /// The last slot that has a weight, which is the first at which the sum is complete.
     fn last(&self, lane: usize) -> usize {
         let total = self
             .candidates
@@ -337,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_polynomial_is_that_of_exp() {
+    fn the_polynomial_approximates_exp() {
         let mut factorial = 1.0;
         for (degree, coefficient) in TAYLOR.iter().rev().enumerate() {
             factorial *= degree.max(1) as f64;

@@ -1,31 +1,34 @@
-//! The rule `oversample`: more groups than positions, no set of a centre twice
-//! until all are spent.
+//! The rule `oversample`: more groups than positions. A centre repeats a group only
+//! after it has had each of its possible groups once.
 //!
-//! A centre's M sets are numbered in colexicographic order (by the largest
-//! slot, then the next), and set r is number `(a + r * b) mod M`, with a and b
-//! drawn once and b coprime to M. The sets are never listed.
+//! The possible groups of a centre are the M sets of C of its slots. They are numbered
+//! in colexicographic order (by the largest slot, then the next). The centre's group r
+//! is the set number `(a + r * b) mod M`, where a and b are drawn once for the centre
+//! and b is coprime to M. So no list of the sets is needed.
 
+use super::draw::{Draw, Drawn};
+use super::natural::Natural;
 use super::nearest::choose;
-use super::slots::{Draw, Drawn};
 use crate::index::NeighborIndex;
 use crate::parallel::Lazy;
 use crate::philox::{Stage, below};
 use crate::{Result, check, memory};
 
-/// What memory is for.
-const WHAT: &str = "The numbering of sets";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the numbers of the groups";
 
-/// Draws `count` groups, round after round of all centres.
+/// Draws `count` groups: one for every centre, then a second for every centre, and so
+/// on.
 pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Drawn> {
     draw.check()?;
     let (c, tried) = (draw.c, draw.centers.len().max(1));
-    check::within("group_size of the rule oversample", c, 2, usize::MAX)?;
+    check::within("group_size (C) with rule='oversample'", c, 2, usize::MAX)?;
     let longest = draw.k.min(draw.index.positions());
     let binomials = Binomials::new(longest, c)?;
-    // A centre may have fewer slots than others, and so other sets.
+    // Centres may differ in their number of slots, and so in their sets.
     let mut sets = memory::room(WHAT, longest + 1)?;
     sets.extend((0..=longest).map(|_| Lazy::<Sets>::default()));
-    // Behind its groups a row holds its number of slots.
+    // The last number of a row, behind the groups, is the number of slots.
     let width = count.div_ceil(tried).saturating_mul(c).saturating_add(1);
     let rows = draw.rows(false, width, Vec::new, |center, members, slots, out| {
         memory::resize(WHAT, members, c, 0)?;
@@ -61,10 +64,10 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Drawn>
     })
 }
 
-/// Binomial coefficients, as far as 64 bits and a little memory reach.
+/// Binomial coefficients, as far as they fit in 64 bits and a little memory.
 struct Binomials {
-    /// Column i - 1 holds i out of 0, 1, ... slots; what overflows is the
-    /// largest number, which no rank reaches.
+    /// Column i - 1 holds the ways to choose i of 0, 1, ... slots. What overflows is
+    /// saturated; no rank is as large.
     columns: Vec<Vec<u64>>,
     slots: usize,
 }
@@ -87,23 +90,23 @@ impl Binomials {
     }
 }
 
-/// The sets of C out of some slots.
+/// The sets of C of a number of slots.
 struct Sets {
     slots: usize,
     c: usize,
     count: Count,
-    /// The primes that divide how many they are.
+    /// The primes that divide the number of sets.
     primes: Vec<u64>,
 }
 
-/// How many sets there are: M.
+/// The number of sets, M.
 enum Count {
-    /// Below 2^63, and the binomials are at hand.
+    /// Below 2^63, with binomials in the table.
     Small(u64),
     Large(Natural),
 }
 
-/// Where a centre stands in its sets.
+/// The position of a centre in the walk through its sets.
 enum Walk {
     Small { rank: u64, step: u64 },
     Large { rank: Natural, step: Natural },
@@ -125,7 +128,7 @@ impl Sets {
         })
     }
 
-    /// How many sets there are, if fewer than asked for.
+    /// The number of sets, if it is less than `asked`.
     fn fewer_than(&self, asked: usize) -> Option<u64> {
         match &self.count {
             Count::Small(count) => (*count < asked as u64).then_some(*count),
@@ -133,15 +136,15 @@ impl Sets {
         }
     }
 
-    /// From the two words of a centre: a is the rank of its first set, b the
-    /// step to the next.
+    /// The walk of a centre, from its two random words: a is the number of its first
+    /// set, b the step to the next.
     fn walk(&self, first: u64, step: u64) -> Result<Walk> {
         Ok(match &self.count {
             &Count::Small(count) => {
                 let rank = below(first, count as usize) as u64;
                 let mut step = 1 + below(step, count as usize - 1) as u64;
                 while self.primes.iter().any(|&prime| step.is_multiple_of(prime)) {
-                    step += 1; // M - 1 is coprime to M: it ends there
+                    step += 1; // ends at M - 1, which is coprime to M
                 }
                 Walk::Small { rank, step }
             }
@@ -162,7 +165,7 @@ impl Sets {
 }
 
 impl Walk {
-    /// Moves on to the centre's next set.
+    /// Steps to the next set.
     fn step(&mut self, sets: &Sets) {
         match (self, &sets.count) {
             (Self::Small { rank, step }, Count::Small(count)) => {
@@ -181,8 +184,10 @@ impl Walk {
         }
     }
 
-    /// The slots of the set, rising. The largest is the last slot out of which
-    /// no more than `rank` sets can be made, and so on with what is left.
+    /// Writes the slots of the current set, in rising order.
+    ///
+    /// The largest is the last slot below which no more than `rank` sets of C slots
+    /// exist; the others follow in the same way from the rest of the rank.
     fn members(&self, sets: &Sets, binomials: &Binomials, members: &mut [i32]) -> Result<()> {
         match self {
             &Self::Small { mut rank, .. } => {
@@ -190,7 +195,7 @@ impl Walk {
                 for (column, member) in binomials.columns.iter().zip(members).rev() {
                     let column = &column[..end];
                     end = if end <= 16 {
-                        // A short look from above beats halving.
+                        // For few slots, linear search from above beats bisection.
                         column.iter().rposition(|&sets| sets <= rank).unwrap_or(0)
                     } else {
                         column.partition_point(|&sets| sets <= rank) - 1
@@ -203,7 +208,7 @@ impl Walk {
                 let Count::Large(count) = &sets.count else {
                     return Ok(());
                 };
-                // All binomials on the way, from one to the next.
+                // Each binomial on the way is computed from the one before.
                 let (mut slot, mut i) = (sets.slots as u64, sets.c as u64);
                 let mut ways = count.copy()?;
                 let mut rank = rank.copy()?;
@@ -229,8 +234,8 @@ impl Walk {
     }
 }
 
-/// The primes that divide the number of ways to take `c` of `slots`: those
-/// with which adding c and the rest carries (Kummer's theorem).
+/// The primes that divide the number of ways to choose `c` of `slots`. By Kummer's
+/// theorem these are the primes in whose base the sum c + (slots - c) has a carry.
 fn primes_of_binomial(slots: u64, c: u64) -> Result<Vec<u64>> {
     let few = c.min(slots - c);
     let mut primes: Vec<u64> = Vec::new();
@@ -255,7 +260,7 @@ fn primes_of_binomial(slots: u64, c: u64) -> Result<Vec<u64>> {
     let carries = |prime: u64| {
         let (mut a, mut b) = (few, slots - few);
         while a > 0 {
-            // Without a carry so far, the digits alone decide.
+            // As there was no carry so far, the digits alone decide.
             if a % prime + b % prime >= prime {
                 return true;
             }
@@ -265,101 +270,6 @@ fn primes_of_binomial(slots: u64, c: u64) -> Result<Vec<u64>> {
     };
     primes.retain(|&prime| carries(prime));
     Ok(primes)
-}
-
-/// A natural number of any size, lowest limb first. Those that meet have the
-/// same number of limbs, with room for a product by one limb.
-#[derive(Debug, PartialEq, Eq)]
-struct Natural(Vec<u64>);
-
-impl Natural {
-    fn one(like: &Self) -> Result<Self> {
-        let mut limbs = memory::cleared(WHAT, like.0.len())?;
-        limbs[0] = 1;
-        Ok(Self(limbs))
-    }
-
-    fn copy(&self) -> Result<Self> {
-        memory::copy(WHAT, &self.0).map(Self)
-    }
-
-    fn binomial(slots: usize, c: usize) -> Result<Self> {
-        let few = c.min(slots - c);
-        // Each factor brings at most 32 bits.
-        let mut count = Self(memory::cleared(WHAT, few / 2 + 2)?);
-        count.0[0] = 1;
-        for i in 0..few as u64 {
-            count.multiply(slots as u64 - i);
-            count.divide(i + 1);
-        }
-        // And one more limb, for a product.
-        let used = count.0.iter().rposition(|&limb| limb > 0).unwrap_or(0) + 1;
-        memory::resize(WHAT, &mut count.0, used + 1, 0)?;
-        Ok(count)
-    }
-
-    fn as_u64(&self) -> Option<u64> {
-        self.0[1..]
-            .iter()
-            .all(|&limb| limb == 0)
-            .then_some(self.0[0])
-    }
-
-    fn multiply(&mut self, factor: u64) {
-        let mut carry = 0;
-        for limb in &mut self.0 {
-            let wide = u128::from(*limb) * u128::from(factor) + carry;
-            *limb = wide as u64;
-            carry = wide >> 64;
-        }
-    }
-
-    fn divide(&mut self, divisor: u64) {
-        let mut left = 0;
-        for limb in self.0.iter_mut().rev() {
-            let wide = left << 64 | u128::from(*limb);
-            *limb = (wide / u128::from(divisor)) as u64;
-            left = wide % u128::from(divisor);
-        }
-    }
-
-    fn remainder(&self, divisor: u64) -> u64 {
-        let divisor = u128::from(divisor);
-        let step = |left: u128, &limb: &u64| (left << 64 | u128::from(limb)) % divisor;
-        self.0.iter().rev().fold(0, step) as u64
-    }
-
-    /// `floor(word * self / 2**64)`.
-    fn scaled(mut self, word: u64) -> Self {
-        self.multiply(word);
-        self.0.rotate_left(1);
-        if let Some(last) = self.0.last_mut() {
-            *last = 0;
-        }
-        self
-    }
-
-    fn add(&mut self, other: &Self) {
-        let mut carry = false;
-        for (limb, &more) in self.0.iter_mut().zip(&other.0) {
-            let (sum, first) = limb.overflowing_add(more);
-            let (sum, second) = sum.overflowing_add(u64::from(carry));
-            (*limb, carry) = (sum, first || second);
-        }
-    }
-
-    fn subtract(&mut self, other: &Self) {
-        let mut borrow = false;
-        for (limb, &less) in self.0.iter_mut().zip(&other.0) {
-            let (rest, first) = limb.overflowing_sub(less);
-            let (rest, second) = rest.overflowing_sub(u64::from(borrow));
-            (*limb, borrow) = (rest, first || second);
-        }
-    }
-
-    fn at_least(&self, other: &Self) -> bool {
-        self.0.iter().rev().ge(other.0.iter().rev())
-    }
 }
 
 #[cfg(test)]
@@ -376,7 +286,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_of_any_size_walk_as_small_ones(
+        fn large_numbers_give_the_same_walk_as_small_ones(
             c in 1..9_usize, more in 0..30_usize, first: u64, step: u64
         ) {
             let slots = c + more;
@@ -398,7 +308,7 @@ mod tests {
         }
 
         #[test]
-        fn primes_are_those_that_divide(slots in 1..200_usize, c in 1..200_usize) {
+        fn primes_divide_the_number_of_sets(slots in 1..200_usize, c in 1..200_usize) {
             let c = c.min(slots);
             let count = Natural::binomial(slots, c).unwrap();
             let dividing = (2..=slots as u64)
@@ -409,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_of_two_hundred() {
+    fn large_binomials_are_exact() {
         let mut count = Natural::binomial(200, 100).unwrap();
         assert!(count.as_u64().is_none());
         let mut digits = Vec::new();

@@ -1,62 +1,68 @@
-//! Group, then sample: the pool of all groups there are, and a sample of it.
+//! Group, then sample: the pool of the groups around all centres, and a random sample
+//! of it.
 
+use super::draw::{Draw, Drawn, TOO_FEW};
 use super::nearest::choose;
-use super::slots::{Draw, Drawn, TOO_FEW};
 use super::smallest::smallest;
 use crate::index::NeighborIndex;
 use crate::philox::{Key, Stage};
 use crate::{Result, check, memory};
 
-/// What memory is for.
-const WHAT: &str = "The pool of groups";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the pool of groups";
 
-/// Groups of one centre in the pool.
-const SETS_A_CENTER: usize = 50;
+/// How many groups of one centre enter the pool, at most.
+const SETS_PER_CENTER: usize = 50;
 
-/// Draws `count` groups, or all there are, of the pool around the centres,
-/// which rise. Each group is sorted; its centre is the first that has it.
+/// Samples `count` groups, or all, from the pool around the centres, which must be in
+/// rising order. The positions of a group are sorted; its centre is the first around
+/// which it was found.
 pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, count: usize) -> Result<Drawn> {
-    let listed = Listed::of(draw)?;
-    let rows = sample(listed.kept.len(), count, draw.key, draw.threads)?;
-    listed.take(draw, rows.iter().map(|&row| row as usize))
+    let pool = Pool::of(draw)?;
+    let rows = sample(pool.kept.len(), count, draw.key, draw.threads)?;
+    pool.take(draw, rows.iter().map(|&row| row as usize))
 }
 
-/// The whole pool around the centres, which rise: each group once, in
-/// lexicographic order.
+/// Lists the whole pool around the centres, which must be in rising order: each group
+/// once, in lexicographic order.
 pub fn list<I: NeighborIndex>(draw: &Draw<'_, I>) -> Result<Drawn> {
-    let listed = Listed::of(draw)?;
-    listed.take(draw, 0..listed.kept.len())
+    let pool = Pool::of(draw)?;
+    pool.take(draw, 0..pool.kept.len())
 }
 
-/// The rows of a pool of `pool` groups that make a sample of `count`, or of all
-/// there are.
+/// Chooses which `count` groups (or all) of a pool of `pool` groups are sampled.
 pub fn sample(pool: usize, count: usize, key: Key, threads: usize) -> Result<Vec<i32>> {
-    check::within("The pool of groups", pool, 0, i32::MAX as usize)?;
+    check::within(
+        "The number of groups in the pool",
+        pool,
+        0,
+        i32::MAX as usize,
+    )?;
     match count.min(pool) {
         0 => Ok(Vec::new()),
         count => smallest(pool, count, key, Stage::Pool, threads),
     }
 }
 
-/// The sets of all centres, and which of them form the pool.
-struct Listed {
+/// The groups around all centres, and which of them form the pool.
+struct Pool {
     rows: Vec<i32>,
-    /// Sets a centre has room for.
+    /// How many groups a row has places for.
     room: usize,
-    /// The places of the pool's groups among the rows.
+    /// Where the groups of the pool are among the rows.
     kept: Vec<u32>,
     too_few: Vec<i32>,
 }
 
-impl Listed {
-    /// A centre brings all sets of C of its slots where these are at most 50,
-    /// else 50 draws.
+impl Pool {
+    /// Forms the pool. A centre contributes all sets of C of its slots if there are at
+    /// most 50 of them, otherwise 50 random ones.
     fn of<I: NeighborIndex>(draw: &Draw<'_, I>) -> Result<Self> {
         draw.check()?;
         let c = draw.c;
         let sets = |slots: usize| if c == 1 { 1 } else { subsets(slots, c) };
         let most = sets(draw.k.min(draw.index.positions()));
-        let room = most.min(SETS_A_CENTER);
+        let room = most.min(SETS_PER_CENTER);
         let rows = draw.rows(
             false,
             c * room,
@@ -64,7 +70,7 @@ impl Listed {
             |center, (left, chosen), slots, out| {
                 let found = sets(slots.len());
                 let mut groups = out.chunks_exact_mut(c);
-                if c == 1 || found > SETS_A_CENTER {
+                if c == 1 || found > SETS_PER_CENTER {
                     for (replicate, group) in (0..).zip(&mut groups) {
                         memory::replace(WHAT, left, slots)?;
                         choose(center, false, replicate, draw.key, left, group);
@@ -80,7 +86,7 @@ impl Listed {
                         next_subset(chosen);
                     }
                     for group in groups {
-                        group.fill(NO_ROW);
+                        group.fill(NO_SET);
                     }
                 }
                 for group in out.chunks_exact_mut(c) {
@@ -104,16 +110,16 @@ impl Listed {
         })
     }
 
-    /// Takes some groups of the pool. The centre of each is the first that has it.
+    /// The chosen groups of the pool, and the first centre of each.
     fn take<I>(
         &self,
         draw: &Draw<'_, I>,
-        pool: impl ExactSizeIterator<Item = usize>,
+        chosen: impl ExactSizeIterator<Item = usize>,
     ) -> Result<Drawn> {
         let c = draw.c;
-        let mut groups = memory::zeros(pool.len(), c)?;
-        let mut centers = memory::zeros(pool.len(), 1)?;
-        for ((row, group), center) in pool.zip(groups.chunks_exact_mut(c)).zip(&mut centers) {
+        let mut groups = memory::zeros(chosen.len(), c)?;
+        let mut centers = memory::zeros(chosen.len(), 1)?;
+        for ((row, group), center) in chosen.zip(groups.chunks_exact_mut(c)).zip(&mut centers) {
             let place = self.kept[row] as usize;
             group.copy_from_slice(&self.rows[place * c..][..c]);
             *center = draw.centers[place / self.room];
@@ -128,22 +134,23 @@ impl Listed {
     }
 }
 
-/// Stands where a centre has fewer sets than its row has places.
-const NO_ROW: i32 = i32::MAX;
+/// Marks the unused places of a centre that has fewer groups than its row has places.
+const NO_SET: i32 = i32::MAX;
 
-/// How many sets of `c` of `slots` there are, or one more than a centre brings.
+/// The number of sets of `c` of `slots`, or one more than enter the pool if there are
+/// more.
 fn subsets(slots: usize, c: usize) -> usize {
     let mut count = 1;
     for i in 0..c.min(slots - c) {
         count = count * (slots - i) / (i + 1);
-        if count > SETS_A_CENTER {
-            return SETS_A_CENTER + 1;
+        if count > SETS_PER_CENTER {
+            return SETS_PER_CENTER + 1;
         }
     }
     count
 }
 
-/// Steps to the next subset, by its largest member first.
+/// Steps to the next set in colexicographic order (by the largest member first).
 fn next_subset(chosen: &mut [usize]) {
     let mut i = 0;
     while i + 1 < chosen.len() && chosen[i] + 1 == chosen[i + 1] {
@@ -153,17 +160,18 @@ fn next_subset(chosen: &mut [usize]) {
     chosen[i] += 1;
 }
 
-/// The places of the distinct groups among rows of `c`, in lexicographic
-/// order; of equal ones the first.
+/// Where the distinct groups are among rows of `c`, in lexicographic order. Of equal
+/// groups it is the first.
 fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
     let groups = || (0_u32..).zip(rows.chunks_exact(c));
     check::within(
-        "Groups of all centres",
+        "The number of groups around all centres",
         rows.len() / c,
         0,
         u32::MAX as usize,
     )?;
-    // By the first member, each with few others: they sort in the cache.
+    // First by the first member: groups that share it are few, and are sorted within
+    // the cache.
     let mut ends = memory::cleared::<usize>(WHAT, n + 1)?;
     let here = |group: &[i32]| usize::try_from(group[0]).ok().filter(|&first| first < n);
     for first in groups().filter_map(|(_, group)| here(group)) {
@@ -182,7 +190,7 @@ fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
     }
     let row = |place: u32| &rows[place as usize * c..][..c];
     drop(next);
-    // Those kept move up, over those that are not.
+    // Kept places move up, over those of repeated groups.
     let mut kept = 0;
     for span in ends.windows(2) {
         let alike = &mut places[span[0]..span[1]];
@@ -204,11 +212,11 @@ fn unique(rows: &[i32], c: usize, n: usize) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::groups::Limits;
+    use crate::groups::draw::Limits;
     use crate::index::{Engine, Index};
 
     #[test]
-    fn each_subset_comes_once() {
+    fn each_set_comes_once() {
         let mut chosen: Vec<usize> = (0..3).collect();
         let mut all = Vec::new();
         for _ in 0..subsets(7, 3) {
@@ -219,19 +227,19 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 35);
-        assert_eq!(subsets(8, 4), SETS_A_CENTER + 1); // 70
-        assert_eq!(subsets(1 << 31, 1 << 30), SETS_A_CENTER + 1);
+        assert_eq!(subsets(8, 4), SETS_PER_CENTER + 1); // 70
+        assert_eq!(subsets(1 << 31, 1 << 30), SETS_PER_CENTER + 1);
         assert_eq!(subsets(9, 9), 1);
     }
 
     #[test]
-    fn rows_are_kept_once_and_in_order() {
-        let rows = [4, 5, 1, 3, -1, -1, 1, 2, 4, 5, NO_ROW, NO_ROW, 1, 3];
+    fn distinct_groups_are_kept_once_and_in_order() {
+        let rows = [4, 5, 1, 3, -1, -1, 1, 2, 4, 5, NO_SET, NO_SET, 1, 3];
         assert_eq!(unique(&rows, 2, 6).unwrap(), [3, 1, 0]);
     }
 
     #[test]
-    fn a_sample_of_the_listed_pool_is_the_draw() {
+    fn a_sample_of_the_listed_pool_equals_the_draw() {
         let n: usize = 60;
         let positions: Vec<f64> = (0..2 * n).map(|i| ((i * i * 37) % 101) as f64).collect();
         let index = Index::build(&positions, Engine::Auto, 1).unwrap();

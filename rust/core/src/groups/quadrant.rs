@@ -1,23 +1,25 @@
-//! The rule `quadrant`: one position from each quadrant around the centre.
+//! The rule `quadrant`: one position from each of the four quadrants around the
+//! centre.
 
-use super::slots::{Draw, Drawn, NO_GROUP};
+use super::draw::{Draw, Drawn, NO_GROUP};
 use crate::index::NeighborIndex;
 use crate::philox::{Stage, below};
 use crate::{Result, check, memory};
 
-/// Channel 0 is up left, 1 up right, 2 down left, 3 down right, with y
-/// upwards. A position straight above or beside the centre is in none.
+/// The quadrant, and so the channel, of a position at this vector from the centre: 0
+/// is up left, 1 up right, 2 down left, 3 down right, with y upwards. A position with
+/// the x or the y of the centre is in none.
 fn quadrant([dx, dy]: [f64; 2]) -> Option<usize> {
     (dx != 0.0 && dy != 0.0).then(|| usize::from(dx > 0.0) + 2 * usize::from(dy < 0.0))
 }
 
-/// To the right, upwards: what holds in each.
+/// Whether each quadrant lies to the right, and whether it lies upwards.
 const QUADRANTS: [[bool; 2]; 4] = [[false, true], [true, true], [false, false], [true, false]];
 
-/// Draws `rounds` groups for each centre, each channel one of the K nearest in
-/// its quadrant. Incomplete ones are left out.
+/// Draws `rounds` groups for each centre. Each channel is one of the K nearest
+/// positions in its quadrant. A centre with an empty quadrant is left out.
 pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn> {
-    check::within("group_size of the rule quadrant", draw.c, 4, 4)?;
+    check::within("group_size (C) with rule='quadrant'", draw.c, 4, 4)?;
     let k = draw.k;
     let read = |center: i32, near: &[i32]| {
         let within = draw.within(center, near);
@@ -46,7 +48,7 @@ pub fn draw<I: NeighborIndex>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn
                     && quadrants[q].len() < k
                 {
                     memory::push(
-                        "The neighbors in each quadrant",
+                        "the neighbors in each quadrant",
                         &mut quadrants[q],
                         neighbor,
                     )?;

@@ -1,8 +1,8 @@
-//! The rules by name, and the one function that draws by any of them.
+//! The rules of choosing groups, and the one function that draws by any of them.
 
-use super::slots::{Draw, Drawn};
-use super::{Labelled, nearest, overlap, oversample, pool, quadrant};
-use crate::index::{Engine, Few, Index, Listed, NeighborIndex};
+use super::draw::{Draw, Drawn};
+use super::{nearest, overlap, oversample, pool, quadrant};
+use crate::index::{Engine, Few, Index, Labelled, Listed, NeighborIndex};
 use crate::{Result, check, memory};
 
 /// How groups are chosen around their centres.
@@ -15,10 +15,11 @@ pub enum Rule {
         /// Groups of each centre.
         rounds: usize,
     },
-    /// `count` groups, round after round of all centres; no set of a centre is
-    /// repeated until all its sets are spent.
+    /// C of the K nearest neighbours, round after round of all centres until there are
+    /// `count` groups. A centre repeats a group only after it has had each of its
+    /// possible groups once.
     Oversample {
-        /// Groups in all.
+        /// How many groups are drawn in all.
         count: usize,
     },
     /// One of the K nearest neighbours in each quadrant around the centre.
@@ -26,18 +27,20 @@ pub enum Rule {
         /// Groups of each centre.
         rounds: usize,
     },
-    /// Groups grown from the centre: each next position overlaps those before it.
+    /// Groups that grow from the centre: each position that joins overlaps all that
+    /// joined before.
     Overlap {
         /// Pixels per side of a diffraction pattern (N).
         window: usize,
-        /// The share of a window that two positions must have in common.
+        /// The share of a window that two positions must have in common, 0..1.
         min_overlap: f64,
         /// Groups of each centre.
         rounds: usize,
     },
-    /// A sample of the pool of all groups around the centres, which rise.
+    /// A random sample of the pool of groups around all centres, which must be in
+    /// rising order.
     Pool {
-        /// Groups in the sample; without it the whole pool, in lexicographic order.
+        /// How many groups are sampled. None: the whole pool, in lexicographic order.
         count: Option<usize>,
     },
 }
@@ -45,26 +48,25 @@ pub enum Rule {
 /// What is known of the neighbours of a scan's positions before a draw.
 #[derive(Clone, Copy)]
 pub enum Known<'a> {
-    /// Nothing: what the draw needs is built for it.
+    /// Nothing. The draw builds what it needs.
     Nothing {
-        /// The index to build.
+        /// Which index to build.
         engine: Engine,
-        /// Neighbours have the same label as the centre, if there are labels.
+        /// A label for each position; groups never mix labels.
         labels: Option<&'a [i32]>,
     },
     /// An index of the whole scan.
     Index(&'a Index),
-    /// An index for each label.
-    Labelled(&'a Labelled<Index>),
-    /// The neighbours themselves.
+    /// Lists of the neighbours of every position.
     Lists(Listed<'a>),
 }
 
 impl Rule {
-    /// Draws groups by this rule, and says which engine searched, if any did.
+    /// Draws groups by this rule. Also returns which engine searched for neighbours, or
+    /// None if none did.
     ///
-    /// The groups are a function of the rule, the positions and the other
-    /// fields of `draw`. What is known of the neighbours only saves time.
+    /// The groups do not depend on what was known of the neighbours (except for
+    /// labels), nor on the engine: these only affect the speed.
     pub fn draw(self, draw: &Draw<'_, Known<'_>>) -> Result<(Drawn, Option<Engine>)> {
         if let Some(rounds) = self.rounds_of_centers(draw) {
             return Ok((centers_alone(draw, rounds)?, None));
@@ -72,7 +74,6 @@ impl Rule {
         match *draw.index {
             Known::Nothing { engine, labels } => self.draw_unindexed(draw, engine, labels),
             Known::Index(index) => Ok((self.draw_whole(&draw.on(index))?, Some(index.engine()))),
-            Known::Labelled(index) => Ok((self.draw_on(&draw.on(index))?, Some(engine_of(index)))),
             Known::Lists(ref lists) => {
                 lists.check_width(draw.k)?;
                 Ok((self.draw_whole(&draw.on(lists))?, None))
@@ -80,7 +81,8 @@ impl Rule {
         }
     }
 
-    /// How many groups a centre has, where each is the centre and nothing else.
+    /// If each group is its centre alone, so that nothing is searched: how many groups
+    /// each centre has.
     fn rounds_of_centers<I>(self, draw: &Draw<'_, I>) -> Option<usize> {
         match self {
             Self::Nearest { rounds, .. } | Self::Overlap { rounds, .. } => {
@@ -90,8 +92,8 @@ impl Rule {
         }
     }
 
-    /// Builds what the draw needs: an index for each label, of what is around a
-    /// few centres, or of the whole scan.
+    /// Builds what the draw needs and draws from it: an index for each label, a grid of
+    /// the positions around a few centres, or an index of the whole scan.
     fn draw_unindexed(
         self,
         draw: &Draw<'_, Known<'_>>,
@@ -102,30 +104,29 @@ impl Rule {
         if let Some(labels) = labels {
             let build = |own: &[f64]| Index::build(own, engine, threads);
             let index = Labelled::build(positions, labels, build)?;
-            return Ok((self.draw_on(&draw.on(&index))?, Some(engine_of(&index))));
+            return Ok((self.draw_on(&draw.on(&index))?, Some(index.engine())));
         }
         if let Some(include_center) = self.plain(draw)
             && engine != Engine::KdTree
             && let Some(few) = Few::new(positions, draw.centers.len(), threads)?
         {
-            let drawn = nearest::draw_plain(&draw.on(&few), include_center)?;
+            let drawn = nearest::draw(&draw.on(&few), include_center)?;
             return Ok((drawn, Some(Engine::Grid)));
         }
         let index = Index::build(positions, engine, threads)?;
         Ok((self.draw_whole(&draw.on(&index))?, Some(index.engine())))
     }
 
-    /// Draws where every position has its K neighbours, if the scan is that long.
+    /// Draws from an index that knows min(K, n - 1) neighbours of every position.
     fn draw_whole<I: NeighborIndex>(self, draw: &Draw<'_, I>) -> Result<Drawn> {
         match self.plain(draw) {
-            Some(include_center) => nearest::draw_plain(draw, include_center),
+            Some(include_center) => nearest::draw(draw, include_center),
             None => self.draw_on(draw),
         }
     }
 
-    /// Whether one group a centre is drawn from its K nearest neighbours, which
-    /// is faster than the general case; and if so, whether channel 0 is the
-    /// centre.
+    /// If one group is drawn for each centre from its K nearest neighbours, without
+    /// limits, which has a faster way: whether channel 0 is the centre.
     fn plain<I>(self, draw: &Draw<'_, I>) -> Option<bool> {
         match self {
             Self::Nearest {
@@ -155,16 +156,9 @@ impl Rule {
     }
 }
 
-/// A tree, if that of any label is.
-fn engine_of(index: &Labelled<Index>) -> Engine {
-    let mut engines = index.indexes().map(Index::engine);
-    let tree = engines.find(|&engine| engine == Engine::KdTree);
-    tree.unwrap_or(Engine::Grid)
-}
-
-/// Groups of one position: nothing is searched.
+/// Groups of one position, the centre.
 fn centers_alone<I>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn> {
-    const WHAT: &str = "The centers of groups";
+    const WHAT: &str = "the centers of groups";
     let n = draw.positions.len() / 2;
     check::group(n, draw.k, draw.c)?;
     check::indices("centers", draw.centers, n)?;

@@ -1,5 +1,5 @@
-//! The smallest random words, in order: how centres are sampled and epochs are
-//! shuffled.
+//! The smallest of many random words, in order: this samples centres and shuffles
+//! epochs.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -7,13 +7,13 @@ use crate::memory::{self, Buffer};
 use crate::philox::{Key, Stage};
 use crate::{Result, parallel, shared};
 
-/// What memory is for.
-const WHAT: &str = "The order of random words";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the order of random words";
 
-/// Keys sorted at a time: they stay in the first-level cache.
-const KEYS_A_BUCKET: usize = 256;
+/// Keys that are sorted at a time: few enough for the first-level cache.
+const KEYS_PER_BUCKET: usize = 256;
 
-/// The words of a stage: number i has word `i % 4` of block `1 + i / 4`.
+/// The random words of a stage: number i has word `i % 4` of block `1 + i / 4`.
 #[derive(Clone, Copy)]
 struct Words {
     key: Key,
@@ -25,7 +25,8 @@ impl Words {
         self.key.block(self.stage, 0, 1 + (number / 4) as u64)[number % 4]
     }
 
-    /// Hands (word, number) of `numbers` to `take`; they start at a multiple of 4.
+    /// Calls `take(word, number)` for a range of numbers, which starts at a multiple of
+    /// 4.
     fn each(self, numbers: std::ops::Range<usize>, mut take: impl FnMut(u64, usize)) {
         for first in numbers.clone().step_by(4) {
             let words = self.key.block(self.stage, 0, 1 + (first / 4) as u64);
@@ -36,24 +37,24 @@ impl Words {
     }
 }
 
-/// The `m` of `0..n` with the smallest (word, number), in that order.
+/// The `m` numbers of `0..n` with the smallest (word, number), in that order.
 ///
-/// Only words that can be among the smallest are kept: those below a limit, as
-/// many as that is expected to leave. A few of them are collected and sorted. Of
-/// many, words are drawn twice instead of stored: first they are counted, then
-/// put into buckets by their highest bits, as keys that hold a word's highest
-/// bits above its number, and each bucket is sorted.
+/// Only words below a limit are kept, which is chosen so that slightly more than `m`
+/// remain. If these are few, they are collected and sorted. If they are many, the words
+/// are computed twice rather than stored: first to count them by their highest bits,
+/// then to put them into buckets by these bits. A bucket holds keys, made of a word's
+/// highest bits followed by its number, and is sorted on its own.
 pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> Result<Vec<i32>> {
     if m == 0 {
         return Ok(Vec::new());
     }
     let words = Words { key, stage };
-    // A word takes nanoseconds.
+    // A word takes only nanoseconds.
     let threads = parallel::worth(n / 16, threads);
     let part = n.div_ceil(threads).next_multiple_of(4);
     let numbers = |i: usize| i * part..((i + 1) * part).min(n);
 
-    // Six standard deviations more than m: the second round is never needed.
+    // Six standard deviations above m, so that the limit is practically never raised.
     let wanted = m as f64 + 6.0 * (m as f64).sqrt() + 6.0;
     let mut limit = (wanted / n as f64 * 2_f64.powi(64)) as u64 | 1;
     if m < n / 16
@@ -62,8 +63,8 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
         return Ok(few);
     }
     let (mut next, starts, shift) = loop {
-        let buckets = (m / KEYS_A_BUCKET + 1).next_power_of_two();
-        // The limit's highest bits number the buckets.
+        let buckets = (m / KEYS_PER_BUCKET + 1).next_power_of_two();
+        // Buckets are numbered by the highest bits of words, up to those of the limit.
         let shift = limit.ilog2().saturating_sub(buckets.trailing_zeros());
         let buckets = (limit >> shift) as usize + 1;
         let mut counts = memory::cleared::<u32>(WHAT, threads * buckets)?;
@@ -127,15 +128,15 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
     Ok(found)
 }
 
-/// The `m` smallest if that many are not above `limit`.
+/// The `m` smallest, or None if fewer than `m` words are below the limit.
 fn few(n: usize, m: usize, words: Words, limit: u64, threads: usize) -> Result<Option<Vec<i32>>> {
-    const NUMBERS_A_PART: usize = 1 << 14;
-    let parts = (0..n.div_ceil(NUMBERS_A_PART)).map(|_| Ok(Vec::new()));
+    const NUMBERS_PER_PART: usize = 1 << 14;
+    let parts = (0..n.div_ceil(NUMBERS_PER_PART)).map(|_| Ok(Vec::new()));
     let mut parts = memory::collect(WHAT, parts)?;
     parallel::for_each_chunk(&mut parts, 1, threads, |i, found| {
-        let first = i * NUMBERS_A_PART;
+        let first = i * NUMBERS_PER_PART;
         let found = &mut found[0];
-        words.each(first..n.min(first + NUMBERS_A_PART), |word, number| {
+        words.each(first..n.min(first + NUMBERS_PER_PART), |word, number| {
             if word <= limit
                 && let Ok(words) = found
                 && let Err(error) = memory::push(WHAT, words, (word, number as i32))
@@ -164,7 +165,7 @@ fn sort(keys: &mut [u64], low: u64, word: impl Fn(usize) -> u64) {
     keys.sort_unstable();
     for same in keys.chunk_by_mut(|a, b| a & !low == b & !low) {
         if same.len() > 1 {
-            // The words differ, if at all, in bits the keys don't hold.
+            // The words can still differ, in bits that the keys do not hold.
             same.sort_unstable_by_key(|key| (word((key & low) as usize), *key));
         }
     }
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_words_in_order() {
+    fn the_smallest_words_come_in_order() {
         for n in [1_usize, 2, 3, 4, 5, 1000, 1023, 1024, 1025, 70_001] {
             for m in [1, 2, n / 100, n / 2, n.saturating_sub(1), n] {
                 let m = m.min(n);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_agree_in_what_keys_hold() {
+    fn words_with_equal_keys_are_ordered_by_their_other_bits() {
         let low = 0xff;
         let words: Vec<u64> = (0..200)
             .map(|i| ((i * 37 % 5) << 8) | (i * 11 % 7))

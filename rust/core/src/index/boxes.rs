@@ -1,32 +1,34 @@
-//! A tree of boxes: exact where rounding leaves other indices in doubt.
+//! A tree of boxes, which is exact where rounding leaves the other indexes in doubt.
 //!
-//! Each node halves its positions along the longer side of their bounding box,
-//! so the tree is as deep for positions over hundreds of decades as for a
-//! raster. A node knows the box that its positions fill, and the smallest of
-//! their indices. The squared distance to the box, computed by the same float64
-//! operations as that to a position, is never the larger one: rounding keeps
-//! order. So (d² of the box, smallest index) is a bound on every (d², index)
-//! within, to the bit, and nothing needs a margin: neither far offsets, where
-//! differences lose most of their bits, nor squares that underflow, where all
-//! is tied and the index alone decides.
+//! Each node divides its positions into halves along the longer side of their bounding
+//! box. So positions that span hundreds of decades do not make the tree deeper than a
+//! raster does. A node knows its bounding box and the smallest index of its positions.
+//!
+//! The squared distance to a box is computed by the same float64 operations as that to
+//! a position. Rounding preserves order, so the distance to the box is never the larger
+//! one. Hence (d² of the box, smallest index) is a lower bound of every (d², index)
+//! within, to the bit, and no margin for rounding is needed. That also holds for far
+//! offsets, where differences lose most of their bits, and for squares that underflow,
+//! where all distances are tied and the index alone decides.
 
 use std::collections::BinaryHeap;
 
-use super::{NeighborIndex, Neighbors, Wanted, looked, one_by_one};
-use crate::{Result, memory, parallel};
+use super::neighbors::{Wanted, looked};
+use crate::{Result, memory};
 
-/// Positions of a leaf, at most.
+/// The largest number of positions in a leaf.
 const LEAF: usize = 12;
 
-/// What memory is for.
-const WHAT: &str = "The tree of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the tree of scan positions";
+const WHAT_FOUND: &str = "the neighbors of a position";
 
 /// An exact index of scan positions in a tree.
 pub struct BoxTree {
-    /// Behind a node come those of its first half, then those of its second:
-    /// with `leaves` below it, `leaves - 1` of each.
+    /// A node is followed by the nodes of its first half, then by those of its second.
+    /// If it has `leaves` leaves, each half has `leaves - 1` nodes.
     nodes: Vec<Node>,
-    /// A power of two.
+    /// The number of leaves, a power of two.
     leaves: usize,
     /// The positions in the order of the leaves.
     xs: Vec<f64>,
@@ -43,7 +45,7 @@ struct Node {
     first: i32,
 }
 
-/// A position on its way into the tree.
+/// A position while the tree is built.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub x: f64,
@@ -52,8 +54,8 @@ pub(super) struct Entry {
 }
 
 impl BoxTree {
-    /// Builds the index of positions that were checked.
-    pub(super) fn of(mut entries: Vec<Entry>, threads: usize) -> Result<Self> {
+    /// Builds the tree of positions that were checked before.
+    pub(super) fn of(mut entries: Vec<Entry>) -> Result<Self> {
         let n = entries.len();
         let leaves = n.div_ceil(LEAF).next_power_of_two();
         let none = Node {
@@ -62,31 +64,7 @@ impl BoxTree {
             first: i32::MAX,
         };
         let mut nodes = memory::repeat(WHAT, &none, 2 * leaves - 1)?;
-        // The first halvings one after another, until there are enough parts.
-        let threads = parallel::worth(n / 4, threads);
-        let parts = if threads == 1 { 1 } else { 8 * threads };
-        let mut halves = memory::room(WHAT, 4 * parts)?;
-        let mut next = memory::room(WHAT, 4 * parts)?;
-        halves.push((&mut nodes[..], &mut entries[..]));
-        while halves.len() < parts && halves[0].0.len() > 1 {
-            parallel::for_each_chunk(&mut halves, 1, threads, |_, half| {
-                *half[0].0.first_mut().unwrap_or(&mut { none }) = halve(half[0].1);
-                Ok(())
-            })?;
-            for (nodes, entries) in halves.drain(..) {
-                let (_, nodes) = nodes.split_at_mut(1);
-                let nodes = nodes.split_at_mut(nodes.len() / 2);
-                let entries = entries.split_at_mut(entries.len() / 2);
-                next.push((nodes.0, entries.0));
-                next.push((nodes.1, entries.1));
-            }
-            std::mem::swap(&mut halves, &mut next);
-        }
-        parallel::for_each_chunk(&mut halves, 1, threads, |_, half| {
-            let (nodes, entries) = &mut half[0];
-            halve_all(nodes, entries);
-            Ok(())
-        })?;
+        halve_all(&mut nodes, &mut entries);
 
         let mut place_of_point = memory::cleared(WHAT, n)?;
         for (entry, place) in entries.iter().zip(0_u32..) {
@@ -102,13 +80,41 @@ impl BoxTree {
         })
     }
 
-    /// Leaves the `k` nearest of those wanted in the scratch, in order.
+    /// Fills `out` with the nearest neighbours of position `center`, nearest first.
+    pub fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.search(center, out.len(), Wanted::ALL, scratch)?;
+        for (out, &key) in out.iter_mut().zip(&scratch.0) {
+            *out = key as u32 as i32;
+        }
+        Ok(())
+    }
+
+    /// Appends the `k` nearest neighbours that are wanted to `out`, or all of them if
+    /// they are fewer.
+    pub fn nearest_wanted(
+        &self,
+        center: usize,
+        k: usize,
+        wanted: Wanted,
+        scratch: &mut Scratch,
+        out: &mut Vec<i32>,
+    ) -> Result<()> {
+        self.search(center, k, wanted, scratch)?;
+        memory::make_room(WHAT_FOUND, out, scratch.0.len())?;
+        out.extend(scratch.0.iter().map(|&key| key as u32 as i32));
+        Ok(())
+    }
+
+    /// Finds the `k` nearest that are wanted, and leaves them in the scratch, in order.
     fn search(&self, center: usize, k: usize, wanted: Wanted, scratch: &mut Scratch) -> Result<()> {
         let Scratch(nearest) = scratch;
         nearest.clear();
-        memory::make_room("The neighbors of a position", nearest, k)?;
+        memory::make_room(WHAT_FOUND, nearest, k)?;
         let place = self.place_of_point[center] as usize;
-        let mut query = Query {
+        let mut search = Search {
             tree: self,
             place,
             x: self.xs[place],
@@ -120,29 +126,30 @@ impl BoxTree {
         };
         let whole = (0, self.xs.len());
         if wanted.is_all() {
-            query.visit::<false>(0, self.leaves, whole);
-        } else if !query.is_vain(&self.nodes[0]) {
-            query.visit::<true>(0, self.leaves, whole);
+            search.visit::<false>(0, self.leaves, whole);
+        } else if !search.is_vain(&self.nodes[0]) {
+            search.visit::<true>(0, self.leaves, whole);
         }
-        *nearest = query.nearest.into_sorted_vec();
+        *nearest = search.nearest.into_sorted_vec();
         Ok(())
     }
 }
 
-/// Floats that are not negative order like their bits.
+/// The order (d², index) as one number: non-negative floats order like their bits.
 #[inline(always)]
 fn key(d2: f64, point: i32) -> u128 {
     u128::from(d2.to_bits()) << 32 | u128::from(point as u32)
 }
 
-/// Moves the smaller half of the positions along the longer side of their box
-/// to the front.
+/// Moves the half of the positions that is smaller along the longer side of their box
+/// to the front, and returns the node with that box.
 fn halve(entries: &mut [Entry]) -> Node {
-    let node = bounds(entries);
+    let node = box_of(entries);
     let [width, height] = [0, 1].map(|axis| node.high[axis] - node.low[axis]);
     let middle = entries.len() / 2;
-    // Equal along one side: then along the other, then by index, and the halves
-    // do not overlap. Where all is tied, only indices tell them apart.
+    // Positions that are equal along one side are ordered by the other, then by index,
+    // so that the halves do not overlap. If squares underflow, all distances are tied
+    // and only the indices matter.
     if width * width + height * height == 0.0 {
         entries.select_nth_unstable_by_key(middle, |entry| entry.point);
     } else if width >= height {
@@ -159,13 +166,13 @@ fn halve(entries: &mut [Entry]) -> Node {
     node
 }
 
-/// The same down to the leaves.
+/// Halves the positions of a node and of all nodes below it, down to the leaves.
 fn halve_all(nodes: &mut [Node], entries: &mut [Entry]) {
     let Some((node, below)) = nodes.split_first_mut() else {
         return;
     };
     if below.is_empty() {
-        *node = bounds(entries);
+        *node = box_of(entries);
         return;
     }
     *node = halve(entries);
@@ -175,7 +182,8 @@ fn halve_all(nodes: &mut [Node], entries: &mut [Entry]) {
     halve_all(second, larger);
 }
 
-fn bounds(entries: &[Entry]) -> Node {
+/// The node of some positions: their bounding box and smallest index.
+fn box_of(entries: &[Entry]) -> Node {
     let mut node = Node {
         low: [f64::INFINITY; 2],
         high: [f64::NEG_INFINITY; 2],
@@ -189,12 +197,12 @@ fn bounds(entries: &[Entry]) -> Node {
     node
 }
 
-/// What one query leaves to the next.
+/// Memory that is reused from one search to the next.
 #[derive(Default)]
 pub struct Scratch(Vec<u128>);
 
-/// A search for the nearest of one position.
-struct Query<'a> {
+/// A search for the neighbours of one position.
+struct Search<'a> {
     tree: &'a BoxTree,
     place: usize,
     x: f64,
@@ -202,12 +210,12 @@ struct Query<'a> {
     k: usize,
     wanted: Wanted,
     nearest: BinaryHeap<u128>,
-    /// Only smaller keys are of use.
+    /// Only smaller keys than this can still be among the nearest.
     worst: u128,
 }
 
-impl Query<'_> {
-    /// No key of a node's positions is smaller.
+impl Search<'_> {
+    /// A lower bound of the keys of a node's positions.
     #[inline(always)]
     fn bound(&self, node: &Node) -> u128 {
         let beyond = |value: f64, axis: usize| {
@@ -219,15 +227,15 @@ impl Query<'_> {
         key(dx * dx + dy * dy, node.first)
     }
 
-    /// Whether a node holds nobody who is wanted.
+    /// Whether no position of a node can be wanted.
     fn is_vain(&self, node: &Node) -> bool {
         let low = [node.low[0] - self.x, node.low[1] - self.y];
         let high = [node.high[0] - self.x, node.high[1] - self.y];
         self.wanted.is_vain(low, high)
     }
 
-    /// Goes through a node with so many leaves, whose positions stand in that
-    /// range. With `SOME` only who is wanted counts.
+    /// Searches a node, given its number of leaves and the range of its positions. If
+    /// not all neighbours are wanted, `SOME` is true.
     fn visit<const SOME: bool>(&mut self, node: usize, leaves: usize, range: (usize, usize)) {
         looked(1);
         if leaves == 1 {
@@ -272,53 +280,5 @@ impl Query<'_> {
                 self.worst = last;
             }
         }
-    }
-}
-
-impl Neighbors for BoxTree {
-    fn positions(&self) -> usize {
-        self.points.len()
-    }
-
-    fn batches<S>(
-        &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
-        scratch: impl Fn() -> S + Sync,
-        work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
-    ) -> Result<Vec<i32>> {
-        let place = |center: i32| self.place_of_point[center as usize];
-        one_by_one(self, place, centers, k, width, threads, scratch, work)
-    }
-}
-
-impl NeighborIndex for BoxTree {
-    type Scratch = Scratch;
-
-    fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        self.search(center, out.len(), Wanted::ALL, scratch)?;
-        for (out, &key) in out.iter_mut().zip(&scratch.0) {
-            *out = key as u32 as i32;
-        }
-        Ok(())
-    }
-
-    fn nearest_wanted(
-        &self,
-        center: usize,
-        k: usize,
-        wanted: Wanted,
-        scratch: &mut Scratch,
-        out: &mut Vec<i32>,
-    ) -> Result<bool> {
-        self.search(center, k, wanted, scratch)?;
-        memory::make_room("The neighbors of a position", out, scratch.0.len())?;
-        out.extend(scratch.0.iter().map(|&key| key as u32 as i32));
-        Ok(true)
     }
 }

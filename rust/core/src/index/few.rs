@@ -1,27 +1,29 @@
-//! Neighbours of a few positions of a large scan, without indexing all of it.
+//! The neighbours of a few positions of a large scan, without an index of all of it.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
-use super::grid::{Axis, Grid, OCCUPANCY, axes, in_cells, margin};
-use super::{Engine, Index, Neighbors};
+use super::engine::{Engine, Index};
+use super::grid::Grid;
+use super::grid::cells::{Axis, OCCUPANCY, axes, in_cells, margin};
+use super::neighbors::{Neighbors, Query};
 use crate::memory::{self, Buffer};
 use crate::parallel::Lazy;
-use crate::{Result, check, parallel, shared};
+use crate::{Result, bounds, check, parallel, shared};
 
-/// One centre in so many positions, or fewer, are few.
-const POSITIONS_A_CENTER: usize = 100;
+/// Centres are few if there is at most one for this many positions.
+const POSITIONS_PER_CENTER: usize = 100;
 
-/// What memory is for.
-const WHAT: &str = "The surroundings of the centers";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the positions around the centers";
 
-/// Positions that one thread looks at, at a time.
-const POSITIONS_A_PART: usize = 1 << 14;
+/// Positions that a thread looks at in one go.
+const POSITIONS_PER_PART: usize = 1 << 14;
 
-/// Looks at what is around the centres it is asked about: marks the cells around
-/// them, keeps the positions in marked cells, and searches a grid of these. Where
-/// the K-th neighbour turns out to be farther than what was kept, the whole scan
-/// is indexed after all.
+/// Searches only what lies around the centres it is asked about: it marks the cells
+/// around them, keeps the positions in marked cells, and searches a grid of these. For
+/// centres whose K-th neighbour may be farther away than that, the whole scan is
+/// indexed after all.
 pub struct Few<'a> {
     positions: &'a [f64],
     bounds: [[f64; 2]; 2],
@@ -30,15 +32,15 @@ pub struct Few<'a> {
 }
 
 impl<'a> Few<'a> {
-    /// The index of `positions`, x and y in turn, for a few centres; None where
-    /// `centers` are not few enough.
+    /// Prepares to search `positions`, x and y in turn, for this number of centres; None
+    /// if these are too many.
     pub fn new(positions: &'a [f64], centers: usize, threads: usize) -> Result<Option<Self>> {
-        if centers.saturating_mul(POSITIONS_A_CENTER) > positions.len() / 2 {
+        if centers.saturating_mul(POSITIONS_PER_CENTER) > positions.len() / 2 {
             return Ok(None);
         }
         Ok(Some(Self {
             positions,
-            bounds: check::bounds(positions, threads)?,
+            bounds: bounds::of(positions, threads)?,
             threads,
             whole: Lazy::default(),
         }))
@@ -54,8 +56,8 @@ impl<'a> Few<'a> {
         [self.positions[point], self.positions[point + 1]]
     }
 
-    /// The positions at most `reach` cells from any of `centers`, and which
-    /// these are, in order.
+    /// The positions at most `reach` cells from any of the `centers`, and their indices,
+    /// which rise.
     fn around(
         &self,
         [x, y]: [Axis; 2],
@@ -71,15 +73,15 @@ impl<'a> Few<'a> {
                 marked[row * x.cells + first..=row * x.cells + last].fill(1);
             }
         }
-        // Each part's first, then one behind the other.
+        // First the indices of each part on their own, then all one after another.
         let n = self.positions();
         let mut found = Buffer::<i32>::new(WHAT, n, 1)?;
-        let mut counts = memory::cleared(WHAT, n.div_ceil(POSITIONS_A_PART))?;
+        let mut counts = memory::cleared(WHAT, n.div_ceil(POSITIONS_PER_PART))?;
         let shared_found = shared::words(&mut found);
         parallel::for_each_chunk(&mut counts, 1, self.threads, |part, count| {
-            let first = part * POSITIONS_A_PART;
+            let first = part * POSITIONS_PER_PART;
             let positions = &self.positions[2 * first..];
-            let positions = &positions[..positions.len().min(2 * POSITIONS_A_PART)];
+            let positions = &positions[..positions.len().min(2 * POSITIONS_PER_PART)];
             let mut points = first as u32..;
             let mut kept = first;
             in_cells([x, y], positions, |positions, [columns, rows]| {
@@ -104,7 +106,7 @@ impl<'a> Few<'a> {
         }
         parallel::for_each_chunk(&mut targets, 1, self.threads, |part, target| {
             let (points, places) = &mut target[0];
-            points.copy_from_slice(&found[part * POSITIONS_A_PART..][..points.len()]);
+            points.copy_from_slice(&found[part * POSITIONS_PER_PART..][..points.len()]);
             for (&point, place) in points.iter().zip(places.chunks_exact_mut(2)) {
                 place.copy_from_slice(&self.at(point));
             }
@@ -113,7 +115,7 @@ impl<'a> Few<'a> {
         Ok((positions, kept))
     }
 
-    /// Whether nothing that was left out can be as near as the last neighbour.
+    /// Whether no position that was left out can be as near as the last neighbour.
     fn certain(&self, axes: [Axis; 2], reach: usize, center: i32, neighbors: &[i32]) -> bool {
         let here = self.at(center);
         let around = [0, 1].map(|i| axes[i].around(axes[i].cell(here[i]), reach));
@@ -132,29 +134,32 @@ impl Neighbors for Few<'_> {
 
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         let n = self.positions();
+        let Query {
+            centers,
+            width,
+            threads,
+            ..
+        } = query;
         check::indices("centers", centers, n)?;
-        let k = k.min(n - 1);
+        let k = query.k.min(n - 1);
         let in_whole = |centers: &[i32]| {
             let whole = self.whole()?;
-            whole.batches(centers, k, width, threads, &scratch, &work)
+            whole.batches(Query { centers, ..query }, &scratch, &work)
         };
-        // Cells of one position each: within this reach are 3.5 times as many
-        // as are needed, and a circle that holds fewer is rare.
+        // Cells hold one position on average. Within this reach there are 3.5 times
+        // as many as are needed, so that a circle with too few of them is rare.
         let reach = (1.1 * (k + 1) as f64).sqrt().ceil() as usize;
         let cells = axes(n, self.bounds, 1.0);
         let (positions, kept) = self.around(cells, reach, centers)?;
         if kept.len() > n / 2 || kept.len() <= k {
             return in_whole(centers);
         }
-        // The cells that a grid of the whole scan would have.
+        // The same cells as those of a grid of the whole scan.
         let grid = Grid::within(&positions, axes(n, self.bounds, OCCUPANCY), threads)?;
         if grid.is_crowded() {
             return in_whole(centers);
@@ -168,10 +173,11 @@ impl Neighbors for Few<'_> {
         })?;
         let far = Mutex::new(Vec::new());
         let mut rows = grid.batches(
-            &own,
-            k,
-            width,
-            threads,
+            Query {
+                centers: &own,
+                k,
+                ..query
+            },
             || (scratch(), Vec::new()),
             |own, (scratch, names), neighbors, out| {
                 for neighbor in &mut *neighbors {

@@ -1,24 +1,23 @@
-//! The k-d tree: the only file that names kiddo.
+//! The k-d tree. This is the only file that uses kiddo.
 //!
-//! kiddo answers with float64 distances of its own rounding, in no particular
-//! order among ties, and its leaves grow with the number of positions that
-//! share a coordinate. Three things make an exact index of it:
+//! kiddo returns float64 distances with its own rounding, in no particular order among
+//! ties, and its leaves grow with the number of positions that share a coordinate. Three
+//! measures make an exact index of it:
 //!
-//! - **Places.** Positions that coincide share one place, and the tree holds
-//!   places. A thousand copies of one position then cost what one costs. The
-//!   places lie along a Z-order curve, so near places are near in memory.
-//! - **A turned frame.** The tree sees the scan turned by an angle that no
-//!   raster has, so rows and columns of equal coordinates fall apart, and
-//!   lines split like any other scan.
-//! - **Certainty.** Distances are recomputed from the positions themselves.
-//!   The nearest K are certain once the K-th is nearer than anything the tree
-//!   has not returned can be, rounding included; until then the tree is asked
-//!   for more.
+//! - **Places.** Positions that coincide share one place, and the tree holds places. So
+//!   a thousand copies of a position cost no more than one. Places are stored along a
+//!   Z-order curve, so that near places are near in memory.
+//! - **A turned frame.** The tree gets the scan turned by an angle that no raster has.
+//!   This breaks up rows and columns of equal coordinates, and lines are divided like any
+//!   other scan.
+//! - **Certainty.** Distances are computed again from the positions themselves. The K
+//!   nearest are certain once the K-th is nearer than anything that the tree has not
+//!   returned can be, rounding included. Until then the tree is asked for more.
 //!
-//! Where that would be without end, the tree of [boxes](super::boxes) decides:
-//! where rounding blurs all of a neighbourhood (a far outlier, distances whose
-//! squares underflow), and where only some neighbours are wanted, which kiddo
-//! has no search for.
+//! In two cases that would never end or is not possible, and the tree of
+//! [`boxes`] is used instead: if rounding blurs a whole neighbourhood (because
+//! of a far outlier, or of distances whose squares underflow), and if only some
+//! neighbours are wanted, for which kiddo has no search.
 
 use std::num::NonZero;
 
@@ -26,32 +25,32 @@ use kiddo::leaf_strategies::FlatVec;
 use kiddo::{Eytzinger, SquaredEuclidean};
 
 use super::boxes::{self, BoxTree, Entry};
-use super::{NeighborIndex, Neighbors, Wanted, looked, one_by_one};
+use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted, looked, one_by_one};
 use crate::parallel::Lazy;
-use crate::{Error, Result, check, memory, parallel};
+use crate::{Error, Result, bounds, memory, parallel};
 
-/// What memory is for.
-const WHAT: &str = "The k-d tree of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the k-d tree of scan positions";
 
-/// Bytes that kiddo takes for each place while it builds, generously: it asks
-/// for them in a way that ends the process where there are none.
-const BYTES_A_PLACE: usize = 96;
+/// Bytes that kiddo allocates for each place while it builds, at most. It does so in a
+/// way that ends the process if there is no memory, so this is checked before.
+const BYTES_PER_PLACE: usize = 96;
 
-/// The tree is asked for no more places than that beyond the neighbours.
+/// The tree is asked for at most this many places more than neighbours are needed.
 const MOST_EXTRA: usize = 128;
 
-/// Leaves of 16 places, not kiddo's 32: about a tenth faster where a million
-/// positions are searched, no different at a hundred thousand.
+/// Leaves hold 16 places, not kiddo's 32: about 10 % faster for a million positions, no
+/// different for a hundred thousand.
 type Tree = kiddo::KdTree<f64, u32, Eytzinger, FlatVec<f64, u32, 2, 16>, 2, 16>;
 
 /// Cosine and sine of 0.6 rad.
 const TURN: [f64; 2] = [0.825_335_614_909_678_3, 0.564_642_473_395_035_4];
 
-/// kiddo adds up box distances level by level; this covers 64 levels of
-/// rounding with room to spare.
+/// kiddo sums distances to boxes level by level. This amply covers the rounding of 64
+/// levels.
 const RELATIVE_SLACK: f64 = 1e-12;
 
-/// Squared distances below this may have lost bits to underflow.
+/// Smaller squared distances may have lost bits to underflow.
 const SMALLEST_SAFE: f64 = 1e-280;
 
 /// An exact index of scan positions over kiddo's immutable tree.
@@ -59,20 +58,20 @@ pub struct KdTree {
     tree: Tree,
     /// The distinct positions along the Z-order curve, (x, y).
     places: Vec<[f64; 2]>,
-    /// The positions at place p are `points[starts[p]..starts[p + 1]]`, by index.
+    /// The positions at place p are `points[starts[p]..starts[p + 1]]`, in rising order.
     points: Vec<i32>,
     starts: Vec<u32>,
     place_of_point: Vec<u32>,
     frame: Frame,
-    /// The same positions, for what this tree leaves in doubt.
+    /// The same positions in the tree of boxes, made when it is first needed.
     exact: Lazy<Box<BoxTree>>,
 }
 
-/// The turned frame that the tree sees.
+/// The turned frame in which the tree holds the scan.
 #[derive(Clone, Copy)]
 struct Frame {
     origin: [f64; 2],
-    /// How far a distance in this frame may lie from the true one.
+    /// How much a distance in this frame can differ from the true one.
     slack: f64,
 }
 
@@ -99,12 +98,12 @@ impl Frame {
 impl KdTree {
     /// Builds the index of `positions`, x and y in turn.
     pub fn build(positions: &[f64], threads: usize) -> Result<Self> {
-        let n = check::scan(positions)?;
+        let [low, high] = bounds::of(positions, threads)?;
+        let n = positions.len() / 2;
         let at = |point: usize| {
             // Adding 0 makes -0 and 0 the same place.
             [positions[2 * point] + 0.0, positions[2 * point + 1] + 0.0]
         };
-        let (low, high) = bounds(positions);
         let points = along_curve(n, at, low, high, threads)?;
 
         let mut places: Vec<[f64; 2]> = memory::room(WHAT, n)?;
@@ -133,7 +132,7 @@ impl KdTree {
         })
     }
 
-    /// The tree of boxes, made when it is needed first.
+    /// The tree of boxes, which is made when it is first needed.
     fn exact(&self) -> Result<&BoxTree> {
         let made = self.exact.get(|| {
             let entry = |(point, &place): (usize, &u32)| {
@@ -142,7 +141,7 @@ impl KdTree {
                 Entry { x, y, point }
             };
             let entries = self.place_of_point.iter().enumerate().map(entry);
-            BoxTree::of(memory::collect(WHAT, entries)?, 1).map(Box::new)
+            BoxTree::of(memory::collect(WHAT, entries)?).map(Box::new)
         })?;
         Ok(made)
     }
@@ -152,8 +151,9 @@ impl KdTree {
         &self.points[self.starts[place] as usize..self.starts[place + 1] as usize]
     }
 
-    /// Fills `out` from the nearest `found` places; the squared distance of
-    /// the last, or None if these places hold too few positions.
+    /// Fills `out` from the places `found`, which are sorted by distance. Returns the
+    /// squared distance of the last neighbour, or None if the places hold too few
+    /// positions.
     fn fill(
         &self,
         center: i32,
@@ -163,13 +163,13 @@ impl KdTree {
     ) -> Result<Option<f64>> {
         let mut filled = 0;
         for tied in found.chunk_by(|a, b| a.0 == b.0) {
-            // Mostly one position at one place, and nothing to sort.
+            // Usually there is a single place, and nothing to sort.
             let here = if let [(_, place)] = tied {
                 self.points_at(*place)
             } else {
                 ties.clear();
                 for &(_, place) in tied {
-                    // More than this many at one place can't all be neighbours.
+                    // More than this many at one place cannot all be neighbours.
                     let points = self.points_at(place);
                     let points = &points[..points.len().min(out.len() + 1)];
                     memory::make_room(WHAT, ties, points.len())?;
@@ -190,15 +190,15 @@ impl KdTree {
     }
 }
 
-/// What one query leaves to the next.
+/// Memory that is reused from one search to the next.
 #[derive(Default)]
 pub struct Scratch {
     /// (d² as bits, place): non-negative floats order like their bits.
     found: Vec<(u64, u32)>,
     ties: Vec<i32>,
     exact: boxes::Scratch,
-    /// How many places beyond the K asked for the ties of this scan need; more
-    /// than [`MOST_EXTRA`] where they are not the way.
+    /// How many places more than K the ties of this scan require. If it exceeds
+    /// [`MOST_EXTRA`], the tree of boxes is used right away.
     margin: usize,
 }
 
@@ -209,15 +209,12 @@ impl Neighbors for KdTree {
 
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
         let place = |center: i32| self.place_of_point[center as usize];
-        one_by_one(self, place, centers, k, width, threads, scratch, work)
+        one_by_one(self, place, query, scratch, work)
     }
 }
 
@@ -238,7 +235,8 @@ impl NeighborIndex for KdTree {
         } = scratch;
         let mut extra = *margin;
         while extra <= MOST_EXTRA {
-            // Its own place, one for each neighbour, and one to bound the rest.
+            // The centre's own place, one for each neighbour, and one that bounds the
+            // distance of all others.
             let wanted = (out.len() + 2 + extra).min(self.places.len());
             looked(wanted);
             memory::make_room(WHAT, found, 2 * wanted)?;
@@ -269,7 +267,7 @@ impl NeighborIndex for KdTree {
             }
             extra = 2 * extra + 2;
         }
-        // What blurs this neighbourhood blurs those around it.
+        // The positions around are probably blurred in the same way.
         *margin = extra;
         self.exact()?.nearest(center, exact, out)
     }
@@ -282,26 +280,14 @@ impl NeighborIndex for KdTree {
         scratch: &mut Scratch,
         out: &mut Vec<i32>,
     ) -> Result<bool> {
-        self.exact()?
-            .nearest_wanted(center, k, wanted, &mut scratch.exact, out)
+        let tree = self.exact()?;
+        tree.nearest_wanted(center, k, wanted, &mut scratch.exact, out)?;
+        Ok(true)
     }
 }
 
-/// The smallest and largest x and y.
-fn bounds(positions: &[f64]) -> ([f64; 2], [f64; 2]) {
-    let mut low = [f64::INFINITY; 2];
-    let mut high = [f64::NEG_INFINITY; 2];
-    for position in positions.chunks_exact(2) {
-        for axis in 0..2 {
-            low[axis] = low[axis].min(position[axis]);
-            high[axis] = high[axis].max(position[axis]);
-        }
-    }
-    (low, high)
-}
-
-/// The points in Z-order of a grid of 2^16 x 2^16 cells, within a cell by
-/// (x, y, index), so that points at the same position follow one another.
+/// The positions in Z-order of a grid of 2^16 by 2^16 cells, and within a cell by
+/// (x, y, index), so that positions that coincide follow one another.
 fn along_curve(
     n: usize,
     at: impl Fn(usize) -> [f64; 2] + Sync,
@@ -309,15 +295,15 @@ fn along_curve(
     high: [f64; 2],
     threads: usize,
 ) -> Result<Vec<i32>> {
-    const POINTS_A_CHUNK: usize = 1 << 14;
+    const POINTS_PER_CHUNK: usize = 1 << 14;
     const CELLS: f64 = 65_536.0;
-    // An axis without extent gives 0 * inf = NaN, which casts to cell 0.
+    // An axis without extent gives 0 * inf = NaN, which is cast to cell 0.
     let scale = [0, 1].map(|axis| CELLS / (high[axis] - low[axis]));
     let cell =
         |value: f64, axis: usize| ((value - low[axis]) * scale[axis]).min(CELLS - 1.0) as u32;
     let mut keyed: Vec<u64> = memory::cleared(WHAT, n)?;
-    parallel::for_each_chunk(&mut keyed, POINTS_A_CHUNK, threads, |chunk, keys| {
-        for (point, key) in (chunk * POINTS_A_CHUNK..).zip(keys) {
+    parallel::for_each_chunk(&mut keyed, POINTS_PER_CHUNK, threads, |chunk, keys| {
+        for (point, key) in (chunk * POINTS_PER_CHUNK..).zip(keys) {
             let [x, y] = at(point);
             let code = spread(cell(x, 0)) | spread(cell(y, 1)) << 1;
             *key = u64::from(code) << 32 | point as u64;
@@ -336,7 +322,7 @@ fn along_curve(
     memory::collect(WHAT, keyed.iter().map(|&key| key as i32))
 }
 
-/// Moves bit i of a 16-bit number to bit 2i.
+/// Moves bit i of a 16-bit number to bit 2 i.
 fn spread(cell: u32) -> u32 {
     let cell = (cell | cell << 8) & 0x00ff_00ff;
     let cell = (cell | cell << 4) & 0x0f0f_0f0f;
@@ -346,7 +332,7 @@ fn spread(cell: u32) -> u32 {
 
 fn build_tree(places: &[[f64; 2]], frame: Frame, threads: usize) -> Result<Tree> {
     let turned = memory::collect(WHAT, places.iter().map(|&place| frame.turn(place)))?;
-    drop(memory::room::<u8>(WHAT, BYTES_A_PLACE * places.len())?);
+    drop(memory::room::<u8>(WHAT, BYTES_PER_PLACE * places.len())?);
     let builder = Tree::builder();
     let tree = if threads == 1 || places.len() < kiddo::DEFAULT_PARALLEL_CONSTRUCTION_THRESHOLD {
         builder.with_serial_construction().build_from_slice(&turned)

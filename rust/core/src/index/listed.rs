@@ -1,10 +1,10 @@
-//! Neighbours that were found before.
+//! Lists of neighbours that were found before.
 
-use super::{NeighborIndex, Neighbors, Wanted, one_by_one};
-use crate::{Result, check};
+use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted, one_by_one};
+use crate::{Error, Result, check};
 
-/// The neighbour lists of all positions, as [`neighbors`](super::neighbors)
-/// returned them: to draw again and again without searching again.
+/// The neighbours of all positions, as [`neighbors`](fn@super::neighbors) returned them: to draw repeatedly
+/// without searching again.
 #[derive(Debug, Clone, Copy)]
 pub struct Listed<'a> {
     rows: &'a [i32],
@@ -13,7 +13,7 @@ pub struct Listed<'a> {
 }
 
 impl<'a> Listed<'a> {
-    /// Lists of `width` neighbours, for positions 0, 1, ... in turn.
+    /// Lists of `width` neighbours each, for the positions 0, 1, ... in turn.
     pub fn new(rows: &'a [i32], width: usize, positions: usize) -> Result<Self> {
         check::scan_length(positions)?;
         check::length(
@@ -30,10 +30,17 @@ impl<'a> Listed<'a> {
         })
     }
 
-    /// Refuses to answer for more neighbours than are listed.
+    /// Refuses a K that needs more neighbours than are listed.
     pub fn check_width(&self, k: usize) -> Result<()> {
         let needed = k.min(self.positions - 1);
-        check::within("n_neighbors, of those listed,", needed, 0, self.width)
+        if needed <= self.width {
+            Ok(())
+        } else {
+            Err(Error::TooFewListed {
+                needed,
+                listed: self.width,
+            })
+        }
     }
 }
 
@@ -44,24 +51,20 @@ impl Neighbors for Listed<'_> {
 
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
-        // The rows lie by position.
+        // The lists are stored by position.
         let place = |center: i32| center as u32;
-        one_by_one(self, place, centers, k, width, threads, scratch, work)
+        one_by_one(self, place, query, scratch, work)
     }
 }
 
 impl NeighborIndex for Listed<'_> {
     type Scratch = ();
 
-    /// `out` must not ask for more neighbours than are listed: what is missing
-    /// is not written.
+    /// `out` must not be longer than the lists: the rest of it would not be written.
     fn nearest(&self, center: usize, (): &mut (), out: &mut [i32]) -> Result<()> {
         let row = &self.rows[center * self.width..][..self.width];
         let listed = out.len().min(row.len());

@@ -1,24 +1,25 @@
-//! `_core.draw`: groups by any rule, from whatever is known of the neighbours.
+//! Drawing groups of overlapping scan positions.
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
-use ptycho_fast_core::groups::{Draw, Known, Limits, Rule};
+use ptycho_fast_core::check;
+use ptycho_fast_core::groups::{self, Draw, Known, Limits, Rule};
 use ptycho_fast_core::index::{Engine, Listed};
 use ptycho_fast_core::philox::Key;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 
-use crate::{Indices, LabelledIndex, ScanIndex, engine, rows, run};
+use crate::boundary::{Indices, rows, run};
+use crate::index::{ScanIndex, engine, engine_name};
 
-/// Who knows the neighbours: an index, or lists of them.
+/// What is known of the neighbours: an index, or lists of them.
 #[derive(FromPyObject)]
 enum Source<'py> {
     Index(Bound<'py, ScanIndex>),
-    Labelled(Bound<'py, LabelledIndex>),
     Lists(PyReadonlyArray2<'py, i32>),
 }
 
-/// What is asked for. Keys that have a default may be missing.
+/// The request: a dict whose keys may be missing if they have a default.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub struct Request<'py> {
@@ -78,9 +79,7 @@ impl Request<'_> {
     }
 }
 
-/// Centres, groups, the centres with too few slots, how many the rule left out,
-/// how many centres spent their sets, the fewest sets of these, groups in the
-/// pool, the engine.
+/// What `draw` returns; `_core.pyi` says what each is.
 type Answer<'py> = (
     Bound<'py, PyArray1<i32>>,
     Indices<'py>,
@@ -99,7 +98,6 @@ pub fn draw<'py>(py: Python<'py>, request: Request<'py>) -> PyResult<Answer<'py>
     let labels = request.labels.as_ref();
     let labels = labels.map(|labels| labels.as_slice()).transpose()?;
     let known = match (&request.source, labels) {
-        (Some(Source::Labelled(index)), _) => Ok(Known::Labelled(&index.get().0)),
         (Some(Source::Index(index)), None) => Ok(Known::Index(&index.get().0)),
         (Some(Source::Lists(lists)), None) => Err((lists.as_slice()?, lists.shape())),
         (_, labels) => Ok(Known::Nothing {
@@ -133,9 +131,59 @@ pub fn draw<'py>(py: Python<'py>, request: Request<'py>) -> PyResult<Answer<'py>
         drawn.spent,
         drawn.fewest,
         drawn.pool,
-        match engine.unwrap_or(asked) {
-            Engine::KdTree => "kdtree",
-            Engine::Auto | Engine::Grid => "grid",
-        },
+        engine_name(engine.unwrap_or(asked)),
     ))
+}
+
+#[pyfunction]
+pub fn draw_centers(
+    py: Python<'_>,
+    n_positions: usize,
+    n_groups: usize,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'_, PyArray1<i32>>> {
+    let centers = run(py, num_threads, |threads| {
+        groups::centers(n_positions, n_groups, Key(key), threads)
+    })?;
+    Ok(centers.into_pyarray(py))
+}
+
+#[pyfunction]
+pub fn draw_order(
+    py: Python<'_>,
+    n_groups: usize,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'_, PyArray1<i32>>> {
+    let order = run(py, num_threads, |threads| {
+        groups::order(n_groups, Key(key), threads)
+    })?;
+    Ok(order.into_pyarray(py))
+}
+
+#[pyfunction]
+pub fn sample_pool(
+    py: Python<'_>,
+    n_pool: usize,
+    n_groups: usize,
+    key: [u64; 2],
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'_, PyArray1<i32>>> {
+    let rows = run(py, num_threads, |threads| {
+        groups::sample_pool(n_pool, n_groups, Key(key), threads)
+    })?;
+    Ok(rows.into_pyarray(py))
+}
+
+#[pyfunction]
+pub fn check_group(
+    py: Python<'_>,
+    n_positions: usize,
+    n_neighbors: usize,
+    group_size: usize,
+) -> PyResult<()> {
+    run(py, Some(1), |_| {
+        check::group(n_positions, n_neighbors, group_size)
+    })
 }

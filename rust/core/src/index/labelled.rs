@@ -1,24 +1,25 @@
-//! Neighbours within a position's own label.
+//! Neighbours that have the same label.
 
 use std::ops::Range;
 
-use crate::index::{NeighborIndex, Neighbors, Wanted};
+use super::engine::{Engine, Index};
+use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted};
 use crate::{Result, check, memory};
 
-/// What memory is for.
-const WHAT: &str = "The labels of positions";
+/// What memory is allocated for, as the error says if there is none.
+const WHAT: &str = "the labels of scan positions";
 
-/// An index for each label of a scan: the neighbours of a position are those
-/// of its own label.
+/// An index for each label of a scan: the neighbours of a position are those with its
+/// own label.
 ///
-/// [`NeighborIndex::nearest`] writes -1 where a label has fewer neighbours
-/// than are asked for.
+/// [`NeighborIndex::nearest`] writes -1 if a label has fewer positions than are asked
+/// for.
 pub struct Labelled<I> {
     parts: Vec<Part<I>>,
-    /// The scan's number of each position of each part, rising, so that ties
-    /// are broken as in the whole scan.
+    /// The index in the scan of each position of each part. They rise within a part, so
+    /// that ties are broken as in the whole scan.
     members: Vec<i32>,
-    /// For each position the part it is in, and its number there.
+    /// The part that each position is in, and its number there.
     places: Vec<(u32, i32)>,
 }
 
@@ -28,15 +29,15 @@ struct Part<I> {
 }
 
 impl<I: Neighbors> Labelled<I> {
-    /// Builds an index of the positions (x and y in turn) of each label by
-    /// `build`. Labels are 0, 1, ...
+    /// Builds an index for each label from its positions (x and y in turn) by `build`.
+    /// Labels are the numbers 0, 1, ...
     pub fn build(
         positions: &[f64],
         labels: &[i32],
         build: impl Fn(&[f64]) -> Result<I>,
     ) -> Result<Self> {
         let n = check::scan(positions)?;
-        check::length("scan_ids", labels.len(), n, "one a position")?;
+        check::length("scan_ids", labels.len(), n, "one for each position")?;
         check::indices("scan_ids", labels, n)?;
         let count = labels.iter().max().map_or(0, |&last| last as usize + 1);
         let sorted = Sorted::new(count, labels.iter().map(|&label| label as usize))?;
@@ -52,7 +53,7 @@ impl<I: Neighbors> Labelled<I> {
                 places[member] = (label as u32, number);
                 own.extend([positions[2 * member], positions[2 * member + 1]]);
             }
-            // A label that nobody has gets the index of something else.
+            // A label without positions gets an index that is never asked.
             let own = if own.is_empty() {
                 &positions[..2]
             } else {
@@ -68,17 +69,12 @@ impl<I: Neighbors> Labelled<I> {
         })
     }
 
-    /// The index of each label.
-    pub fn indexes(&self) -> impl Iterator<Item = &I> {
-        self.parts.iter().map(|part| &part.index)
-    }
-
     fn part(&self, point: usize) -> (&Part<I>, i32) {
         let (part, own) = self.places[point];
         (&self.parts[part as usize], own)
     }
 
-    /// From numbers within a part to those of the scan.
+    /// Turns numbers within a part into indices in the scan.
     fn rename(&self, part: &Part<I>, neighbors: &mut [i32]) {
         let members = &self.members[part.members.clone()];
         for neighbor in neighbors {
@@ -87,14 +83,24 @@ impl<I: Neighbors> Labelled<I> {
     }
 }
 
-/// Rows by what they belong to, in order.
+impl Labelled<Index> {
+    /// The engine that searches: the tree if that of any label is one.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        let mut engines = self.parts.iter().map(|part| part.index.engine());
+        let tree = engines.find(|&engine| engine == Engine::KdTree);
+        tree.unwrap_or(Engine::Grid)
+    }
+}
+
+/// Rows sorted by what they belong to, each group of them in order.
 struct Sorted {
     rows: Vec<i32>,
     ends: Vec<u32>,
 }
 
 impl Sorted {
-    /// `owners` names what each row belongs to, below `count`.
+    /// `owners` are what the rows belong to, numbers below `count`.
     fn new(count: usize, owners: impl ExactSizeIterator<Item = usize> + Clone) -> Result<Self> {
         let mut ends = memory::cleared::<u32>(WHAT, count + 1)?;
         let mut rows = memory::cleared(WHAT, owners.len())?;
@@ -104,7 +110,8 @@ impl Sorted {
         for owner in 0..count {
             ends[owner + 1] += ends[owner];
         }
-        // Each starts where the one before ends, and is there in the end.
+        // An entry of `ends` first holds where its rows start, which is where those
+        // before it end, and moves to where they end.
         for (owner, row) in owners.zip(0..) {
             rows[ends[owner] as usize] = row;
             ends[owner] += 1;
@@ -154,17 +161,15 @@ impl<I: Neighbors> Neighbors for Labelled<I> {
         self.places.len()
     }
 
-    /// Where a label has fewer than `k` other positions, its centres have
-    /// those.
+    /// If a label has fewer than `k` other positions, its centres have only these as
+    /// neighbours.
     fn batches<S>(
         &self,
-        centers: &[i32],
-        k: usize,
-        width: usize,
-        threads: usize,
+        query: Query<'_>,
         scratch: impl Fn() -> S + Sync,
         work: impl Fn(&[i32], &mut S, &mut [i32], &mut [i32]) -> Result<()> + Sync,
     ) -> Result<Vec<i32>> {
+        let Query { centers, width, .. } = query;
         check::indices("centers", centers, self.positions())?;
         let owners = centers.iter().map(|&i| self.places[i as usize].0 as usize);
         let sorted = Sorted::new(self.parts.len(), owners)?;
@@ -177,10 +182,10 @@ impl<I: Neighbors> Neighbors for Labelled<I> {
             let own = rows.iter();
             let own = own.map(|&row| self.places[centers[row as usize] as usize].1);
             let found = part.index.batches(
-                &memory::collect(WHAT, own)?,
-                k,
-                width,
-                threads,
+                Query {
+                    centers: &memory::collect(WHAT, own)?,
+                    ..query
+                },
                 || (scratch(), Vec::new()),
                 |own, (scratch, names), neighbors, out| {
                     self.rename(part, neighbors);
@@ -203,7 +208,7 @@ mod tests {
     use crate::index::{KdTree, neighbors};
 
     #[test]
-    fn neighbors_are_those_of_the_own_label() {
+    fn neighbors_have_the_same_label() {
         let positions: Vec<f64> = (0..60)
             .flat_map(|i| [f64::from(i % 10), f64::from(i / 10)])
             .collect();
