@@ -1,6 +1,6 @@
-"""Whatever is passed, the answer is a result or a sentence: never a panic, never a crash.
+"""Whatever is passed, the answer is a result or an error with a message: never a panic or a crash.
 
-A PanicException is a BaseException, so it passes every `except` here and fails the test.
+PyO3's PanicException is a BaseException, so no `except` here catches it, and the test fails.
 """
 
 from __future__ import annotations

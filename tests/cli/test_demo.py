@@ -60,6 +60,7 @@ def test_demo_survives_a_broken_tensorflow(
     (here / "tensorflow.py").write_text("raise RuntimeError('not for this processor')\n")
     monkeypatch.syspath_prepend(here)
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # the picture takes seconds
     assert main(["demo"]) == 0
     out = capsys.readouterr().out
     assert "importing it fails: RuntimeError: not for this processor" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from ptycho_fast.grouping.randomness import philox_key
@@ -90,7 +91,7 @@ class DrawRequest:
             math.inf if self.max_distance is None else self.max_distance,
         )
 
-    @property
+    @cached_property
     def key(self) -> tuple[int, int]:
         """The key of the counter generator."""
         return philox_key(self.seed, self.epoch)

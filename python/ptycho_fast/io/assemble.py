@@ -116,7 +116,7 @@ def join(
             fewer = min(n_frames, n_positions)
             msg = (
                 f"There are {n_frames} frames, but {n_positions} positions. If frame i belongs to "
-                f"position i, first={fewer} (--first {fewer}) leaves out the others. If a data set "
+                f"position i, first={fewer} (--first {fewer}) leaves out the others. If an array "
                 "says which belong together, name it: index=KEY (--index KEY)."
             )
             raise ValueError(msg)
@@ -132,7 +132,7 @@ def join(
         times = np.count_nonzero(ordered == number)
         msg = (
             f"{times} positions belong to frame {number} ({len(repeated)} positions too many in "
-            "all). To take the mean position of each frame: average_positions=True "
+            "all). To use the mean position of each frame, pass average_positions=True "
             "(--average-positions)."
         )
         raise ValueError(msg)

@@ -89,7 +89,8 @@ def stack_layout(
         if not (recipe.reshape or grid == axes[:2]):
             msg = (
                 f"{what} must be frames (n, rows, columns), got shape {shape}. If it is a grid of "
-                f"{axes[0]} x {axes[1]} frames, to be taken row by row: reshape=True (--reshape)."
+                f"{axes[0]} x {axes[1]} frames that is to be read row by row, pass reshape=True "
+                "(--reshape)."
             )
             raise ValueError(msg)
         axes = (axes[0] * axes[1], *axes[2:])
@@ -164,7 +165,7 @@ def as_coordinates(
         else:
             msg = (
                 f"{name}={key!r} is a grid of shape {grid}, but the patterns have shape {stack}. "
-                "If the positions belong to them row by row: reshape=True (--reshape)."
+                "If the positions belong to them row by row, pass reshape=True (--reshape)."
             )
             raise ValueError(msg)
     if line.ndim != 1 or line.dtype.kind not in "fiu":

@@ -186,7 +186,8 @@ def _flatten_positions(
     if grid and not (recipe.reshape or (len(stack) == 4 and stack[:2] == grid)):
         msg = (
             f"{path}: xcoords and ycoords are grids of shape {grid}, but the patterns "
-            f"have shape {stack}. If they belong together row by row: reshape=True (--reshape)."
+            f"have shape {stack}. If they belong together row by row, pass reshape=True "
+            "(--reshape)."
         )
         raise ValueError(msg)
     for key in POSITION_KEYS:
