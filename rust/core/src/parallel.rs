@@ -123,7 +123,7 @@ impl Failure {
         }
     }
 
-    fn told(self) -> Result<()> {
+    fn into_result(self) -> Result<()> {
         self.0.into_inner().map_or(Ok(()), Err)
     }
 }
@@ -168,7 +168,7 @@ pub fn for_each_chunk<T: Send>(
         }
         work_off();
     });
-    failure.told()
+    failure.into_result()
 }
 
 /// Calls `work` once for each number in `0..count`.
@@ -197,7 +197,7 @@ pub fn for_each(
         }
         work_off();
     });
-    failure.told()
+    failure.into_result()
 }
 
 /// A value that the first thread that needs it makes, for all threads. An error is

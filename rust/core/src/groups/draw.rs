@@ -110,12 +110,17 @@ impl<I> Clone for Draw<'_, I> {
 impl<I> Copy for Draw<'_, I> {}
 
 impl<I: Neighbors> Draw<'_, I> {
-    pub(super) fn check(&self) -> Result<()> {
+    /// Checks everything except the centres, which [`Neighbors::batches`] checks.
+    pub(super) fn check_sizes(&self) -> Result<()> {
         let n = self.index.positions();
         check::group(n, self.k, self.c)?;
         let length = self.positions.len();
-        check::length("positions", length, 2 * n, "an x and a y for each position")?;
-        check::indices("centers", self.centers, n)
+        check::length("positions", length, 2 * n, "an x and a y for each position")
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.check_sizes()?;
+        check::indices("centers", self.centers, self.index.positions())
     }
 
     /// Asks for `k` neighbours of all centres, for rows of `width`.

@@ -8,15 +8,15 @@ use crate::{Result, memory};
 /// What memory is allocated for, as the error says if there is none.
 const WHAT: &str = "the neighbors that groups are drawn from";
 
-/// Draws one group for each centre, without limits, from an index that knows
-/// `min(K, n - 1)` neighbours of every position.
+/// Draws one group of two or more positions for each centre, without limits, from an
+/// index that knows `min(K, n - 1)` neighbours of every position.
 ///
 /// These neighbours are the slots that a group is drawn from; where they are
 /// too few (n = C), the centre itself is the last slot. With `include_center`
 /// channel 0 is the centre, and C - 1 slots are drawn. The channels are in the
 /// order of drawing.
 pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Drawn> {
-    draw.check()?;
+    draw.check_sizes()?;
     let &Draw {
         index,
         centers,
@@ -25,30 +25,26 @@ pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Dr
         key,
         ..
     } = draw;
-    let groups = if c == 1 {
-        memory::copy(WHAT, centers)?
-    } else {
-        index.batches(
-            draw.query(k, c),
-            Vec::new,
-            |centers, slots, neighbors, groups| {
-                let k = neighbors.len() / centers.len();
-                if k < PACKED {
-                    choose_packed(centers, include_center, key, neighbors, groups);
-                    return Ok(());
+    let groups = index.batches(
+        draw.query(k, c),
+        Vec::new,
+        |centers, slots, neighbors, groups| {
+            let k = neighbors.len() / centers.len();
+            if k < PACKED {
+                choose_packed(centers, include_center, key, neighbors, groups);
+                return Ok(());
+            }
+            let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
+            for (&center, (neighbors, group)) in centers.iter().zip(rows) {
+                memory::replace(WHAT, slots, neighbors)?;
+                if !include_center && slots.len() < c {
+                    memory::push(WHAT, slots, center)?;
                 }
-                let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
-                for (&center, (neighbors, group)) in centers.iter().zip(rows) {
-                    memory::replace(WHAT, slots, neighbors)?;
-                    if !include_center && slots.len() < c {
-                        memory::push(WHAT, slots, center)?;
-                    }
-                    choose(center, include_center, 0, key, slots, group);
-                }
-                Ok(())
-            },
-        )?
-    };
+                choose(center, include_center, 0, key, slots, group);
+            }
+            Ok(())
+        },
+    )?;
     Ok(Drawn {
         centers: memory::copy(WHAT, centers)?,
         groups,

@@ -127,7 +127,7 @@ impl BoxTree {
         let whole = (0, self.xs.len());
         if wanted.is_all() {
             search.visit::<false>(0, self.leaves, whole);
-        } else if !search.is_vain(&self.nodes[0]) {
+        } else if !search.excludes(&self.nodes[0]) {
             search.visit::<true>(0, self.leaves, whole);
         }
         *nearest = search.nearest.into_sorted_vec();
@@ -228,10 +228,10 @@ impl Search<'_> {
     }
 
     /// Whether no position of a node can be wanted.
-    fn is_vain(&self, node: &Node) -> bool {
+    fn excludes(&self, node: &Node) -> bool {
         let low = [node.low[0] - self.x, node.low[1] - self.y];
         let high = [node.high[0] - self.x, node.high[1] - self.y];
-        self.wanted.is_vain(low, high)
+        self.wanted.excludes(low, high)
     }
 
     /// Searches a node, given its number of leaves and the range of its positions. If
@@ -251,7 +251,8 @@ impl Search<'_> {
         let order = if first < second { [0, 1] } else { [1, 0] };
         for half in order {
             let (node, range) = halves[half];
-            if [first, second][half] < self.worst && !(SOME && self.is_vain(&self.tree.nodes[node]))
+            if [first, second][half] < self.worst
+                && !(SOME && self.excludes(&self.tree.nodes[node]))
             {
                 self.visit::<SOME>(node, leaves / 2, range);
             }

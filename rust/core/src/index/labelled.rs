@@ -212,7 +212,7 @@ mod tests {
         let positions: Vec<f64> = (0..60)
             .flat_map(|i| [f64::from(i % 10), f64::from(i / 10)])
             .collect();
-        let labels: Vec<i32> = (0..60).map(|i| i * 7 % 4 + 1).collect(); // nobody has 0
+        let labels: Vec<i32> = (0..60).map(|i| i * 7 % 4 + 1).collect(); // no position has label 0
         let build = |own: &[f64]| KdTree::build(own, 1);
         let index = Labelled::build(&positions, &labels, build).unwrap();
         let all: Vec<i32> = (0..60).rev().collect();
@@ -228,7 +228,7 @@ mod tests {
             let mut expected: Vec<i32> = (0..60).filter(own).collect();
             expected.sort_by_key(|&i| key(i));
             assert_eq!(row, &expected[..6]);
-            // All that are asked for beyond those of the label are -1.
+            // The rest is -1, because the label has no more positions.
             let mut more = vec![0; 59];
             let mut scratch = <Labelled<KdTree> as NeighborIndex>::Scratch::default();
             index

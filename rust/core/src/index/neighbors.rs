@@ -130,7 +130,7 @@ impl Wanted {
 
     /// Whether no neighbour in the box from `low` to `high`, relative to the centre, can
     /// be wanted. (The largest distance is not considered.)
-    pub(super) fn is_vain(&self, low: [f64; 2], high: [f64; 2]) -> bool {
+    pub(super) fn excludes(&self, low: [f64; 2], high: [f64; 2]) -> bool {
         let beside = |axis: usize, upwards: bool| {
             if upwards {
                 high[axis] <= 0.0
