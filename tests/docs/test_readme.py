@@ -23,8 +23,18 @@ README = (ROOT / "README.md").read_text()
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(pf.__path__, "ptycho_fast.")
-    if not module.name.endswith("_core")
+    if not module.name.endswith(("._core", ".__main__"))
 )
+NEEDED = {
+    "ptycho_fast.feeds.lightning": "lightning",
+    "ptycho_fast.feeds.tensorflow": "tensorflow",
+    "ptycho_fast.feeds.torch": "torch",
+    "ptycho_fast.metrics": "skimage",
+    "ptycho_fast.models": "torch",
+    "ptycho_fast.patches.tensorflow": "tensorflow",
+    "ptycho_fast.patches.torch": "torch",
+}
+"""The framework without which modules of these names can't be imported, or have no example."""
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +69,7 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
 def test_every_docstrings_example_runs(name: str) -> None:
     """But for the examples of frameworks that are not installed."""
     absent = [extra for extra in EXTRAS if importlib.util.find_spec(extra) is None]
-    framework = name.rpartition(".")[2]
-    if name.startswith("ptycho_fast.models"):
-        framework = "torch"
-    if name == "ptycho_fast.metrics":
-        framework = "skimage"
+    framework = next((NEEDED[start] for start in NEEDED if name.startswith(start)), None)
     if framework in absent or (framework == "lightning" and "torch" in absent):
         pytest.skip(f"{framework} is not installed")
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
