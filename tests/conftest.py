@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,11 @@ import pytest
 # loaded second. The other way round both work.
 with contextlib.suppress(ImportError):
     import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
+
+# Where several processes run the tests, threads that spin while they wait slow all of them down.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, "1")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ On these sizes page faults on new memory cost more than the computation that fil
 clears every page, and the host of a virtual machine may have to find it first. So when a large
 array is freed, its memory is kept for the next one. Meanwhile it is offered to the system
 (``MADV_FREE``), which takes it back if memory is short. Until then it counts as resident memory of
-this process.
+this process. (Batches reuse smaller memory by another way: see ``batches/buffers.py``.)
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Maker:
     gatherer : Gatherer
         Collects their patterns and patches.
     buffers : Buffers
-        Where everything else is written.
+        The caller's arrays, if there are any, to which everything else is copied.
     scans : sequence of Scan
         The scans, in the order of ``scan_id``.
     """

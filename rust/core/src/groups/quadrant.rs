@@ -6,14 +6,14 @@ use crate::index::NeighborIndex;
 use crate::philox::{Stage, below};
 use crate::{Result, check, memory};
 
-/// The quadrant, and so the channel, of a position at this vector from the centre: 0
-/// is up left, 1 up right, 2 down left, 3 down right, with y upwards. A position with
-/// the x or the y of the centre is in none.
+/// The quadrant, and so the channel, of a position at this vector from the centre:
+/// 0 has dx < 0 < dy, 1 has 0 < dx, dy, 2 has dx, dy < 0, and 3 has dy < 0 < dx. A
+/// position with the x or the y of the centre is in none.
 fn quadrant([dx, dy]: [f64; 2]) -> Option<usize> {
     (dx != 0.0 && dy != 0.0).then(|| usize::from(dx > 0.0) + 2 * usize::from(dy < 0.0))
 }
 
-/// Whether each quadrant lies to the right, and whether it lies upwards.
+/// Of each quadrant, whether dx > 0, and whether dy > 0.
 const QUADRANTS: [[bool; 2]; 4] = [[false, true], [true, true], [false, false], [true, false]];
 
 /// Draws `rounds` groups for each centre. Each channel is one of the K nearest
