@@ -15,6 +15,8 @@ from places import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.skipif(not (ROOT / "rust").exists(), reason="the Rust source is not here")
+
 CORE = """
 error  check philox  simd shared memory  parallel  bounds interleave
 index/neighbors  index/boxes
