@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# One thread for each framework. More would share the processors with other processes that run tests
+# and spin while they wait; and a run repeats another to the bit only with equally many threads.
+for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ[variable] = "1"
+
 # PyTorch's triton and TensorFlow each bring an LLVM, and the process aborts where triton's is
 # loaded second. The other way round both work.
 with contextlib.suppress(ImportError):
     import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
-
-# Where several processes run the tests, threads that spin while they wait slow all of them down.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(variable, "1")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,6 @@ from ptycho_fast.models import PtychoModel
 if TYPE_CHECKING:
     from pathlib import Path
 
-torch.set_num_threads(1)
-
 N, POSITIONS, EPOCHS = 16, 100, 4
 FILES = ("config.json", "probe.npy", "model.safetensors")
 OF_A_RUN = ("history.csv", "last.ckpt", "run.json")

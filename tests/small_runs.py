@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ptycho_fast.models import PtychoModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-torch.set_num_threads(1)
 
 N, POSITIONS, EPOCHS = 16, 48, 2
 FILES = (

@@ -83,7 +83,7 @@ def test_a_canvas_beyond_memory_names_the_outlying_position() -> None:
     positions[17] = np.nan, 3
     with pytest.raises(ValueError, match="row 17 is the first of 1 rows .of 50. that hold NaN"):
         canvas(positions, 16)
-    with pytest.raises(ValueError, match="at least one position"):
+    with pytest.raises(ValueError, match="at least one scan position"):
         canvas(np.empty((0, 2)), 16)
 
 

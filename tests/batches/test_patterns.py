@@ -100,7 +100,11 @@ def test_any_memory_layout_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("stack", "indices", "words"),
     [
-        (np.zeros((3, 4, 5), np.float32), [[0]], r"\(n, N, N\), got shape \(3, 4, 5\)"),
+        (
+            np.zeros((3, 4, 5), np.float32),
+            [[0]],
+            r"\(n, N, N\), square patterns, got shape \(3, 4, 5\)",
+        ),
         (np.zeros((3, 4), np.float32), [[0]], r"\(n, N, N\)"),
         (np.zeros((3, 0, 0), np.float32), [[0]], r"\(n, N, N\)"),
         (np.zeros((3, 4, 4), np.complex64), [[0]], "real numbers of up to 64 bits, got complex64"),

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 torch = pytest.importorskip("torch")
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 

@@ -35,7 +35,6 @@ from torch.utils.data import IterableDataset  # noqa: E402
 
 from ptycho_fast.feeds.torch_epochs import SharedEpochs  # noqa: E402
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 

@@ -143,7 +143,9 @@ def test_a_scan_with_other_patterns_does_not_keep_its_energies(
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="ptycho_fast"):
             assert mean_energy(other) == pytest.approx((N / 2) ** 2, rel=1e-5)
-        assert "energies are not those of its patterns (pattern 0" in caplog.text
+        assert (
+            "energies stored with the scan are not those of its patterns (pattern 0" in caplog.text
+        )
         # Nor are they written, and then believed.
         pf.write_scan(other, tmp_path / "other.npz")
         again = pf.read_scan(tmp_path / "other.npz")

@@ -25,7 +25,6 @@ from ptycho_fast.models.network import PatchNetwork  # noqa: E402
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-torch.set_num_threads(1)
 OURS = ("cnn", "fno", "hybrid", "hybrid_resnet")
 CASES = list(itertools.product(OURS, (16, 50, 64, 104), (1, 4)))
 

@@ -30,8 +30,6 @@ from ptycho_fast.models.physics import (  # noqa: E402
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-torch.set_num_threads(1)
-
 SIDES = (1, 2, 7, 16, 33, 50, 64)
 AXES = (-2, -1)
 

@@ -19,9 +19,6 @@ torch = pytest.importorskip("torch")
 import ptycho_fast.patches.torch as module  # noqa: E402
 from ptycho_fast.patches.torch import METHODS, add_patches, extract_patches  # noqa: E402
 
-torch.set_num_threads(2)
-
-
 # --- values --------------------------------------------------------------------------------------
 
 
