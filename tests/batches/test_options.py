@@ -28,6 +28,7 @@ def test_type_checkers_know_the_same_options() -> None:
 
 
 def test_a_feed_has_the_defaults_of_its_method() -> None:
+    pytest.importorskip("torch")
     feeds = pytest.importorskip("ptycho_fast.feeds.torch")
     own: dict[str, Any] = dict(inspect.signature(feeds.TorchFeed.__init__).parameters)
     for name, parameter in inspect.signature(pf.GroupedDataset.to_torch).parameters.items():

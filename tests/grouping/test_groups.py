@@ -80,7 +80,7 @@ def test_files_without_groups_are_refused(
     with pytest.raises(ValueError, match=r"centres|checksum|parameters"):
         pf.Groups.load(path)
     path.write_bytes(b"PK nothing")
-    with pytest.raises(OSError, match="no NPZ file"):
+    with pytest.raises(OSError, match="is not an NPZ file"):
         pf.Groups.load(path)
 
 
