@@ -104,7 +104,7 @@ LISTS = INDEX.neighbors(np.arange(12, dtype=np.int32), 5, 1)
 SOURCES = ("an index", "lists", "labels", "an index of another scan", "none")
 
 
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=1800)
 @given(
     rule=st.sampled_from(["nearest", "oversample", "quadrant", "overlap", "pool", "none"]),
     counts=st.tuples(COUNTS, COUNTS, MANY, MANY),

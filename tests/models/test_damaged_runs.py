@@ -76,10 +76,10 @@ def test_truncated_files_and_flipped_bits_are_harmless_or_named(
     """Whatever comes of it: the file works, or is named in one sentence."""
     whole = (run / name).read_bytes()
     rng = np.random.default_rng(len(name))
-    spoiled = [whole[:length] for length in rng.integers(0, len(whole), 4)]
+    spoiled = [whole[:length] for length in rng.integers(0, len(whole), 6)]
     # Half of them at the ends, where headers and directories are.
-    places = rng.integers(0, len(whole), 8)
-    places[:2], places[2:4] = places[:2] % 200, -1 - places[2:4] % 400
+    places = rng.integers(0, len(whole), 12)
+    places[:3], places[3:6] = places[:3] % 200, -1 - places[3:6] % 400
     for place in places:
         turned_over = bytearray(whole)
         turned_over[place] ^= 1 << int(rng.integers(8))

@@ -62,20 +62,6 @@ def nearest_neighbors_tree(positions: ArrayLike, centers: ArrayLike, n_neighbors
     The tree only proposes candidates: distances are computed again and sorted by (d2, index), and
     the query is widened until every point that was not proposed is clearly farther away than the
     last one taken. Centres at the same place share one query.
-
-    Parameters
-    ----------
-    positions : array_like, shape (n, 2)
-        Positions (x, y).
-    centers : array_like of int, shape (m,)
-        Indices of the points whose neighbours are wanted.
-    n_neighbors : int
-        K, how many.
-
-    Returns
-    -------
-    ndarray of int64, shape (m, min(K, n - 1))
-        Neighbours in the order of (d2, index), the centre left out by index.
     """
     points = np.asarray(positions, dtype=np.float64)
     wanted = np.asarray(centers, dtype=np.int64)
