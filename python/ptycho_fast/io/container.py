@@ -156,11 +156,6 @@ class Container(ABC):
                 return self._others[file], name[place + 1 :]
         return self, name
 
-    def has_named(self, name: str) -> bool:
-        """Tell whether a named array exists."""
-        container, key = self.locate(name)
-        return key in container
-
     def shape_of_named(self, name: str) -> tuple[int, ...]:
         """Return the shape of a named array, of which no part is selected."""
         container, key = self.locate(name)
