@@ -82,6 +82,50 @@ class CpuModel:
         self._rows = np.arange(len(self.positions), dtype=np.int32)
         self._diffraction = _core.Diffraction(N)
 
+    def asarray(self, array: ArrayLike) -> NDArray[Any]:
+        """Return an array as this model takes it: here, as it is."""
+        return np.asarray(array)
+
+    def to_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return one of the model's arrays as NumPy's: here, as it is."""
+        return array
+
+    def take(self, rows: slice | NDArray[np.integer[Any]]) -> CpuModel:
+        """Return the model of some of the patterns.
+
+        Parameters
+        ----------
+        rows : slice or ndarray, (k,), int
+
+        Returns
+        -------
+        CpuModel
+        """
+        exposure = None if self.exposure is None else self.exposure[rows]
+        return self._like(self.positions[rows], exposure)
+
+    def moved(self, positions: NDArray[np.float64]) -> CpuModel:
+        """Return the same model at other positions.
+
+        Parameters
+        ----------
+        positions : ndarray, (n, 2), float64
+
+        Returns
+        -------
+        CpuModel
+        """
+        return self._like(positions, self.exposure)
+
+    def _like(
+        self, positions: NDArray[np.float64], exposure: NDArray[np.float64] | None
+    ) -> CpuModel:
+        made = object.__new__(CpuModel)
+        made.__dict__.update(self.__dict__)
+        made.positions, made.exposure = np.ascontiguousarray(positions), exposure
+        made._rows = np.arange(len(positions), dtype=np.int32)
+        return made
+
     def gradient(
         self,
         counts: NDArray[np.float32],
@@ -113,6 +157,7 @@ class CpuModel:
         Gradient
         """
         chosen = self._chosen(rows)
+        object, probe = _in_order(object), _in_order(probe)
         found: dict[str, NDArray[Any] | None] = {
             "object": np.zeros(self.shape, np.complex64) if "object" in wrt else None,
             "probe": np.zeros(probe.shape, np.complex128) if "probe" in wrt else None,
@@ -217,3 +262,8 @@ class CpuModel:
 
     def _chosen(self, rows: ArrayLike | None) -> NDArray[np.int32]:
         return self._rows if rows is None else np.ascontiguousarray(rows, np.int32)
+
+
+def _in_order(array: NDArray[Any]) -> NDArray[np.complex64]:
+    """Return an array row by row in memory, as the core reads it."""
+    return np.ascontiguousarray(array, np.complex64)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOOR = 1e-6
-"""Counts added to every modelled intensity, so that the loss is finite where nothing is modelled but
-something was counted."""
+"""Counts added to every modelled intensity, so that the loss is finite where nothing is modelled
+but something was counted."""
 
 
 @dataclass(frozen=True, eq=False)
