@@ -38,6 +38,11 @@ def loss(case: Case, **change: Any) -> float:
     return experiment.loss(case.counts, case.known, image, probe)
 
 
+def along(case: Case, name: str, at: Any, direction: Any) -> Callable[[float], float]:
+    """Return the loss as a function of a step in one direction."""
+    return lambda step: loss(case, **{name: at + step * direction})
+
+
 def test_the_intensities_use_the_patches_of_section_5(case: Case) -> None:
     where = case.experiment.positions[:, :, np.newaxis]
     patches = reference.extract_patches(case.object, where, case.probe.shape[-1])
@@ -65,7 +70,7 @@ def test_gradients_are_those_of_the_loss(case: Case, name: str) -> None:
     rng = np.random.default_rng(1)
     for _ in range(3):
         direction = noise(rng, at.shape) if name != "exposure" else rng.normal(size=at.shape)
-        measured = slope(lambda t, way=direction: loss(case, **{name: at + t * way}))
+        measured = slope(along(case, name, at, direction))
         assert measured == pytest.approx(inner(getattr(found, name), direction), rel=1e-7)
 
 

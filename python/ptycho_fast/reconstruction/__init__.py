@@ -1,0 +1,1 @@
+"""The image that explains the patterns of a scan best."""
