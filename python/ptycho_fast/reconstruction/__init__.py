@@ -1,1 +1,1 @@
-"""The image that explains the patterns of a scan best."""
+"""An image of a scan without a network: maximum likelihood with a prior."""

@@ -10,6 +10,7 @@
 )]
 
 mod boundary;
+mod diffraction;
 mod groups;
 mod index;
 mod kinds;
@@ -25,6 +26,8 @@ mod _core {
     #[expect(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
+    #[pymodule_export]
+    use crate::diffraction::PyDiffraction;
     #[pymodule_export]
     use crate::groups::{check_group, draw, draw_centers, draw_order, sample_pool};
     #[pymodule_export]

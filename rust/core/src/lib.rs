@@ -8,7 +8,9 @@
 //!   function of (key, position) alone ([`philox`]),
 //! - gathers the diffraction patterns of groups ([`gather`]) and computes their
 //!   energies ([`energy`]),
-//! - extracts the patches of an object at the positions of groups ([`patches`]).
+//! - extracts the patches of an object at the positions of groups ([`patches`]),
+//! - computes the likelihood of the counts of diffraction patterns, and its gradients
+//!   ([`diffraction`]).
 //!
 //! Functions take slices, and return vectors or fill the caller's buffers. No input
 //! makes them panic: [`check`] holds the preconditions, [`Error`] the messages.
@@ -43,6 +45,7 @@
 
 pub mod bounds;
 pub mod check;
+pub mod diffraction;
 pub mod energy;
 mod error;
 pub mod gather;

@@ -13,78 +13,20 @@
 )]
 
 use num_complex::Complex32;
-use pulp::bytemuck::{cast_slice, cast_slice_mut};
+use pulp::bytemuck::cast_slice_mut;
 use pulp::{Simd, WithSimd};
+
+mod window;
 
 use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
-/// The complex object, `(height, width)`, row by row.
-#[derive(Debug, Clone, Copy)]
-pub struct Object<'a> {
-    pixels: &'a [Complex32],
-    height: usize,
-    width: usize,
-}
-
-impl<'a> Object<'a> {
-    /// An object of this shape.
-    pub fn new(pixels: &'a [Complex32], height: usize, width: usize) -> Result<Self> {
-        check::length("object", pixels.len(), height * width, "height times width")?;
-        Ok(Self {
-            pixels,
-            height,
-            width,
-        })
-    }
-
-    fn row(&self, row: i64) -> Option<&'a [Complex32]> {
-        let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
-        Some(&self.pixels[row * self.width..][..self.width])
-    }
-
-    /// `length` pixels of a row from column `left`, if all are within the object.
-    #[inline(always)]
-    fn inside(&self, row: i64, left: i64, length: usize) -> Option<&'a [Complex32]> {
-        self.row(row)?
-            .get(usize::try_from(left).ok()?..)?
-            .get(..length)
-    }
-
-    /// Fills `out` with pixels of a row from column `left`, 0 outside the object.
-    fn pad(&self, row: i64, left: i64, out: &mut [Complex32]) {
-        out.fill(Complex32::ZERO);
-        let columns = overlap(out.len(), left, self.width);
-        if let (Some(row), false) = (self.row(row), columns.is_empty()) {
-            let from = (columns.start as i64 + left) as usize;
-            let length = columns.len();
-            out[columns].copy_from_slice(&row[from..][..length]);
-        }
-    }
-}
+pub use window::Object;
+pub(crate) use window::Window;
+use window::{overlap, split};
 
 /// What memory is allocated for, as the error says if there is none.
 const WHAT: &str = "the patches of the object";
-
-/// Splits a coordinate into the first pixel of the patch and a fraction in 0..1.
-///
-/// Both are computed in float64. Positions far beyond any object are clamped, so that
-/// adding a pixel number cannot overflow.
-fn split(coordinate: f64, half: usize) -> (i64, f32) {
-    let whole = coordinate.floor();
-    let limit = (1_i64 << 40) as f64;
-    (
-        whole.clamp(-limit, limit) as i64 - half as i64,
-        (coordinate - whole) as f32,
-    )
-}
-
-/// The indices i of `0..length` for which `i + shift` is in `0..within`.
-fn overlap(length: usize, shift: i64, within: usize) -> std::ops::Range<usize> {
-    let clip = |i: i64| i.clamp(0, length as i64) as usize;
-    let first = clip(-shift);
-    first..clip(within as i64 - shift).max(first)
-}
 
 /// Extracts the patches of the object at groups of positions.
 ///
@@ -136,22 +78,6 @@ struct GroupPatches<'a> {
     place: (i64, i64),
     number: usize,
     out: &'a mut [Complex32],
-}
-
-/// Where a patch lies: its first pixel, and the fractional shift of all its pixels.
-struct Window {
-    left: i64,
-    top: i64,
-    fx: f32,
-    fy: f32,
-}
-
-impl Window {
-    fn new(x: f64, y: f64, n: usize) -> Self {
-        let (left, fx) = split(x, n / 2);
-        let (top, fy) = split(y, n / 2);
-        Self { left, top, fx, fy }
-    }
 }
 
 /// The kernel: extracts the patches of some groups.
@@ -221,33 +147,13 @@ fn cut_row(
 ) {
     let channels = windows.len();
     let n = out.len() / channels;
-    let rows: &mut [f32] = if channels == 1 {
-        cast_slice_mut(&mut *out)
+    let rows: &mut [Complex32] = if channels == 1 {
+        &mut *out
     } else {
         cast_slice_mut(&mut scratch.channels)
     };
-    for (window, out) in windows.iter().zip(rows.chunks_exact_mut(2 * n)) {
-        let above = window.top + r;
-        let inside = |row| object.inside(row, window.left, n + 1);
-        let [upper, lower] = if let (Some(upper), Some(lower)) = (inside(above), inside(above + 1))
-        {
-            [upper, lower]
-        } else {
-            let (upper, lower) = scratch.padded.split_at_mut(n + 1);
-            object.pad(above, window.left, upper);
-            object.pad(above + 1, window.left, lower);
-            [&*upper, &*lower]
-        };
-        let [upper, lower]: [&[f32]; 2] = [upper, lower].map(cast_slice);
-        let (fx, fy) = (window.fx, window.fy);
-        // Rows and columns are blended in one pass. To read blended rows again,
-        // shifted by a pixel, would have to wait for the stores before.
-        let blend = |(u, l): (&f32, &f32)| u * (1.0 - fy) + l * fy;
-        let left = upper.iter().zip(lower).map(blend);
-        let right = upper[2..].iter().zip(&lower[2..]).map(blend);
-        for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
-            *out = left * (1.0 - fx) + right * fx;
-        }
+    for (window, out) in windows.iter().zip(rows.chunks_exact_mut(n)) {
+        window.cut_row(object, r, &mut scratch.padded, out);
     }
     if channels > 1 {
         let rows = &scratch.channels;
