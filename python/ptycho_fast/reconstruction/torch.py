@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.checks import as_count, as_indices, as_number, as_real, as_valid_positions
+from ptycho_fast.checks import as_count, as_valid_positions
 from ptycho_fast.patches import cpu
 from ptycho_fast.patches.torch import add_patches, extract_patches  # ImportError: what to install
+from ptycho_fast.reconstruction.arguments import (
+    as_background,
+    as_exposure,
+    as_rows,
+    as_wanted,
+    check_object,
+    check_patterns,
+    check_probe,
+)
 from ptycho_fast.reconstruction.model import FLOOR, Gradient
 
 # isort: split
@@ -23,8 +32,6 @@ if TYPE_CHECKING:
 CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**22}
 """Number of pixels of waves that are computed together: as many as fit in the cache of a CPU, or
 as are needed to fill a GPU."""
-
-GRADIENTS = ("object", "probe", "positions", "exposure")
 
 
 class TorchModel:
@@ -42,6 +49,8 @@ class TorchModel:
         window. Beyond its bounds the object is 0.
     shape : (int, int)
         Rows and columns (H, W) of the object.
+    N : int
+        Pixels per side of a pattern.
     exposure : array_like, (n,), float64, optional
         Factor of the intensity of each pattern; 1 by default.
     background : float
@@ -59,7 +68,7 @@ class TorchModel:
     --------
     >>> import numpy as np
     >>> from ptycho_fast.reconstruction.torch import TorchModel
-    >>> model = TorchModel([[4.0, 4.0]], (8, 8))
+    >>> model = TorchModel([[4.0, 4.0]], (8, 8), 8)
     >>> counts = np.zeros((1, 8, 8), np.float32)
     >>> probe = model.asarray(np.ones((1, 8, 8)))
     >>> found = model.gradient(counts, None, model.asarray(np.ones((8, 8))), probe)
@@ -74,6 +83,7 @@ class TorchModel:
         self,
         positions: ArrayLike,
         shape: tuple[int, int],
+        N: int,
         *,
         exposure: ArrayLike | None = None,
         background: float = 0.0,
@@ -81,12 +91,14 @@ class TorchModel:
     ) -> None:
         self.positions = as_valid_positions(positions)
         self.shape = (as_count("H", shape[0]), as_count("W", shape[1]))
-        self.exposure = _as_exposure(exposure, len(self.positions))
-        self.background = as_number("background", background) or 0.0
+        self.N = as_count("N", N)
+        self.exposure = as_exposure(exposure, len(self.positions))
+        self.background = as_background(background)
         self.device = torch.device(device)
+        self._ramp = _ramp(self.N).to(self.device)
 
     def asarray(self, array: ArrayLike) -> Tensor:
-        """Return an array as a tensor on the device; complex numbers and float64 as 32 bits.
+        """Return an array as a tensor on the device.
 
         Parameters
         ----------
@@ -95,7 +107,8 @@ class TorchModel:
 
         Returns
         -------
-        tensor, complex64 or float32 if it was complex or real.
+        tensor, complex64
+            float32 if the array is real.
         """
         values = np.asarray(array)
         dtype = np.complex64 if values.dtype.kind == "c" else np.float32
@@ -148,15 +161,14 @@ class TorchModel:
         ValueError
             If shapes do not fit, or `wrt` or `rows` names what does not exist.
         """
-        image, modes = self._as_sample(object, probe)
-        used = self._as_rows(rows)
-        good = self._check_patterns(counts, good, modes)
-        sums = self._zeros(wrt, modes, len(used))
-        ramp = _ramp(modes.shape[-1]).to(self.device)
-        centred = modes * ramp
+        image, modes = self._as_image("object", object), self._as_probe(probe)
+        used = as_rows(rows, len(self.positions))
+        good = self._as_patterns(counts, good)
+        sums = self._zeros(as_wanted(wrt), len(modes), len(used))
+        centred = modes * self._ramp
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        for piece, chunk in self._chunks(used, modes):
-            patches = self._cut(image, chunk, modes)
+        for piece, chunk in self._chunks(used, len(modes)):
+            patches = self._cut(image, chunk)
             waves = _to_detector(patches, centred)
             light = _squared(waves).sum(1)
             expected = self._expected(light, chunk)
@@ -177,7 +189,7 @@ class TorchModel:
             if "positions" in sums:
                 sums["positions"][piece] = self._by_position(image, chunk, by_patch)
         if "probe" in sums:
-            sums["probe"] = (sums["probe"] * ramp.conj()).to(torch.complex64)
+            sums["probe"] = (sums["probe"] * self._ramp.conj()).to(torch.complex64)
         positions, exposure = (
             self.to_numpy(sums[name]) if name in sums else None
             for name in ("positions", "exposure")
@@ -195,20 +207,20 @@ class TorchModel:
         self,
         object: Tensor,
         probe: Tensor,
-        direction: Tensor,
+        change: Tensor,
         *,
         good: Any | None = None,
         rows: ArrayLike | None = None,
     ) -> Tensor:
-        """Return the Fisher information of the object times a direction.
+        """Return the Fisher information of the counts, times a change of the object.
 
         This is the Hessian of the loss, by real and imaginary parts, that is expected if the object
         is right: ``4 * sum over j of adjoint(s * psi * Re(sum over modes of conj(psi) * s * dpsi) /
-        I)`` for the waves psi of pattern j and the waves dpsi of the direction.
+        I)`` for the waves psi of pattern j, which the change alters by dpsi.
 
         Parameters
         ----------
-        object, direction : tensor, (H, W), complex64
+        object, change : tensor, (H, W), complex64
         probe : tensor, (modes, N, N), complex64
         good : array or tensor, (n, N, N) or (1, N, N), bool, or None
             True where a pixel was measured; others inform of nothing.
@@ -224,15 +236,15 @@ class TorchModel:
         ValueError
             If shapes do not fit, or `rows` names a pattern that does not exist.
         """
-        image, modes = self._as_sample(object, probe)
-        change = self._as_image("direction", direction)
-        used = self._as_rows(rows)
-        good = self._check_patterns(None, good, modes)
-        centred = modes * _ramp(modes.shape[-1]).to(self.device)
+        image, modes = self._as_image("object", object), self._as_probe(probe)
+        direction = self._as_image("change", change)
+        used = as_rows(rows, len(self.positions))
+        good = self._as_patterns(None, good)
+        centred = modes * self._ramp
         product = torch.zeros_like(image)
-        for _, chunk in self._chunks(used, modes):
-            waves = _to_detector(self._cut(image, chunk, modes), centred)
-            changes = _to_detector(self._cut(change, chunk, modes), centred)
+        for _, chunk in self._chunks(used, len(modes)):
+            waves = _to_detector(self._cut(image, chunk), centred)
+            changes = _to_detector(self._cut(direction, chunk), centred)
             exposure = self._exposure_of(chunk)
             weight = 4 * exposure.square() * _real_product(waves, changes).sum(1)
             weight /= self._expected(_squared(waves).sum(1), chunk)
@@ -264,85 +276,76 @@ class TorchModel:
         modes = self._as_probe(probe)
         total = torch.zeros(self.shape, dtype=torch.complex64, device=self.device)
         intensity = _squared(modes).sum(0)
-        for _, chunk in self._chunks(np.arange(len(self.positions)), modes[:1]):
+        for _, chunk in self._chunks(np.arange(len(self.positions)), 1):
             lit = (intensity * self._exposure_of(chunk)).to(torch.complex64)
             self._lay(lit, chunk, total)
         return total.real.contiguous()
 
+    @torch.no_grad()
+    def density(self, object: Tensor) -> Tensor:
+        """Return the object's intensity under each pixel of the probe: ``sum of s_j |O(x_j)|**2``.
+
+        Parameters
+        ----------
+        object : tensor, (H, W), complex64
+
+        Returns
+        -------
+        tensor, (N, N), float32
+
+        Raises
+        ------
+        ValueError
+            If the object has another shape.
+        """
+        image = self._as_image("object", object)
+        total = torch.zeros((self.N, self.N), dtype=torch.float64, device=self.device)
+        for _, chunk in self._chunks(np.arange(len(self.positions)), 1):
+            intensity = _squared(self._cut(image, chunk)) * self._exposure_of(chunk)
+            total += intensity.sum(0, dtype=torch.float64)
+        return total.to(torch.float32)
+
     # --- what is passed ---------------------------------------------------------------------------
 
-    def _as_sample(self, object: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
-        return self._as_image("object", object), self._as_probe(probe)
-
     def _as_image(self, name: str, image: Tensor) -> Tensor:
-        """Return an object as complex64 on the device, of the shape that was announced."""
-        if tuple(image.shape) != self.shape:
-            height, width = self.shape
-            msg = (
-                f"{name} must be ({height}, {width}) as this model was made for, got shape "
-                f"{tuple(image.shape)}."
-            )
-            raise ValueError(msg)
-        return image.to(self.device, torch.complex64).contiguous()
+        """Return an object as complex64 on the device."""
+        check_object(name, image, self.shape)
+        return self._here(image, torch.complex64)
 
     def _as_probe(self, probe: Tensor) -> Tensor:
-        shape = tuple(probe.shape)
-        if len(shape) != 3 or shape[1] != shape[2] or 0 in shape:
-            msg = f"probe must be (modes, N, N), got shape {shape}."
-            raise ValueError(msg)
-        return probe.to(self.device, torch.complex64)
+        check_probe(probe, self.N)
+        return self._here(probe, torch.complex64)
 
-    def _as_rows(self, rows: ArrayLike | None) -> NDArray[Any]:
-        n = len(self.positions)
-        return np.arange(n) if rows is None else as_indices("rows", rows, 1, n)
+    def _as_patterns(self, counts: Any | None, good: Any | None) -> Any | None:
+        """Check counts and mask; return the mask.
 
-    def _check_patterns(self, counts: Any | None, good: Any | None, probe: Tensor) -> Any | None:
-        """Raise `ValueError` unless counts and mask fit; return the mask, on the device if small.
-
-        A mask that all patterns share is moved there once, instead of once for each chunk.
+        One that all patterns share is moved to the device once, instead of for each chunk.
         """
-        n, N = len(self.positions), probe.shape[-1]
-        if counts is not None and tuple(counts.shape) != (n, N, N):
-            msg = (
-                f"counts must be ({n}, {N}, {N}) for {n} positions and a probe of {N} x {N} "
-                f"pixels, got shape {tuple(counts.shape)}."
-            )
-            raise ValueError(msg)
-        if good is None:
-            return None
-        if tuple(good.shape) not in {(n, N, N), (1, N, N)}:
-            msg = (
-                f"good must be ({n}, {N}, {N}) or (1, {N}, {N}) for {n} positions and a probe of "
-                f"{N} x {N} pixels, got shape {tuple(good.shape)}."
-            )
-            raise ValueError(msg)
-        return self._here(good[:], torch.bool) if len(good) == 1 else good
+        check_patterns(counts, good, len(self.positions), self.N)
+        if good is not None and len(good) == 1:
+            return self._here(good[:], torch.bool)
+        return good
 
-    def _zeros(self, wrt: Collection[str], probe: Tensor, rows: int) -> dict[str, Tensor]:
-        """Return arrays of zeros for the gradients by what is asked for."""
-        unknown = [name for name in wrt if name not in GRADIENTS]
-        if unknown or isinstance(wrt, str):
-            msg = f"wrt must be a collection of names among {GRADIENTS}, got {wrt!r}."
-            raise ValueError(msg)
-        # What the whole scan adds up to in one place, or a whole pattern, is summed in float64.
+    def _zeros(self, wanted: frozenset[str], modes: int, rows: int) -> dict[str, Tensor]:
+        """Return what gradients are added to, for those that are wanted."""
+        # Everything is summed in float64 but the object, of which each pixel sees few patterns.
         forms: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "object": (self.shape, torch.complex64),
-            "probe": (tuple(probe.shape), torch.complex128),
+            "probe": ((modes, self.N, self.N), torch.complex128),
             "positions": ((rows, 2), torch.float64),
             "exposure": ((rows,), torch.float64),
         }
         return {
-            name: torch.zeros(shape, dtype=dtype, device=self.device)
-            for name, (shape, dtype) in forms.items()
-            if name in wrt
+            name: torch.zeros(forms[name][0], dtype=forms[name][1], device=self.device)
+            for name in wanted
         }
 
     # --- some patterns ----------------------------------------------------------------------------
 
-    def _chunks(self, rows: NDArray[Any], probe: Tensor) -> Iterator[tuple[slice, NDArray[Any]]]:
+    def _chunks(self, rows: NDArray[Any], modes: int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield some patterns at a time: their place among `rows`, and their numbers."""
         pixels = CHUNK_PIXELS["cpu" if self.device.type == "cpu" else "cuda"]
-        each = max(1, pixels // probe.numel())
+        each = max(1, pixels // (modes * self.N**2))
         for first in range(0, len(rows), each):
             piece = slice(first, first + each)
             yield piece, rows[piece]
@@ -350,7 +353,7 @@ class TorchModel:
     def _here(self, values: Any, dtype: torch.dtype) -> Tensor:
         """Return an array or a tensor as a tensor on the device."""
         tensor = values if torch.is_tensor(values) else torch.tensor(np.asarray(values))
-        return tensor.to(self.device, dtype)
+        return tensor.to(self.device, dtype).contiguous()
 
     def _good(self, good: Any, chunk: NDArray[Any]) -> Tensor:
         return self._here(good if len(good) == 1 else good[chunk], torch.bool)
@@ -372,9 +375,9 @@ class TorchModel:
         """Return the expected counts of patterns that have this intensity at exposure 1."""
         return light * self._exposure_of(chunk) + (self.background + FLOOR)
 
-    def _cut(self, image: Tensor, chunk: NDArray[Any], probe: Tensor) -> Tensor:
+    def _cut(self, image: Tensor, chunk: NDArray[Any]) -> Tensor:
         """Cut the patches ``(b, N, N)`` of some positions."""
-        return _cut(image, self.positions[chunk], probe.shape[-1])
+        return _cut(image, self.positions[chunk], self.N)
 
     def _lay(self, patches: Tensor, chunk: NDArray[Any], image: Tensor) -> None:
         """Add patches to an image at their positions: the adjoint of `_cut`."""
@@ -397,28 +400,9 @@ class TorchModel:
         for axis in (0, 1):
             where = positions.copy()
             where[:, axis] = np.floor(positions[:, axis]) + 1  # `_differences` begin 1 pixel before
-            slope = _cut(_differences(image, 1 - axis), where, by_patch.shape[-1])
+            slope = _cut(_differences(image, 1 - axis), where, self.N)
             slopes.append(_real_product(slope, by_patch).sum((1, 2), dtype=torch.float64))
         return torch.stack(slopes, dim=1)
-
-
-def _as_exposure(exposure: ArrayLike | None, n: int) -> NDArray[np.float64]:
-    """Return the exposure of each of n patterns."""
-    if exposure is None:
-        return np.ones(n)
-    values = as_real("exposure", exposure)
-    if values.shape != (n,):
-        msg = f"exposure must be ({n},), one for each position, got shape {values.shape}."
-        raise ValueError(msg)
-    wrong = ~(np.isfinite(values) & (values >= 0))
-    if wrong.any():
-        first = int(wrong.argmax())
-        msg = (
-            f"Exposures must be finite and at least 0: {np.count_nonzero(wrong)} of {n} are not, "
-            f"the first is exposure {first}, {values[first]}."
-        )
-        raise ValueError(msg)
-    return values
 
 
 def _ramp(N: int) -> Tensor:
