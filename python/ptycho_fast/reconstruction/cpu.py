@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast import _core
-from ptycho_fast.checks import as_threads, as_valid_positions
+from ptycho_fast.checks import as_count, as_threads, as_valid_positions
 from ptycho_fast.patches.cpu import add_patches, extract_patches
+from ptycho_fast.reconstruction.arguments import (
+    as_background,
+    as_exposure,
+    as_rows,
+    as_wanted,
+    check_object,
+    check_patterns,
+    check_probe,
+)
 from ptycho_fast.reconstruction.model import Gradient
 
 if TYPE_CHECKING:
@@ -73,14 +82,14 @@ class CpuModel:
         background: float = 0.0,
         num_threads: int | None = None,
     ) -> None:
-        self.positions = np.ascontiguousarray(as_valid_positions(positions))
-        self.shape = shape
-        self.N = N
-        self.exposure = None if exposure is None else np.ascontiguousarray(exposure, np.float64)
-        self.background = float(background)
+        self.positions = as_valid_positions(positions)
+        self.shape = (as_count("H", shape[0]), as_count("W", shape[1]))
+        self.N = as_count("N", N)
+        self.exposure = as_exposure(exposure, len(self.positions))
+        self.background = as_background(background)
         self._threads = as_threads(num_threads)
-        self._rows = np.arange(len(self.positions), dtype=np.int32)
-        self._diffraction = _core.Diffraction(N)
+        self._rows = as_rows(None, len(self.positions))
+        self._diffraction = _core.Diffraction(self.N)
 
     def gradient(
         self,
@@ -112,16 +121,20 @@ class CpuModel:
         -------
         Gradient
         """
-        chosen = self._chosen(rows)
+        chosen = as_rows(rows, len(self.positions))
+        wanted = as_wanted(wrt)
+        image, modes = self._as_object("object", object), self._as_probe(probe)
+        check_patterns(counts, good, len(self.positions), self.N)
+        counts = np.ascontiguousarray(counts, np.float32)
         found: dict[str, NDArray[Any] | None] = {
-            "object": np.zeros(self.shape, np.complex64) if "object" in wrt else None,
-            "probe": np.zeros(probe.shape, np.complex128) if "probe" in wrt else None,
-            "positions": np.empty((len(chosen), 2)) if "positions" in wrt else None,
-            "exposure": np.empty(len(chosen)) if "exposure" in wrt else None,
+            "object": np.zeros(self.shape, np.complex64) if "object" in wanted else None,
+            "probe": np.zeros(modes.shape, np.complex128) if "probe" in wanted else None,
+            "positions": np.empty((len(chosen), 2)) if "positions" in wanted else None,
+            "exposure": np.empty(len(chosen)) if "exposure" in wanted else None,
         }
         loss = self._diffraction.gradient(
-            object, probe, self.positions, chosen, self.exposure, self.background, counts, good,
-            *found.values(), self._threads,
+            image, modes, self.positions, chosen, self.exposure, self.background, counts,
+            _as_good(good), *found.values(), self._threads,
         )  # fmt: skip
         if found["probe"] is not None:
             found["probe"] = found["probe"].astype(np.complex64)
@@ -152,10 +165,12 @@ class CpuModel:
         -------
         ndarray, (H, W), complex64
         """
+        check_patterns(None, good, len(self.positions), self.N)
         out = np.zeros(self.shape, np.complex64)
         self._diffraction.curvature(
-            object, probe, change, self.positions, self._chosen(rows), self.exposure,
-            self.background, good, out, self._threads,
+            self._as_object("object", object), self._as_probe(probe),
+            self._as_object("change", change), self.positions, as_rows(rows, len(self.positions)),
+            self.exposure, self.background, _as_good(good), out, self._threads,
         )  # fmt: skip
         return out
 
@@ -170,21 +185,13 @@ class CpuModel:
         -------
         ndarray, (H, W), float32
         """
-        one = (
-            (probe.real**2 + probe.imag**2)
-            .sum(0)
-            .astype(np.complex64)[np.newaxis, :, :, np.newaxis]
-        )
+        modes = self._as_probe(probe)
+        one = (modes.real**2 + modes.imag**2).sum(0)
         out = np.zeros(self.shape, np.complex64)
         for some in self._blocks():
-            factor = (
-                1
-                if self.exposure is None
-                else self.exposure[some, np.newaxis, np.newaxis, np.newaxis]
-            )
-            patches = np.broadcast_to(one * factor, (len(some), self.N, self.N, 1))
+            patches = self.exposure[some, np.newaxis, np.newaxis] * one
             add_patches(
-                patches.astype(np.complex64),
+                patches[..., np.newaxis],
                 self.positions[some, :, np.newaxis],
                 out,
                 num_threads=self._threads,
@@ -202,18 +209,27 @@ class CpuModel:
         -------
         ndarray, (N, N), float32
         """
+        image = self._as_object("object", object)
         total = np.zeros((self.N, self.N), np.float64)
         for some in self._blocks():
             patches = extract_patches(
-                object, self.positions[some, :, np.newaxis], self.N, num_threads=self._threads
+                image, self.positions[some, :, np.newaxis], self.N, num_threads=self._threads
             )
-            factor = np.ones(len(some)) if self.exposure is None else self.exposure[some]
-            total += np.einsum("b,brkc->rk", factor, patches.real**2 + patches.imag**2)
+            total += np.einsum("b,brkc->rk", self.exposure[some], patches.real**2 + patches.imag**2)
         return total.astype(np.float32)
 
     def _blocks(self) -> list[NDArray[np.int32]]:
         size = max(1, BLOCK_PIXELS // self.N**2)
         return [self._rows[first : first + size] for first in range(0, len(self._rows), size)]
 
-    def _chosen(self, rows: ArrayLike | None) -> NDArray[np.int32]:
-        return self._rows if rows is None else np.ascontiguousarray(rows, np.int32)
+    def _as_object(self, name: str, image: NDArray[Any]) -> NDArray[np.complex64]:
+        check_object(name, image, self.shape)
+        return np.ascontiguousarray(image, np.complex64)
+
+    def _as_probe(self, probe: NDArray[Any]) -> NDArray[np.complex64]:
+        check_probe(probe, self.N)
+        return np.ascontiguousarray(probe, np.complex64)
+
+
+def _as_good(good: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return None if good is None else np.ascontiguousarray(good, np.bool_)
