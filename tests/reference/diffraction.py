@@ -142,6 +142,13 @@ class Experiment:
             _lay(exposure * np.sum(np.abs(probe) ** 2, axis=0), position, total)
         return total.real
 
+    def density(self, image: NDArray[Any], N: int) -> Floats:
+        """Return the intensity of the object that has been under each pixel of the probe."""
+        total = np.zeros((N, N))
+        for position, exposure in zip(self.positions, self.exposure, strict=True):
+            total += exposure * np.abs(_patch(image, position, N)) ** 2
+        return total
+
 
 def _waves(image: NDArray[Any], probe: NDArray[Any], position: Floats) -> Complex:
     """Return the wave of each mode at the detector, frequency 0 at pixel N // 2."""
