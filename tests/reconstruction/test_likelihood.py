@@ -6,7 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,99 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffraction_models import ALL, CPU, TORCH, Way, assert_close, given_to, taken_from
 from likelihood_cases import MASKS, Case, inner, make_case, noise
 from reference.diffraction import FLOOR, Experiment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
-
-ALL = ("object", "probe", "positions", "exposure")
 
 TOLERANCE = {"object": 1e-5, "probe": 1e-5, "positions": 1e-5, "exposure": 1e-5}
 """Largest error of each gradient, as a fraction of its norm."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """A model of the diffraction; a new one is a line in `WAYS`."""
-
-    module: str
-    name: str
-    device: str = ""
-
-    def model(self, case: Case, **change: Any) -> Any:
-        """Make a model of a case."""
-        arguments: dict[str, Any] = {
-            "positions": case.experiment.positions,
-            "shape": case.object.shape,
-            "N": case.counts.shape[-1],
-            "exposure": case.experiment.exposure,
-            "background": case.experiment.background,
-        }
-        if self.device:
-            arguments["device"] = self.device
-        module = importlib.import_module(f"ptycho_fast.reconstruction.{self.module}")
-        return getattr(module, self.name)(**arguments | change)
-
-    def gradient(
-        self,
-        case: Case,
-        wrt: tuple[str, ...] = ALL,
-        rows: Any = None,
-        model: Any = None,
-    ) -> dict[str, Any]:
-        """Return the loss and the gradients as arrays."""
-        model = model or self.model(case)
-        image, probe = given_to(model, case.object), given_to(model, case.probe)
-        found = model.gradient(case.counts, case.good, image, probe, wrt=wrt, rows=rows)
-        arrays = {name: taken_from(model, getattr(found, name)) for name in ALL}
-        return {"loss": found.loss, **arrays}
-
-    def curvature(self, case: Case, change: NDArray[Any], rows: Any = None) -> NDArray[Any]:
-        """Return the Fisher information times a change."""
-        model = self.model(case)
-        image, probe, direction = (
-            given_to(model, array) for array in (case.object, case.probe, change)
-        )
-        found = model.curvature(image, probe, direction, good=case.good, rows=rows)
-        product: NDArray[Any] = taken_from(model, found)
-        return product
-
-
-def given_to(model: Any, array: NDArray[Any]) -> Any:
-    """Return an array as the model takes it."""
-    return model.asarray(array) if hasattr(model, "asarray") else array
-
-
-def taken_from(model: Any, array: Any) -> Any:
-    """Return what a model returned as an array."""
-    if array is None or isinstance(array, np.ndarray):
-        return array
-    return model.to_numpy(array)
-
-
-CPU = Way("cpu", "CpuModel")
-TORCH = Way("torch", "TorchModel", "cpu")
-WAYS = [CPU, TORCH, Way("torch", "TorchModel", "cuda")]
-
-
-@pytest.fixture(params=WAYS, ids=lambda way: f"{way.name}-{way.device}".rstrip("-"))
-def way(request: pytest.FixtureRequest) -> Way:
-    found: Way = request.param
-    if found.module == "torch":
-        torch = pytest.importorskip("torch")
-        if found.device == "cuda" and not torch.cuda.is_available():
-            pytest.skip("no GPU")
-    return found
-
-
-def assert_close(found: Any, expected: NDArray[Any], tolerance: float, more: float = 0) -> None:
-    """Norms of arrays agree within a fraction of the norm, and `more`."""
-    assert found.shape == expected.shape
-    error = np.linalg.norm(found - expected)
-    assert error <= tolerance * np.linalg.norm(expected) + more, error
 
 
 def oracle(case: Case) -> dict[str, Any]:
@@ -155,18 +71,18 @@ def test_any_scan_gives_the_oracles_values(way: Way, **options: Any) -> None:
     case = make_case(**options)
     expected, found = oracle(case), way.gradient(case)
     # Where little light is expected its wave is a small difference of large numbers. So the error
-    # of a wave is a fraction of the brightest one, and counts / expected counts magnify it.
+    # of a wave is the rounding of the brightest one, and counts / expected counts magnify it.
     light = case.experiment.intensities(case.object, case.probe) + FLOOR
-    wave = 1e-6 * np.sqrt(light.max())
+    wave = 2.0**-24 * np.sqrt(light.max())
     pull = np.where(case.known, 1 + 2 * case.counts / light, 0)
     at_wave = wave * np.linalg.norm(pull)
     brightest = np.abs(case.probe).max() * len(case.probe)
-    assert_close(found["object"], expected["object"], 1e-5, 4 * at_wave * brightest)
-    assert_close(found["probe"], expected["probe"], 1e-5, 4 * at_wave * 1.1 * len(case.probe))
+    assert_close(found["object"], expected["object"], 3e-6, 4 * at_wave * brightest)
+    assert_close(found["probe"], expected["probe"], 3e-6, 4 * at_wave * 1.1 * len(case.probe))
     for name, lever in (("positions", 2.0), ("exposure", 1.0)):
         size = 4 * lever * at_wave * np.sqrt(light.sum(axis=(1, 2)).max())
-        assert_close(found[name], expected[name], 1e-5, size)
-    slack = 1e-5 * abs(expected["loss"]) + wave * np.sum(pull * np.sqrt(light))
+        assert_close(found[name], expected[name], 3e-6, size)
+    slack = 3e-6 * abs(expected["loss"]) + 4 * wave * np.sum(pull * np.sqrt(light))
     assert abs(found["loss"] - expected["loss"]) <= slack
 
 
@@ -325,6 +241,13 @@ def test_a_good_fit_is_measured_exactly(way: Way) -> None:
     assert abs(way.gradient(perfect)["loss"]) < 1e-9 * light.sum()
 
 
+@pytest.mark.parametrize("count", [1, 30_000, 10_000_000])
+def test_counts_far_from_what_was_expected_cost_as_defined(way: Way, count: int) -> None:
+    case = make_case(photons=1e6, background=50.0)
+    case = replace(case, counts=np.full_like(case.counts, count))
+    assert way.gradient(case)["loss"] == pytest.approx(oracle(case)["loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize("rubbish", [np.nan, -1.0, 1e30])
 @pytest.mark.parametrize("mask", MASKS[1:])
 def test_bad_pixels_do_not_count(way: Way, mask: str, rubbish: float) -> None:
@@ -395,6 +318,7 @@ def test_instructions_of_any_processor_agree(N: int, tmp_path: Path) -> None:
 import sys
 import numpy as np
 sys.path[:0] = {[str(Path(__file__).parents[1]), *sys.path]!r}
+from diffraction_models import ALL, CPU, TORCH, Way, assert_close, given_to, taken_from
 from likelihood_cases import make_case
 from ptycho_fast.reconstruction.cpu import CpuModel
 case = make_case({N}, 2, n=20)
@@ -438,85 +362,3 @@ def test_counts_may_be_tensors_or_stay_in_their_file(tmp_path: Path) -> None:
     ):
         found = TORCH.gradient(replace(case, counts=counts, good=good))
         assert all(np.array_equal(found[name], expected[name]) for name in ("loss", *ALL))
-
-
-# --- what is refused ------------------------------------------------------------------------------
-
-
-def refusals(case: Case) -> dict[str, tuple[Callable[[Way], Any], str]]:
-    """Return what must be refused, and the sentence that says why."""
-    n, N = 5, 8
-
-    def given(**change: Any) -> Callable[[Way], Any]:
-        rows, wrt = change.pop("rows", None), change.pop("wrt", ALL)
-        return lambda way: way.gradient(
-            replace(case, **change), wrt=wrt, rows=rows, model=way.model(case)
-        )
-
-    def made(**change: Any) -> Callable[[Way], Any]:
-        return lambda way: way.model(case, **change)
-
-    nan = np.full((n, 2), 9.0)
-    nan[3, 1] = np.nan
-    small = np.ones((1, 4, 4), np.complex64)
-    return {
-        "positions of NaN": (made(positions=nan), "Positions must be finite: row 3"),
-        "positions transposed": (made(positions=nan.T), r"positions must be \(n, 2\)"),
-        "few exposures": (made(exposure=[1, 2]), r"exposure must be \(5,\), .* got shape \(2,\)"),
-        "an exposure of NaN": (
-            made(exposure=[1, np.nan, 1, 1, 1]),
-            "Exposures must be finite and at least 0: 1 of 5 .* first is exposure 1",
-        ),
-        "a negative exposure": (made(exposure=[1, 1, 1, 1, -2]), "first is exposure 4, .* -2"),
-        "a negative background": (made(background=-1), "background must be .* least 0, got -1"),
-        "a background of NaN": (made(background=np.nan), "background must be a number .* nan"),
-        "no background": (made(background=None), "background must be a number .* None"),
-        "no pixels": (made(N=0), "N must be .*, got 0"),
-        "negative pixels": (made(N=-4), "N must be .*, got -4"),
-        "another object": (
-            given(object=case.object[1:]),
-            r"object must be \(19, 17\), as the model was made for, got shape \(18, 17\)",
-        ),
-        "a flat object": (given(object=case.object[0]), "object must be"),
-        "a probe of another N": (
-            given(probe=small),
-            r"probe must be \(modes, 8, 8\) for patterns of 8 x 8 pixels, got shape \(1, 4, 4\)",
-        ),
-        "as many pixels in another shape": (
-            given(probe=np.ones((4, 4, 4), np.complex64)),
-            r"probe must be \(modes, 8, 8\) .* \(4, 4, 4\)",
-        ),
-        "a probe without modes": (given(probe=case.probe[0]), r"probe must be \(modes, 8, 8\)"),
-        "no modes": (given(probe=case.probe[:0]), r"probe must be .* got shape \(0, 8, 8\)"),
-        "few patterns": (
-            given(counts=case.counts[:3]),
-            r"counts must be \(5, 8, 8\), one pattern for each position, got shape \(3, 8, 8\)",
-        ),
-        "patterns of another N": (
-            given(counts=case.counts.reshape(20, 4, 4)),
-            r"counts must be \(5, 8, 8\)",
-        ),
-        "few masks": (
-            given(good=np.ones((2, N, N), bool)),
-            r"good must be \(5, 8, 8\), one mask for each position, or \(1, 8, 8\), got .*2, 8, 8",
-        ),
-        "a flat mask": (given(good=np.ones((N, N), bool)), "good must be"),
-        "a row that does not exist": (given(rows=[0, n]), "rows must be integers in 0..4: 5"),
-        "a negative row": (given(rows=[-1]), "rows must be integers in 0..4: -1"),
-        "half a row": (given(rows=[0.5]), "rows must be integers in 0..4"),
-        "an unknown gradient": (given(wrt=("objekt",)), "wrt may name .*, but it names 'objekt'"),
-        "another change": (
-            lambda way: way.curvature(case, case.object[1:]),
-            r"change must be \(19, 17\), .* got shape \(18, 17\)",
-        ),
-    }
-
-
-REFUSED = refusals(make_case())
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_does_not_fit_is_refused_with_a_sentence(way: Way, what: str) -> None:
-    call, sentence = REFUSED[what]
-    with pytest.raises(ValueError, match=sentence):
-        call(way)
