@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast import _core
-from ptycho_fast.checks import as_threads, as_valid_positions
+from ptycho_fast.checks import as_count, as_threads, as_valid_positions
 from ptycho_fast.patches.cpu import add_patches, extract_patches
-from ptycho_fast.reconstruction.model import Gradient
+from ptycho_fast.reconstruction.arguments import (
+    as_background,
+    as_exposure,
+    as_rows,
+    as_wanted,
+    check_object,
+    check_patterns,
+    check_probe,
+)
+from ptycho_fast.reconstruction.model import Gradient, Model
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +29,7 @@ BLOCK_PIXELS = 2**20
 """Number of pixels of patches that are laid down together."""
 
 
-class CpuModel:
+class CpuModel(Model):
     """The likelihood of the counts of a scan, and its gradients.
 
     The counts k of pattern j are expected to follow a Poisson distribution of mean
@@ -73,58 +82,33 @@ class CpuModel:
         background: float = 0.0,
         num_threads: int | None = None,
     ) -> None:
-        self.positions = np.ascontiguousarray(as_valid_positions(positions))
-        self.shape = shape
-        self.N = N
-        self.exposure = None if exposure is None else np.ascontiguousarray(exposure, np.float64)
-        self.background = float(background)
+        self.positions = as_valid_positions(positions)
+        self.shape = (as_count("H", shape[0]), as_count("W", shape[1]))
+        self.N = as_count("N", N)
+        self.exposure = as_exposure(exposure, len(self.positions))
+        self.background = as_background(background)
         self._threads = as_threads(num_threads)
-        self._rows = np.arange(len(self.positions), dtype=np.int32)
-        self._diffraction = _core.Diffraction(N)
+        self._diffraction = _core.Diffraction(self.N)
 
     def asarray(self, array: ArrayLike) -> NDArray[Any]:
-        """Return an array as this model takes it: here, as it is."""
-        return np.asarray(array)
+        """Return an array as this model takes it.
+
+        Parameters
+        ----------
+        array : array_like
+
+        Returns
+        -------
+        ndarray
+            complex64, or float32 if the array is real.
+        """
+        values = np.asarray(array)
+        dtype = np.complex64 if values.dtype.kind == "c" else np.float32
+        return np.ascontiguousarray(values, dtype)
 
     def to_numpy(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return one of the model's arrays as NumPy's: here, as it is."""
+        """Return one of the model's arrays: here, as it is."""
         return array
-
-    def take(self, rows: slice | NDArray[np.integer[Any]]) -> CpuModel:
-        """Return the model of some of the patterns.
-
-        Parameters
-        ----------
-        rows : slice or ndarray, (k,), int
-
-        Returns
-        -------
-        CpuModel
-        """
-        exposure = None if self.exposure is None else self.exposure[rows]
-        return self._like(self.positions[rows], exposure)
-
-    def moved(self, positions: NDArray[np.float64]) -> CpuModel:
-        """Return the same model at other positions.
-
-        Parameters
-        ----------
-        positions : ndarray, (n, 2), float64
-
-        Returns
-        -------
-        CpuModel
-        """
-        return self._like(positions, self.exposure)
-
-    def _like(
-        self, positions: NDArray[np.float64], exposure: NDArray[np.float64] | None
-    ) -> CpuModel:
-        made = object.__new__(CpuModel)
-        made.__dict__.update(self.__dict__)
-        made.positions, made.exposure = np.ascontiguousarray(positions), exposure
-        made._rows = np.arange(len(positions), dtype=np.int32)
-        return made
 
     def gradient(
         self,
@@ -156,17 +140,20 @@ class CpuModel:
         -------
         Gradient
         """
-        chosen = self._chosen(rows)
-        object, probe = _in_order(object), _in_order(probe)
+        chosen = as_rows(rows, len(self.positions))
+        wanted = as_wanted(wrt)
+        image, modes = self._as_object("object", object), self._as_probe(probe)
+        check_patterns(counts, good, len(self.positions), self.N)
+        counts = np.ascontiguousarray(counts, np.float32)
         found: dict[str, NDArray[Any] | None] = {
-            "object": np.zeros(self.shape, np.complex64) if "object" in wrt else None,
-            "probe": np.zeros(probe.shape, np.complex128) if "probe" in wrt else None,
-            "positions": np.empty((len(chosen), 2)) if "positions" in wrt else None,
-            "exposure": np.empty(len(chosen)) if "exposure" in wrt else None,
+            "object": np.zeros(self.shape, np.complex64) if "object" in wanted else None,
+            "probe": np.zeros(modes.shape, np.complex128) if "probe" in wanted else None,
+            "positions": np.empty((len(chosen), 2)) if "positions" in wanted else None,
+            "exposure": np.empty(len(chosen)) if "exposure" in wanted else None,
         }
         loss = self._diffraction.gradient(
-            object, probe, self.positions, chosen, self.exposure, self.background, counts, good,
-            *found.values(), self._threads,
+            image, modes, self.positions, chosen, self.exposure, self.background, counts,
+            _as_good(good), *found.values(), self._threads,
         )  # fmt: skip
         if found["probe"] is not None:
             found["probe"] = found["probe"].astype(np.complex64)
@@ -197,10 +184,40 @@ class CpuModel:
         -------
         ndarray, (H, W), complex64
         """
+        check_patterns(None, good, len(self.positions), self.N)
         out = np.zeros(self.shape, np.complex64)
         self._diffraction.curvature(
-            object, probe, change, self.positions, self._chosen(rows), self.exposure,
-            self.background, good, out, self._threads,
+            self._as_object("object", object), self._as_probe(probe),
+            self._as_object("change", change), self.positions, as_rows(rows, len(self.positions)),
+            self.exposure, self.background, _as_good(good), out, self._threads,
+        )  # fmt: skip
+        return out
+
+    def intensity(
+        self,
+        object: NDArray[np.complex64],
+        probe: NDArray[np.complex64],
+        *,
+        rows: ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the counts that are expected.
+
+        Parameters
+        ----------
+        object : ndarray, (H, W), complex64
+        probe : ndarray, (modes, N, N), complex64
+        rows : array_like, (k,), int, optional
+
+        Returns
+        -------
+        ndarray, (k, N, N), float32
+            Frequency 0 at pixel ``[N//2, N//2]``.
+        """
+        chosen = as_rows(rows, len(self.positions))
+        out = np.empty((len(chosen), self.N, self.N), np.float32)
+        self._diffraction.intensity(
+            self._as_object("object", object), self._as_probe(probe), self.positions, chosen,
+            self.exposure, self.background, out, self._threads,
         )  # fmt: skip
         return out
 
@@ -215,21 +232,13 @@ class CpuModel:
         -------
         ndarray, (H, W), float32
         """
-        one = (
-            (probe.real**2 + probe.imag**2)
-            .sum(0)
-            .astype(np.complex64)[np.newaxis, :, :, np.newaxis]
-        )
+        modes = self._as_probe(probe)
+        one = (modes.real**2 + modes.imag**2).sum(0)
         out = np.zeros(self.shape, np.complex64)
         for some in self._blocks():
-            factor = (
-                1
-                if self.exposure is None
-                else self.exposure[some, np.newaxis, np.newaxis, np.newaxis]
-            )
-            patches = np.broadcast_to(one * factor, (len(some), self.N, self.N, 1))
+            patches = self.exposure[some, np.newaxis, np.newaxis] * one
             add_patches(
-                patches.astype(np.complex64),
+                patches[..., np.newaxis],
                 self.positions[some, :, np.newaxis],
                 out,
                 num_threads=self._threads,
@@ -247,23 +256,28 @@ class CpuModel:
         -------
         ndarray, (N, N), float32
         """
+        image = self._as_object("object", object)
         total = np.zeros((self.N, self.N), np.float64)
         for some in self._blocks():
             patches = extract_patches(
-                object, self.positions[some, :, np.newaxis], self.N, num_threads=self._threads
+                image, self.positions[some, :, np.newaxis], self.N, num_threads=self._threads
             )
-            factor = np.ones(len(some)) if self.exposure is None else self.exposure[some]
-            total += np.einsum("b,brkc->rk", factor, patches.real**2 + patches.imag**2)
+            total += np.einsum("b,brkc->rk", self.exposure[some], patches.real**2 + patches.imag**2)
         return total.astype(np.float32)
 
     def _blocks(self) -> list[NDArray[np.int32]]:
         size = max(1, BLOCK_PIXELS // self.N**2)
-        return [self._rows[first : first + size] for first in range(0, len(self._rows), size)]
+        rows = as_rows(None, len(self.positions))
+        return [rows[first : first + size] for first in range(0, len(rows), size)]
 
-    def _chosen(self, rows: ArrayLike | None) -> NDArray[np.int32]:
-        return self._rows if rows is None else np.ascontiguousarray(rows, np.int32)
+    def _as_object(self, name: str, image: NDArray[Any]) -> NDArray[np.complex64]:
+        check_object(name, image, self.shape)
+        return np.ascontiguousarray(image, np.complex64)
+
+    def _as_probe(self, probe: NDArray[Any]) -> NDArray[np.complex64]:
+        check_probe(probe, self.N)
+        return np.ascontiguousarray(probe, np.complex64)
 
 
-def _in_order(array: NDArray[Any]) -> NDArray[np.complex64]:
-    """Return an array row by row in memory, as the core reads it."""
-    return np.ascontiguousarray(array, np.complex64)
+def _as_good(good: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return None if good is None else np.ascontiguousarray(good, np.bool_)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 FLOOR = 1e-6
@@ -38,3 +40,47 @@ class Gradient:
     probe: Any = None
     positions: NDArray[np.float64] | None = None
     exposure: NDArray[np.float64] | None = None
+
+
+class Model:
+    """What the models of the diffraction on a CPU and on a GPU have in common."""
+
+    positions: NDArray[np.float64]
+    """(n, 2), x and y in pixels of the object array."""
+    exposure: NDArray[np.float64]
+    """(n,), the factor of the intensity of each pattern."""
+    shape: tuple[int, int]
+    """Rows and columns of the object."""
+    N: int
+    """Pixels per side of a pattern."""
+
+    def take(self, rows: slice | NDArray[np.integer[Any]]) -> Self:
+        """Return the model of some of the patterns.
+
+        Parameters
+        ----------
+        rows : slice or ndarray, (k,), int
+
+        Returns
+        -------
+        Model
+        """
+        made = copy.copy(self)
+        made.positions = np.ascontiguousarray(self.positions[rows])
+        made.exposure = np.ascontiguousarray(self.exposure[rows])
+        return made
+
+    def moved(self, positions: NDArray[np.float64]) -> Self:
+        """Return the same model at other positions.
+
+        Parameters
+        ----------
+        positions : ndarray, (n, 2), float64
+
+        Returns
+        -------
+        Model
+        """
+        made = copy.copy(self)
+        made.positions = np.ascontiguousarray(positions, np.float64)
+        return made

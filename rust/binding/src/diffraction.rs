@@ -121,4 +121,34 @@ impl PyDiffraction {
                 .curvature(&sample, change, &patterns, good, out, threads)
         })
     }
+
+    #[expect(clippy::too_many_arguments, reason = "one for each array")]
+    #[pyo3(signature = (object, probe, positions, rows, exposure, background, out, num_threads))]
+    fn intensity(
+        &self,
+        py: Python<'_>,
+        object: PyReadonlyArray2<'_, Complex32>,
+        probe: PyReadonlyArray3<'_, Complex32>,
+        positions: PyReadonlyArray2<'_, f64>,
+        rows: PyReadonlyArray1<'_, i32>,
+        exposure: Option<PyReadonlyArray1<'_, f64>>,
+        background: f64,
+        out: &Bound<'_, PyArray3<f32>>,
+        num_threads: Option<usize>,
+    ) -> PyResult<()> {
+        let (height, width) = (object.shape()[0], object.shape()[1]);
+        let mut out = writeable(out)?;
+        let patterns = Patterns {
+            positions: positions.as_slice()?,
+            exposure: exposure.as_ref().map(|all| all.as_slice()).transpose()?,
+            background,
+            rows: rows.as_slice()?,
+        };
+        let (object, probe, out) = (object.as_slice()?, probe.as_slice()?, out.as_slice_mut()?);
+        run(py, num_threads, |threads| {
+            let object = Object::new(object, height, width)?;
+            self.0
+                .intensity(&Sample { object, probe }, &patterns, out, threads)
+        })
+    }
 }

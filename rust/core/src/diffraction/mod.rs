@@ -20,6 +20,7 @@
 
 mod curvature;
 mod gradient;
+mod intensity;
 mod loss;
 mod transform;
 
@@ -178,7 +179,7 @@ impl Diffraction {
         let rows = (BLOCK / size_of::<Complex32>() / part).max(1) * TOGETHER;
         let rows = rows.min(patterns.rows.len().next_multiple_of(TOGETHER));
         let mut waves = memory::cleared::<Complex32>(WHAT, rows * pixels)?;
-        for (block, some) in patterns.rows.chunks(rows).enumerate() {
+        for (block, some) in patterns.rows.chunks(rows.max(1)).enumerate() {
             let waves = &mut waves[..some.len() * pixels];
             let mut parts = memory::room(WHAT, some.len().div_ceil(TOGETHER))?;
             for (i, waves) in waves.chunks_mut(part).enumerate() {
