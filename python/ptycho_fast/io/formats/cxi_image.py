@@ -1,9 +1,9 @@
-"""Images in CXI, the format of cxidb.org, for other programs: written, not read."""
+"""Images in CXI, the format of cxidb.org, for this and other programs."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from ptycho_fast.io.container import Container
 
 VERSION = 160
 """Of CXI, times 100."""
@@ -115,3 +117,39 @@ def write_image(
         file["entry_1/data_1"].attrs.update({"NX_class": "NXdata", "signal": "data"})
     with replacing(path) as target:
         target.write(made.getbuffer())
+
+
+class StoredImage(NamedTuple):
+    """An image, and what its file says of the scan."""
+
+    values: NDArray[Any]
+    """(H, W), indexed ``[row=y, column=x]``."""
+    origin: tuple[int, int] | None = None
+    """The pixel (x, y) of ``values[0, 0]`` on the grid of the positions, if it is known."""
+    positions: NDArray[np.float64] | None = None
+    """(n, 2), in pixels."""
+    N: int = 0
+    """Pixels per side of a pattern; 0 without positions."""
+
+
+def read_image(container: Container) -> StoredImage | None:
+    """Read an image that `write_image` or another program has written as CXI.
+
+    Parameters
+    ----------
+    container : Container
+        The file.
+
+    Returns
+    -------
+    StoredImage or None
+        None if the file holds no image.
+    """
+    if f"{IMAGE}/data" not in container:
+        return None
+    image = container.read(f"{IMAGE}/data")
+    if f"{IMAGE}/positions_px" not in container:
+        return StoredImage(image)
+    x, y = container.read(f"{IMAGE}/origin_px").tolist()
+    N = container.info(PROBE[0]).shape[-1]
+    return StoredImage(image, (x, y), container.read(f"{IMAGE}/positions_px"), N)
