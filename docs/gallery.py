@@ -20,7 +20,6 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "benches"))
 
 import reconstruction  # noqa: E402
-
 from ptycho_fast.metrics import align, scan_mask  # noqa: E402
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -18,11 +19,13 @@ from ptycho_fast import __version__
 from ptycho_fast.cli import (
     cache,
     clean_cache,
+    compare,
     convert,
     demo,
     group,
     infer,
     inspect,
+    reconstruct,
     simulate,
     train,
 )
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ptycho_fast")
 
-COMMANDS = (demo, simulate, inspect, convert, group, train, infer, cache, clean_cache)
+COMMANDS = (
+    demo, simulate, inspect, convert, reconstruct, compare, group, train, infer, cache, clean_cache,
+)  # fmt: skip
 """One module for each command, in the order in which ``--help`` lists them."""
 
 
@@ -64,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["simulate", "-o", "scan.npz", "--positions", "100"])  # doctest: +SKIP
     0
     """
+    argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
+    arguments.command_line = shlex.join(["ptycho-fast", *argv])
     if arguments.verbose:
         logging.basicConfig(format="%(name)s: %(message)s")
         logger.setLevel(logging.INFO)

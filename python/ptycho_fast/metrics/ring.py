@@ -68,13 +68,47 @@ def fourier_ring_correlation(
     # Padding makes the rim of the array a rim of the mask.
     depth = ndimage().distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     window = 0.5 - 0.5 * np.cos(np.pi * np.minimum(2 * depth / depth.max(), 1))
-    box = bounding_box(mask)
-    window, n = window[box], max(mask[box].shape)
+    frequencies, correlation, _ = windowed_correlation(image, reference, window)
+    return frequencies, correlation
 
-    def spectrum(values: Image) -> Image:
-        values = np.where(mask[box], values[box], 0)
+
+def windowed_correlation(
+    image: Image, reference: Image, window: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return the Fourier ring correlation of two images through a window. SciPy is not needed.
+
+    Parameters
+    ----------
+    image, reference : ndarray, (H, W), complex128
+        Aligned images. They may hold anything, NaN too, where the window is 0.
+    window : ndarray, (H, W), float64
+        At least 0; not 0 everywhere. What it does not reach is cropped.
+
+    Returns
+    -------
+    frequencies, correlation : ndarray, (rings,), float64
+        As `fourier_ring_correlation` returns them.
+    pixels : ndarray, (rings,), int64
+        Number of pixels of the Fourier plane in each ring.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ptycho_fast.metrics.ring import windowed_correlation
+    >>> image = np.random.default_rng(0).normal(size=(8, 8)) + 0j
+    >>> frequencies, correlation, pixels = windowed_correlation(image, 2 * image, np.ones((8, 8)))
+    >>> frequencies, np.allclose(correlation, 1), pixels
+    (array([0.25, 0.5 , 0.75, 1.  ]), True, array([ 8, 12, 16, 22]))
+    """
+    inside = window > 0
+    box = bounding_box(inside)
+    inside, window, n = inside[box], window[box], max(inside[box].shape)
+
+    def spectrum(values: Image) -> tuple[Image, float]:
+        values = np.where(inside, values[box], 0)
+        size = float(np.linalg.norm(values[inside]))
         values = values - np.vdot(window, values) / window.sum()
-        return np.fft.fft2(window * values, (n, n))
+        return np.fft.fft2(window * values, (n, n)), size
 
     frequency = np.fft.fftfreq(n, 1 / n)
     ring = np.rint(np.hypot(frequency[:, None], frequency)).astype(np.intp).ravel()
@@ -83,14 +117,15 @@ def fourier_ring_correlation(
         sums: Any = np.bincount(ring, values.ravel())[1 : n // 2 + 1]
         return np.asarray(sums, np.float64)
 
-    of_image, of_reference = spectrum(image), spectrum(reference)
+    of_image, size = spectrum(image)
+    of_reference, of_size = spectrum(reference)
     both = power(np.abs(of_image) ** 2) * power(np.abs(of_reference) ** 2)
     shared = power((of_image * of_reference.conj()).real)
     # A constant image leaves rounding errors, which are not structure.
-    least = (1e-12 * np.linalg.norm(reference[mask]) * np.linalg.norm(image[mask])) ** 2
+    least = (1e-12 * of_size * size) ** 2
     correlation = np.where(both > least, shared / np.sqrt(np.where(both > least, both, 1)), 0)
     frequencies: NDArray[np.float64] = np.arange(1, n // 2 + 1) * (2 / n)
-    return frequencies, correlation
+    return frequencies, correlation, np.bincount(ring)[1 : n // 2 + 1]
 
 
 def first_crossing(

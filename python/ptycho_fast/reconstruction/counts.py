@@ -64,9 +64,10 @@ class Counts:
         return Counts(self.values[rows], self.good[rows] if single else self.good)  # type: ignore[index]
 
     def split(self, share: float, key: tuple[int, int]) -> tuple[Counts, Counts]:
-        """Split the counts in two at random: each count is in the second part with probability `share`.
+        """Split the counts in two at random.
 
-        Both parts have Poisson statistics and are independent of each other.
+        Each count is in the second part with probability `share`. Both parts have Poisson
+        statistics and are independent of each other.
 
         Parameters
         ----------

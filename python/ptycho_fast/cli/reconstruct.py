@@ -1,0 +1,229 @@
+"""``ptycho-fast reconstruct``: image a scan without a network, and say how good the image is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ptycho_fast.atomic import replacing
+from ptycho_fast.cli.command import add_command, defaults_of
+from ptycho_fast.cli.outputs import check_output_folder
+from ptycho_fast.cli.progress import duration, step
+from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.io import list_arrays, read_scan
+from ptycho_fast.memory import available
+from ptycho_fast.models.config import DEVICES
+from ptycho_fast.reconstruction import reconstruct
+from ptycho_fast.reconstruction.pictures import phase_picture
+from ptycho_fast.reconstruction.resolution import FIXED, HALF_BIT
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from ptycho_fast.cli.command import Commands
+    from ptycho_fast.reconstruction import Progress, Reconstruction
+
+logger = logging.getLogger("ptycho_fast")
+
+SAMPLES = 8
+"""Of the posterior, where `--uncertainty` does not say how many."""
+
+PICTURE_EVERY, LINE_EVERY = 2.0, 0.1
+"""Seconds after which the picture and the line of progress are renewed, at the earliest."""
+
+SHARE = 1 / 2
+"""Patterns of more than this share of the free memory stay in their file."""
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the command line."""
+    default = defaults_of(reconstruct)
+    parser = add_command(
+        commands,
+        "reconstruct",
+        run,
+        summary="Image a scan without a network: object, probe, resolution and a report.",
+        example="scan.npz -o OUT/",
+        usage="FILE -o OUT/ [options]",
+        renamed={"probe_diameter": "--probe-diameter", "num_threads": "--threads"},
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help=f"the scan: {FORMATS}")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT/",
+        help="folder for reconstruction.npz, object.h5 (CXI), pictures and report.html",
+    )  # fmt: skip
+    parser.add_argument(
+        "--iterations", type=int, default=default["iterations"], metavar="I",
+        help="largest number of iterations (default: until the image no longer improves)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--modes", type=int, default=default["modes"], metavar="M",
+        help="incoherent modes of the probe (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--refine-positions", action="store_true",
+        help="correct the scan positions along with the image",
+    )  # fmt: skip
+    parser.add_argument(
+        "--probe-diameter", type=float, default=default["probe_diameter"], metavar="D",
+        help="diameter of the probe in pixels of the object, where the file has no probe "
+        "(default: estimated from the patterns)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--uncertainty", type=int, nargs="?", const=SAMPLES, default=default["uncertainty"],
+        metavar="SAMPLES",
+        help=f"estimate the uncertainty of every pixel from so many samples ({SAMPLES} without a "
+        "number; default: no estimate)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--device", choices=DEVICES, default=default["device"],
+        help="auto is a GPU where there is one (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=default["seed"], metavar="S",
+        help="seed of the random split of the counts and of the samples (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int, default=default["num_threads"], metavar="T",
+        help="number of threads (default: all that the process may use)",
+    )  # fmt: skip
+    add_reading(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carry the command out."""
+    folder: Path = arguments.output
+    check_output_folder(folder)
+    with step("read") as running:
+        load = _fits(arguments.file)
+        scan = read_scan(arguments.file, load=load, **reading(arguments))
+        told = "" if load else ", in their file"
+        running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}{told}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _watched(folder) as watch, _noticed() as interrupts:
+        made = reconstruct(
+            scan,
+            modes=arguments.modes,
+            positions="refine" if arguments.refine_positions else "fixed",
+            iterations=arguments.iterations,
+            uncertainty=arguments.uncertainty,
+            probe_diameter=arguments.probe_diameter,
+            seed=arguments.seed,
+            device=arguments.device,
+            progress=watch,
+            num_threads=arguments.threads,
+        )
+    _print_result(made)
+    with step("write") as running:
+        made.save(folder, command=arguments.command_line)
+        running.done(str(folder))
+    if interrupts:
+        print(f"{'stopped':12}The image is the best so far.")
+        raise KeyboardInterrupt
+
+
+def _fits(path: Path) -> bool:
+    """Tell whether the patterns of a file, as float32, fit into memory."""
+    largest = max((math.prod(array.shape) for array in list_arrays(path).values()), default=0)
+    return 4 * largest <= SHARE * available()
+
+
+def _print_result(made: Reconstruction) -> None:
+    height, width = made.object.shape
+    image = f"{width} x {height} pixels, deviance {made.deviance:.4g} (1 is noise alone)"
+    print(f"{'image':12}{image:64} {duration(made.seconds):>9}")
+    if made.resolution is not None:
+        for criterion in (HALF_BIT, FIXED):
+            print(f"{'resolution':12}{made.resolution.text(criterion)} ({criterion})")
+    for note in made.notes:
+        print(f"{'note':12}{note}")
+
+
+class _Watch:
+    """Shows progress in a line of the terminal, and renews the picture as the image improves."""
+
+    def __init__(self, folder: Path) -> None:
+        self._picture = folder / "phase.png"
+        self._terminal = sys.stderr.isatty()
+        self._drawn = self._shown = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._terminal and now - self._shown >= LINE_EVERY:
+            self._show(progress_line(progress))
+            self._shown = now
+        if now - self._drawn >= PICTURE_EVERY:
+            # A picture that can't be written now is no reason to stop; the next one may be.
+            try:
+                with replacing(self._picture) as file:
+                    file.write(phase_picture(progress.object, progress.coverage).png)
+            except OSError as error:
+                logger.info("%s was not written: %s", self._picture, error)
+            self._drawn = time.monotonic()
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self._terminal:
+            self._show("")
+
+    @staticmethod
+    def _show(line: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"\r{line[:width]}\x1b[K")
+        sys.stderr.flush()
+
+
+def progress_line(progress: Progress) -> str:
+    """Return what is shown while the image is made.
+
+    Parameters
+    ----------
+    progress : Progress
+
+    Returns
+    -------
+    str
+    """
+    left = "" if progress.remaining is None else f", {duration(progress.remaining)} left"
+    return (
+        f"{'image':12}{progress.fraction:4.0%}, iteration {progress.iteration}, deviance "
+        f"{progress.deviance:.4g} (1 is noise alone){left}"
+    )
+
+
+@contextlib.contextmanager
+def _watched(folder: Path) -> Iterator[_Watch]:
+    watch = _Watch(folder)
+    try:
+        yield watch
+    finally:
+        watch.end()
+
+
+@contextlib.contextmanager
+def _noticed() -> Iterator[list[int]]:
+    """Notice interrupts, which `reconstruct` answers with the best image so far."""
+    noticed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noticed  # only the main thread is interrupted
+        return
+
+    def handler(number: int, _: FrameType | None) -> None:
+        noticed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGINT, before)
