@@ -25,14 +25,17 @@ index/grid/mod  index/kdtree  index/engine  index/few index/labelled index/liste
 groups/draw groups/slots  groups/smallest groups/natural groups/legacy_rng
 groups/nearest groups/oversample groups/quadrant groups/overlap groups/pool groups/legacy groups/*
 groups/rule  groups/mod
-gather energy patches
+gather energy  patches/window patches/mod
+diffraction/loss diffraction/transform diffraction/experiment diffraction/gradient diffraction/intensity
+diffraction/curvature diffraction/mod
 lib
 """
-BINDING = "boundary kinds machine  index  groups  patterns patches  lib"
+BINDING = "boundary kinds machine  index  groups  patterns patches diffraction  lib"
 
 ONLY_IN = {
     "rayon": "core/src/parallel.rs",
     "kiddo": "core/src/index/kdtree.rs",
+    "rustfft": "core/src/diffraction/transform.rs",
     "unsafe": "core/src/shared.rs",
 }
 """Words that only one file may say in code."""

@@ -86,6 +86,64 @@ def draw(
         ("grid" if that is "auto").
     """
 
+class Diffraction:
+    """The diffraction of N x N pixels; its Fourier transforms are planned once.
+
+    The arrays are those of `ptycho_fast.reconstruction.cpu.CpuModel`, each C-contiguous. ``rows``
+    (k,) says which positions are used.
+    """
+
+    def __new__(cls, n: int) -> Diffraction: ...
+    def gradient(
+        self,
+        object: NDArray[np.complex64],
+        probe: NDArray[np.complex64],
+        positions: NDArray[np.float64],
+        rows: NDArray[np.int32],
+        exposure: NDArray[np.float64] | None,
+        background: float,
+        counts: NDArray[np.float32],
+        good: NDArray[np.bool_] | None,
+        of_object: NDArray[np.complex64] | None,
+        of_probe: NDArray[np.complex128] | None,
+        of_positions: NDArray[np.float64] | None,
+        of_exposure: NDArray[np.float64] | None,
+        num_threads: int | None,
+    ) -> float:
+        """Return half the Poisson deviance; fill the gradients that are not None.
+
+        The object's and the probe's are added to what the arrays hold. A negative count stands for
+        a pixel that was not measured.
+        """
+
+    def curvature(
+        self,
+        object: NDArray[np.complex64],
+        probe: NDArray[np.complex64],
+        change: NDArray[np.complex64],
+        positions: NDArray[np.float64],
+        rows: NDArray[np.int32],
+        exposure: NDArray[np.float64] | None,
+        background: float,
+        good: NDArray[np.bool_] | None,
+        out: NDArray[np.complex64],
+        num_threads: int | None,
+    ) -> None:
+        """Add the Fisher information of the counts times a change of the object to `out`."""
+
+    def intensity(
+        self,
+        object: NDArray[np.complex64],
+        probe: NDArray[np.complex64],
+        positions: NDArray[np.float64],
+        rows: NDArray[np.int32],
+        exposure: NDArray[np.float64] | None,
+        background: float,
+        out: NDArray[np.float32],
+        num_threads: int | None,
+    ) -> None:
+        """Fill `out` (k, N, N) with the expected counts."""
+
 def sample_pool(
     n_pool: int, n_groups: int, key: tuple[int, int], num_threads: int | None
 ) -> NDArray[np.int32]:

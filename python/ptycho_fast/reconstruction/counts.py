@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,8 +23,18 @@ logger = logging.getLogger("ptycho_fast")
 BLOCK_PIXELS = 2**20
 """Pixels of patterns that are read, or split, together. The split depends on it."""
 
+IN_MEMORY = 160_000_000
+"""Counts of up to this many bytes are kept in memory; others are computed block by block."""
+
+LOOKED_AT = 16
+"""Number of patterns that show whether the counts are whole numbers."""
+
 WHOLE = 0.02
-"""Counts whose distance from whole numbers is this on average (0.25 is random) are whole."""
+"""Counts whose mean distance from whole numbers is at most this are whole. Numbers that are
+rounded to float32, or were squared after rounding, are not exactly so."""
+
+Block: TypeAlias = "tuple[slice, NDArray[np.float32], NDArray[np.bool_] | None]"
+"""Which patterns, their counts, and which pixels were measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +55,7 @@ class Counts:
     def __len__(self) -> int:
         return len(self.values)
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.bool_] | None]]:
+    def blocks(self) -> Iterator[Block]:
         """Yield which patterns, their counts, and which of their pixels were measured."""
         yield slice(0, len(self)), self.values, self.good
 
@@ -99,31 +109,37 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False)
-class CountsInFile:
-    """The counts of a scan whose patterns stay where they are; they are read block by block.
+class CountsOfScan:
+    """The counts of some patterns of a scan, which are computed from its amplitudes block by block.
+
+    Patterns that stay in their file are read anew for each iteration.
 
     Parameters
     ----------
     scan : Scan
+    rows : ndarray, (n,), int
+        Which patterns.
     gain : float
-        Divides the squared amplitudes.
+        By which squared amplitudes are divided.
     """
 
     scan: Scan
+    rows: NDArray[np.integer[Any]]
     gain: float = 1.0
 
     def __len__(self) -> int:
-        return len(self.scan)
+        return len(self.rows)
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.bool_] | None]]:
+    def blocks(self) -> Iterator[Block]:
         """Yield which patterns, their counts, and which of their pixels were measured."""
         size = max(1, BLOCK_PIXELS // self.scan.N**2)
         for first in range(0, len(self), size):
             some = slice(first, min(first + size, len(self)))
-            yield some, *_read(self.scan, np.arange(some.start, some.stop), self.gain)
+            read = self._read(self.rows[some])
+            yield some, read.values, read.good
 
-    def take(self, rows: NDArray[np.integer[Any]]) -> Counts:
-        """Read the counts of some patterns into memory.
+    def take(self, rows: NDArray[np.integer[Any]]) -> Counts | CountsOfScan:
+        """Return the counts of some of the patterns, in memory if they are few.
 
         Parameters
         ----------
@@ -131,20 +147,83 @@ class CountsInFile:
 
         Returns
         -------
-        Counts
+        Counts or CountsOfScan
         """
-        return Counts(*_read(self.scan, rows, self.gain))
+        some = CountsOfScan(self.scan, self.rows[rows], self.gain)
+        return some.kept() if 4 * len(rows) * self.scan.N**2 <= IN_MEMORY else some
+
+    def kept(self) -> Counts:
+        """Return the same counts in memory."""
+        return self._read(self.rows)
+
+    def _read(self, rows: NDArray[np.integer[Any]]) -> Counts:
+        patterns, good = self.scan.measured(rows)
+        counts = np.square(patterns, dtype=np.float32)
+        if self.gain != 1:
+            counts /= np.float32(self.gain)
+        if not np.isfinite(counts.sum(dtype=np.float64)):
+            bad = rows[~np.isfinite(counts).all(axis=(1, 2))]
+            msg = (
+                f"Patterns must be finite: {len(bad)} of {len(rows)} patterns that were read "
+                f"together contain NaN or infinity; the first is pattern {bad[0]}. Mark such "
+                "pixels in the scan's mask or bad_pixels."
+            )
+            raise ValueError(msg)
+        return Counts(counts, None if good is None else np.ascontiguousarray(good))
 
 
-def _read(
-    scan: Scan, rows: NDArray[np.integer[Any]], gain: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    patterns, good = scan.measured(rows)
-    counts = np.square(patterns, dtype=np.float32)
-    if gain != 1:
-        counts /= np.float32(gain)
-    if not np.isfinite(counts.sum(dtype=np.float64)):
-        bad = rows[~np.isfinite(counts).all(axis=(1, 2))]
-        msg = f"Patterns must be finite: pattern {bad[0]} contains NaN or infinity."
-        raise ValueError(msg)
-    return counts, None if good is None else np.ascontiguousarray(good)
+def counts_of(scan: Scan) -> tuple[Counts | CountsOfScan, tuple[str, ...]]:
+    """Return the counts of a scan: the squares of its amplitudes.
+
+    Parameters
+    ----------
+    scan : Scan
+
+    Returns
+    -------
+    counts : Counts or CountsOfScan
+        In memory if they take at most 160 MB there.
+    notes : tuple of str
+        What users should know of the counts.
+
+    Raises
+    ------
+    ValueError
+        If patterns are not finite, or all are 0.
+    """
+    n = len(scan)
+    looked = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(np.intp))
+    sample = CountsOfScan(scan, looked).kept().values
+    gain, notes = _gain(sample[sample > 0].astype(np.float64))
+    counts: Counts | CountsOfScan = CountsOfScan(scan, np.arange(n), gain)
+    if 4 * n * scan.N**2 <= IN_MEMORY:
+        counts = counts.kept()
+        if not counts.values.any():
+            msg = f"All {n} patterns are zero, so there is nothing to reconstruct."
+            raise ValueError(msg)
+    return counts, notes
+
+
+def _gain(values: NDArray[np.float64]) -> tuple[float, tuple[str, ...]]:
+    """Return what a count is in the squares of the amplitudes, and what is odd about it."""
+
+    def off(unit: float) -> float:
+        """Mean distance from whole numbers; 1/4 for arbitrary ones."""
+        return float(np.abs(values / unit - np.rint(values / unit)).mean())
+
+    if len(values) == 0 or off(1.0) <= WHOLE:
+        return 1.0, ()
+    # Amplitudes are often normalised. Then the smallest of them is that of one count.
+    unit = float(values.min())
+    if off(unit) <= WHOLE:
+        note = f"The squared amplitudes are multiples of {unit:.4g}, which is taken as one count."
+        logger.info(note)
+        return unit, (note,)
+    mean = float(values.mean())
+    note = (
+        f"The squared amplitudes are not whole numbers (on average {off(1.0):.2f} away from one; "
+        f"their mean where they are not 0 is {mean:.4g}). They are used as counts of photons; if "
+        "they are not, the image is smoothed too much or too little, and its error bars are wrong."
+    )
+    logger.info(note)
+    return 1.0, (note,)

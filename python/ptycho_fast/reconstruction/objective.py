@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.reconstruction.precondition import ObjectPreconditioner
 from ptycho_fast.reconstruction.prior import SmoothPrior
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from ptycho_fast.reconstruction.minimise import Arrays
 
 DIMMEST = 0.2
-"""Added to the light on the object, as a fraction of its maximum, where steps are divided by it.
-Between 0.1 and 0.5 the number of steps is the same; less is slower (run1084)."""
+"""Added to the object's intensity under the probe, as a fraction of its maximum, where steps of the
+probe are divided by it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ class Objective:
     Parameters
     ----------
     model : CpuModel or TorchModel
-    counts : Counts or CountsInFile
+    counts : Counts or CountsOfScan
         The counts of the model's positions.
     start : Unknowns
     free : tuple of {"object", "probe", "positions"}
@@ -64,6 +66,8 @@ class Objective:
     ) -> None:
         self.model, self.counts, self.start, self.free, self.mu = model, counts, start, free, mu
         self.prior = SmoothPrior(model.shape, model)
+        self.last_loss = math.nan
+        """Half the Poisson deviance where it was computed last."""
         self._energy = _energy(start.probe)
 
     @property
@@ -83,6 +87,7 @@ class Objective:
         """Return the value and its gradient."""
         now = self.unknowns(x)
         value, found = self._likelihood(now, self.free)
+        self.last_loss = value
         growth = _energy(now.probe) / self._energy
         penalty, slope = self.prior(now.object)
         value += self.mu * growth * penalty
@@ -117,36 +122,21 @@ class Objective:
     def precondition(self) -> Callable[[Arrays], Arrays]:
         """Return a multiplication by an estimate of the inverse second derivative.
 
-        For the object, the second derivative of the likelihood is about twice the light on each
-        pixel, and that of the penalty is ``2 mu w**3`` for each frequency. For the probe, it is
-        about twice the object's intensity under each of its pixels.
+        For the probe, the second derivative is about twice the object's intensity under each of
+        its pixels. For the object see `ObjectPreconditioner`.
         """
-        model, start = self.model, self.start
-        light = model.light(start.probe)
-        top = float(light.max())
-        floored = light + DIMMEST * top
-        typical = float(np.median(lit := model.to_numpy(light)[model.to_numpy(light) > 0.1 * top]))
-        del lit
-        root = floored**-0.5
-        strength = self.mu / typical
-
-        def of_object(gradient: Any) -> Any:
-            return 0.5 * root * self.prior.smoothed(root * gradient, strength)
-
-        def of_probe(gradient: Any) -> Any:
-            return gradient / per_probe
-
-        def of_positions(gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-            return gradient / per_position
-
+        made: dict[str, Callable[[Any], Any]] = {}
+        model, object, probe = self.model, self.start.object, self.start.probe
+        if "object" in self.free:
+            made["object"] = ObjectPreconditioner(model, self.prior, self.mu, object, probe)
         if "probe" in self.free:
-            density = model.density(start.object)
-            per_probe = 2 * (density + DIMMEST * float(density.max()))
+            density = model.density(object)
+            per_pixel = 2 * (density + DIMMEST * float(density.max()))
+            made["probe"] = lambda gradient: gradient / per_pixel
         if "positions" in self.free:
-            per_position = model.stiffness(start.object, start.probe)
-        kinds = {"object": of_object, "probe": of_probe, "positions": of_positions}
-        chosen = [kinds[name] for name in self.free]
-        return lambda x: tuple(of(each) for of, each in zip(chosen, x, strict=True))
+            per_position = model.stiffness(object, probe)
+            made["positions"] = lambda gradient: gradient / per_position
+        return lambda x: tuple(made[name](each) for name, each in zip(self.free, x, strict=True))
 
 
 def _energy(probe: Any) -> float:

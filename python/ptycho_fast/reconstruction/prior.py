@@ -6,10 +6,6 @@ from typing import Any
 
 import numpy as np
 
-POWER = 3
-"""The prior's power of the spatial frequency: a penalty of w**3 expects a power spectrum of w**-3,
-which is common for images (Field, J. Opt. Soc. Am. A 4, 2379 (1987), has 2 for photographs)."""
-
 
 class SmoothPrior:
     """The penalty ``sum over frequencies w of |w|**3 |F2(O)(w)|**2``.
@@ -36,11 +32,16 @@ class SmoothPrior:
     (0.0, 0.0)
     """
 
+    POWER = 3
+    """A penalty of w**3 expects a power spectrum that falls as w**-3. That of photographs falls as
+    w**-2 (Field, J. Opt. Soc. Am. A 4, 2379 (1987))."""
+
     def __init__(self, shape: tuple[int, int], model: Any) -> None:
-        self._xp = model.xp
+        self._fft = model.xp.fft
         down, right = (np.fft.fftfreq(length) for length in shape)
-        frequency = 2 * np.pi * np.hypot(down[:, np.newaxis], right)
-        self._weight = model.asarray((frequency**POWER).astype(np.float32))
+        self.frequencies = 2 * np.pi * np.hypot(down[:, np.newaxis], right)
+        """(H, W), float64, the spatial frequencies |w|."""
+        self._weight = model.asarray(self.frequencies**self.POWER)
 
     def __call__(self, object: Any) -> tuple[float, Any]:
         """Return the penalty of an object, and its gradient.
@@ -55,22 +56,7 @@ class SmoothPrior:
         gradient : array, (H, W), complex64
             ``dR/dRe(O) + i dR/dIm(O)``.
         """
-        wave = self._xp.fft.fft2(object, norm="ortho")
+        wave = self._fft.fft2(object, norm="ortho")
         weighted = self._weight * wave
         penalty = float((weighted.real * wave.real + weighted.imag * wave.imag).sum())
-        return penalty, 2 * self._xp.fft.ifft2(weighted, norm="ortho")
-
-    def smoothed(self, image: Any, strength: float) -> Any:
-        """Divide the spectrum of an image by ``1 + strength * |w|**3``.
-
-        Parameters
-        ----------
-        image : array, (H, W), complex64
-        strength : float
-
-        Returns
-        -------
-        array, (H, W), complex64
-        """
-        wave = self._xp.fft.fft2(image, norm="ortho")
-        return self._xp.fft.ifft2(wave / (1 + strength * self._weight), norm="ortho")
+        return penalty, 2 * self._fft.ifft2(weighted, norm="ortho")

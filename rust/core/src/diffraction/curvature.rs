@@ -3,10 +3,11 @@
 use num_complex::Complex32;
 use pulp::{Simd, WithSimd};
 
-use super::loss::{add_change, add_intensity, weigh_change};
-use super::{
-    Diffraction, Patterns, Sample, WHAT, add_product, at, cut, hide_unmeasured, multiply, scale,
+use super::experiment::{
+    Diffraction, Patterns, Sample, add_product, at, cut, hide_unmeasured, multiply, scale,
 };
+use super::loss::{add_change, add_intensity, weigh_change};
+use super::transform::WHAT;
 use crate::patches::{Object, Window};
 use crate::{Result, check, memory, simd};
 

@@ -3,11 +3,12 @@
 use num_complex::{Complex32, Complex64};
 use pulp::{Simd, WithSimd};
 
-use super::loss::{Sums, add_intensity, weigh};
-use super::{
-    Counts, Diffraction, Patterns, Sample, TOGETHER, WHAT, add_product, at, cut, load_counts,
-    multiply, scale,
+use super::experiment::{
+    Counts, Diffraction, Patterns, Sample, TOGETHER, add_product, at, cut, load_counts, multiply,
+    scale,
 };
+use super::loss::{Sums, add_intensity, weigh};
+use super::transform::WHAT;
 use crate::patches::Window;
 use crate::{Result, check, memory, simd};
 

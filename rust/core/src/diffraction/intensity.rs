@@ -3,8 +3,9 @@
 use num_complex::Complex32;
 use pulp::{Simd, WithSimd};
 
+use super::experiment::{Diffraction, Patterns, Sample, TOGETHER, at, cut, multiply};
 use super::loss::add_intensity;
-use super::{Diffraction, Patterns, Sample, TOGETHER, WHAT, at, cut, multiply};
+use super::transform::WHAT;
 use crate::patches::Window;
 use crate::{Result, check, memory, parallel, simd};
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use num_complex::Complex32;
 use rustfft::{Fft, FftPlanner};
 
-use super::WHAT;
 use crate::{Result, check, memory};
+
+/// What memory is allocated for, as the error says if there is none.
+pub(super) const WHAT: &str = "the waves of diffraction patterns";
 
 /// Largest side of a pattern. Beyond it the squares of waves would not fit in memory.
 const LARGEST: usize = 1 << 15;

@@ -1,0 +1,189 @@
+"""What held-out counts say: how strong the prior should be, and whether the probe is right."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast.reconstruction.fit import approach, fit
+from ptycho_fast.reconstruction.objective import Objective, Unknowns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from ptycho_fast.reconstruction.fit import Fitted
+
+logger = logging.getLogger("ptycho_fast")
+
+HELD_OUT = 0.1
+"""Each count is held out with this probability."""
+
+KEY = 7
+"""Second word of the key of the random split (docs/contract.md, section 8b)."""
+
+FIRST = 30.0
+"""The first weight of the prior that is tried. It is the best one, within a factor of 3, for all
+the shared scans at any number of photons."""
+
+FACTOR = math.sqrt(10)
+"""Between weights that are tried."""
+
+LIGHTEST, HEAVIEST = 1e-3, 1e6
+"""Weights beyond these are not tried."""
+
+STEPS = 15
+"""Iterations at each weight but the first."""
+
+PROBE_STEPS = 15
+"""Iterations with a free probe, before it is compared with the given one."""
+
+ENOUGH_COUNTS, ENOUGH_PIXELS, FEWEST = 1e8, 2**23, 100
+"""The choice is made from a region of the scan with so many counts, or pixels of patterns, but from
+at least 100 patterns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen, and the fit to the counts that were not held out.
+
+    Parameters
+    ----------
+    mu : float
+        Weight of the prior.
+    refine_probe : bool
+        Whether a refined probe explains the held-out counts better.
+    unknowns : Unknowns
+        The fit at that weight.
+    tried : tuple of (float, float)
+        Each weight, and half the Poisson deviance of the held-out counts at it.
+    """
+
+    mu: float
+    refine_probe: bool
+    unknowns: Unknowns
+    tried: tuple[tuple[float, float], ...]
+
+
+def region(positions: NDArray[np.float64], counts: float, N: int) -> NDArray[np.intp]:
+    """Return the patterns from which the choice is made: those nearest to the middle of the scan.
+
+    Parameters
+    ----------
+    positions : ndarray, (n, 2), float64
+    counts : float
+        Mean number of counts in a pattern.
+    N : int
+        Pixels per side of a pattern.
+
+    Returns
+    -------
+    ndarray, (k,), int
+        In ascending order.
+    """
+    most = max(FEWEST, math.ceil(min(ENOUGH_COUNTS / max(counts, 1e-30), ENOUGH_PIXELS / N**2)))
+    away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
+    return np.sort(np.argsort(away, kind="stable")[:most])
+
+
+def choose(
+    model: Any,
+    counts: Any,
+    start: Unknowns,
+    *,
+    probe: str,
+    mu: float | None,
+    seed: int,
+    watch: Callable[[Fitted], None] | None = None,
+) -> Choice:
+    """Choose the weight of the prior, and whether to refine the probe.
+
+    One count in ten is held out. What is fitted to the others predicts those, the better the closer
+    it is to the truth: too little prior fits noise, too much misses structure.
+
+    Parameters
+    ----------
+    model : CpuModel or TorchModel
+    counts : Counts
+        The counts of the model's positions.
+    start : Unknowns
+        With the scale of all counts.
+    probe : {"auto", "fixed", "refine"}
+    mu : float, optional
+        A weight that is not to be chosen.
+    seed : int
+    watch : callable, optional
+        Called after each iteration.
+
+    Returns
+    -------
+    Choice
+        Its unknowns have the scale of all counts again.
+    """
+    kept, held = counts.split(HELD_OUT, (seed, KEY))
+    scale = math.sqrt(1 - HELD_OUT)
+
+    def missed(now: Unknowns) -> float:
+        """Half the deviance of the held-out counts, as the fit to the others predicts them."""
+        probe = now.probe * math.sqrt(HELD_OUT / (1 - HELD_OUT))
+        return Objective(model, held, replace(now, probe=probe), free=(), mu=0.0).loss(())
+
+    now = replace(start, probe=start.probe * scale)
+    free: tuple[str, ...] = ("object",) if probe != "refine" else ("object", "probe")
+    first = FIRST if mu is None else mu
+    now = approach(model, kept, now, free=("object",), mu=first, seed=seed, watch=watch)
+    now = fit(model, kept, now, free=("object",), mu=first, watch=watch)
+    best = missed(now)
+    if probe != "fixed":
+        refined = fit(
+            model, kept, now, free=("object", "probe"), mu=first, steps=PROBE_STEPS, watch=watch
+        )
+        other = missed(refined)
+        logger.info("held-out half deviance: probe as given %.6g, refined %.6g", best, other)
+        if probe == "refine" or other < best:
+            now, best, free = refined, other, ("object", "probe")
+    tried = {first: (best, now)}
+    if mu is None:
+        for direction in (1 / FACTOR, FACTOR):
+            weight, previous = first, tried[first]
+            while LIGHTEST < weight * direction < HEAVIEST:
+                weight *= direction
+                found = fit(
+                    model, kept, previous[1], free=free, mu=weight, steps=STEPS, watch=watch
+                )
+                tried[weight] = (missed(found), found)
+                logger.info("held-out half deviance: %.8g at mu = %.4g", tried[weight][0], weight)
+                if tried[weight][0] >= previous[0]:
+                    break
+                previous = tried[weight]
+            if previous[0] < best:
+                break  # it falls on this side, so it rises on the other
+    table = sorted((weight, value[0]) for weight, value in tried.items())
+    nearest = min(tried, key=lambda weight: tried[weight][0])
+    found = tried[nearest][1]
+    return Choice(
+        mu=_lowest(table) if mu is None else mu,
+        refine_probe="probe" in free,
+        unknowns=replace(found, probe=found.probe / scale),
+        tried=tuple(table),
+    )
+
+
+def _lowest(table: list[tuple[float, float]]) -> float:
+    """Return where a parabola through the lowest value and its neighbours is lowest.
+
+    The values are taken as a function of the logarithm of the weight.
+    """
+    values = [value for _, value in table]
+    i = values.index(min(values))
+    if not 0 < i < len(table) - 1:
+        return table[i][0]
+    left, middle, right = values[i - 1 : i + 2]
+    bend = left - 2 * middle + right
+    shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
+    return table[i][0] * FACTOR**shift

@@ -1,0 +1,246 @@
+"""Fit the unknowns to counts: first to a few patterns of the scan, in the end to all of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast.reconstruction.minimise import minimise
+from ptycho_fast.reconstruction.objective import Objective, Unknowns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from ptycho_fast.reconstruction.minimise import Step
+
+THINNING = (16, 4)
+"""The fit begins with one pattern in so many."""
+
+FEWEST = 1.8
+"""Patterns that light a pixel on average, below which a scan is not thinned further."""
+
+COARSEST = 20
+"""A fit that begins with a flat object begins with a prior that is as strong as the light of
+features of this many pixels, and weakens it step by step."""
+
+WEAKER = 30
+"""By how much the prior is weakened in a step."""
+
+APPROACH = 10
+"""Iterations at each weight of the prior before the last, and at each thinning."""
+
+MOST = 200
+"""Iterations that the last fit takes at most, unless more are asked for."""
+
+TOLERANCE = 4e-3
+"""Iterations end when the value falls by less than this for each number that the counts determine
+(`freedom`). Noise contributes about 1/2 for each, so what remains is invisible."""
+
+LIT = 0.1
+"""Pixels with this fraction of the brightest light are lit."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """The light on the object, in numbers.
+
+    Parameters
+    ----------
+    pixels : int
+        Number of pixels that are lit.
+    typical : float
+        Median of the light on them, in counts.
+    overlap : float
+        How many patterns light a pixel, averaged over the light.
+    """
+
+    pixels: int
+    typical: float
+    overlap: float
+
+    @classmethod
+    def of(cls, model: Any, probe: Any) -> Light:
+        """Measure the light of a probe at the positions of a model."""
+        light = model.to_numpy(model.light(probe)).astype(np.float64)
+        modes = model.to_numpy(probe)
+        peak = float((modes.real**2 + modes.imag**2).sum(0).max())
+        lit = light[light > LIT * light.max()]
+        overlap = float((light**2).sum() / light.sum()) / peak
+        return cls(len(lit), float(np.median(lit)), overlap)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Where a fit is.
+
+    Parameters
+    ----------
+    unknowns : Unknowns
+    mu : float
+        Weight of the prior.
+    loss : float
+        Half the Poisson deviance of the counts that are fitted.
+    patterns : int
+        Number of patterns that are fitted.
+    """
+
+    unknowns: Unknowns
+    mu: float
+    loss: float
+    patterns: int
+
+
+def fit(
+    model: Any,
+    counts: Any,
+    start: Unknowns,
+    *,
+    free: tuple[str, ...],
+    mu: float,
+    steps: int = MOST,
+    tolerance: float = TOLERANCE,
+    watch: Callable[[Fitted], None] | None = None,
+) -> Unknowns:
+    """Fit the free ones of the unknowns to counts, at one weight of the prior.
+
+    Parameters
+    ----------
+    model : CpuModel or TorchModel
+    counts : Counts or CountsOfScan
+        The counts of the model's positions.
+    start : Unknowns
+    free : tuple of {"object", "probe", "positions"}
+    mu : float
+        Weight of the prior.
+    steps : int
+        The largest number of iterations.
+    tolerance : float
+        Iterations end when the value falls by less than this for each number that the counts
+        determine.
+    watch : callable, optional
+        Called after each iteration.
+
+    Returns
+    -------
+    Unknowns
+    """
+    objective = Objective(model, counts, start, free=free, mu=mu)
+
+    def tell(step: Step) -> bool:
+        if watch is not None:
+            # The last point that was computed is the one that was accepted.
+            watch(Fitted(objective.unknowns(step.x), mu, objective.last_loss, len(counts)))
+        return False
+
+    found = minimise(
+        objective,
+        objective.x,
+        precondition=objective.precondition(),
+        steps=steps,
+        tolerance=tolerance * freedom(objective, Light.of(model, start.probe)),
+        watch=tell,
+    )
+    return objective.unknowns(found.x)
+
+
+def freedom(objective: Objective, light: Light) -> float:
+    """Return how many pixels of the object the counts determine; the prior determines the others.
+
+    Parameters
+    ----------
+    objective : Objective
+    light : Light
+
+    Returns
+    -------
+    float
+        The number of lit pixels, times the mean over all spatial frequencies w of
+        ``light / (light + mu w**3)``.
+    """
+    prior = objective.prior
+    penalty = objective.mu / light.typical * prior.frequencies**prior.POWER
+    return light.pixels * float((1 / (1 + penalty)).mean())
+
+
+def approach(
+    model: Any,
+    counts: Any,
+    start: Unknowns,
+    *,
+    free: tuple[str, ...],
+    mu: float,
+    seed: int,
+    watch: Callable[[Fitted], None] | None = None,
+) -> Unknowns:
+    """Come close to a fit from a flat object, with little work.
+
+    Fewer patterns cost less, and a stronger prior leads around wrong turns that a fit to few
+    patterns may otherwise take.
+
+    Parameters
+    ----------
+    model, counts, start, free, mu, watch
+        As those of `fit`.
+    seed : int
+        Of the choice of patterns.
+
+    Returns
+    -------
+    Unknowns
+    """
+    light = Light.of(model, start.probe)
+    now = start
+    levels = [every for every in THINNING if light.overlap / every >= FEWEST] or [1]
+    for level, every in enumerate(levels):
+        rows = _some(len(counts), every, seed)
+        part, some = (model, counts) if every == 1 else (model.take(rows), counts.take(rows))
+        # The prior keeps its strength beside fewer counts.
+        share = len(rows) / len(counts)
+        weights = weaker(light.typical, mu) if level == 0 else [mu]
+        for weight in weights:
+            held = replace(now, positions=part.positions)
+            last = weight == weights[-1]
+            found = fit(
+                part, some, held, free=free, mu=weight * share,
+                steps=(4 if last and every > 1 else 1) * APPROACH, watch=watch,
+            )  # fmt: skip
+            now = replace(found, positions=start.positions)
+    return now
+
+
+def weaker(light: float, mu: float) -> list[float]:
+    """Return falling weights of the prior, down to `mu`.
+
+    Parameters
+    ----------
+    light : float
+        Counts on a pixel of the object.
+    mu : float
+
+    Returns
+    -------
+    list of float
+
+    Examples
+    --------
+    >>> from ptycho_fast.reconstruction.fit import weaker
+    >>> [round(weight) for weight in weaker(100.0, 20.0)]
+    [3225, 322, 20]
+    """
+    weights = []
+    weight = light / (2 * math.pi / COARSEST) ** 3
+    while weight > math.sqrt(WEAKER) * mu:
+        weights.append(weight)
+        weight /= WEAKER
+    return [*weights, mu]
+
+
+def _some(n: int, every: int, seed: int) -> NDArray[np.intp]:
+    """Return one in `every` of n patterns, drawn at random, in order."""
+    numbers = np.random.Generator(np.random.Philox(key=np.array([seed, 9], np.uint64)))
+    return np.sort(numbers.permutation(n)[: -(-n // every)])

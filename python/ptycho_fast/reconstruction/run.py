@@ -1,0 +1,427 @@
+"""The course of a reconstruction, from the scan to the result."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast.canvas import Canvas, canvas, place
+from ptycho_fast.checks import as_object
+from ptycho_fast.memory import available
+from ptycho_fast.notices import warn
+from ptycho_fast.reconstruction.choice import choose, region
+from ptycho_fast.reconstruction.cpu import CpuModel
+from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of
+from ptycho_fast.reconstruction.deviance import expected_deviance
+from ptycho_fast.reconstruction.fit import Light, approach, fit
+from ptycho_fast.reconstruction.objective import Objective, Unknowns
+from ptycho_fast.reconstruction.resolution import ring_correlation
+from ptycho_fast.reconstruction.result import Reconstruction, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ptycho_fast.reconstruction.fit import Fitted
+    from ptycho_fast.reconstruction.resolution import Resolution
+    from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
+
+HALVES_KEY = 8
+"""Second word of the key that splits the counts in halves (docs/contract.md, section 8b)."""
+
+ARRAYS = 25
+"""About so many complex arrays of the size of the object are held at a time."""
+
+SAMPLE_PIXELS = 2**19
+"""Pixels of patterns from which the deviance of noise alone is computed."""
+
+FEW = 1.3
+"""Patterns that light a pixel on average, below which users are warned."""
+
+SHARES = (0.4, 0.4, 0.2)
+"""About how long the choice, the fit to all counts, and the halves take, as fractions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """How far a reconstruction is.
+
+    Parameters
+    ----------
+    iteration : int
+        Number of the iteration, from 1.
+    fraction : float
+        About how much of the work is done, 0..1.
+    deviance : float
+        Poisson deviance of the counts, divided by what noise alone would give.
+    remaining : float or None
+        About how many seconds are left.
+    object : ndarray, (H, W), complex64
+        The image so far.
+    coverage : ndarray, (H, W), float32
+        The light on it.
+    origin : (int, int)
+        The pixel (x, y) of ``object[0, 0]`` on the grid of the positions.
+    """
+
+    iteration: int
+    fraction: float
+    deviance: float
+    remaining: float | None
+    object: NDArray[np.complex64]
+    coverage: NDArray[np.float32]
+    origin: tuple[int, int]
+
+
+class Run:
+    """A reconstruction: its parts are called one after another.
+
+    Parameters
+    ----------
+    scan : Scan
+    seed : int
+    device : str
+    num_threads : int, optional
+    progress : callable, optional
+        Called after each iteration with a `Progress`.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        *,
+        seed: int,
+        device: str,
+        num_threads: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._began = time.monotonic()
+        self.scan, self.seed, self.progress = scan, seed, progress
+        self.notes: list[str] = []
+        self.history: list[Step] = []
+        self.canvas = canvas(scan.positions, scan.N)
+        self._check_memory()
+        self.model = _model(
+            device, num_threads, self.canvas.local(scan.positions), self.canvas.shape, scan.N
+        )
+        self.counts, notes = counts_of(scan)
+        self.notes += notes
+        self.best: tuple[Unknowns, Canvas] | None = None
+        """The image so far, and where it lies."""
+        self.given_modes = 1 if scan.probe is None else len(_modes(scan.probe))
+        self.resolution: Resolution | None = None
+        self.sigmas: tuple[Any, Any] = (None, None)
+        self._coverage = np.zeros(self.canvas.shape, np.float32)
+        self.mu = 0.0
+        self._stage = 0
+
+    def _check_memory(self) -> None:
+        height, width = self.canvas.shape
+        needed = ARRAYS * 8 * height * width
+        if needed > available():
+            msg = (
+                f"To reconstruct {width} x {height} pixels takes about {needed / 1e9:.3g} GB of "
+                f"memory, but {available() / 1e9:.3g} GB are free. Reconstruct a part of the scan, "
+                "or use a machine with more memory."
+            )
+            raise MemoryError(msg)
+
+    # --- the parts --------------------------------------------------------------------------------
+
+    def start(
+        self, object: ArrayLike | None, *, modes: int, diameter: float | None, fixed: bool
+    ) -> None:
+        """Set the object and the probe to begin with."""
+        rows = region(self.model.positions, self._mean_counts(), self.scan.N)
+        self.region = rows
+        self.part = self.counts.take(rows)
+        self.part = self.part if isinstance(self.part, Counts) else self.part.kept()
+        if not self.part.values.any():
+            msg = (
+                f"The {len(rows)} patterns in the middle of the scan are zero, so there is nothing "
+                "to reconstruct."
+            )
+            raise ValueError(msg)
+        flat = np.ones(self.canvas.shape, np.complex64)
+        image = flat if object is None else self._as_image(object)
+        self._given_object = object is not None
+        if self.scan.probe is None:
+            if fixed:
+                msg = "The scan has no probe, so it can't be fixed. Pass probe='auto'."
+                raise ValueError(msg)
+            found, notes = start_probe(
+                self.model.take(rows), self.part, diameter=diameter, seed=self.seed
+            )
+            self.notes += notes
+            probe = found.probe
+        else:
+            probe = scaled(_modes(self.scan.probe), self.part)
+        modes = max(modes, len(probe))
+        self.unknowns = Unknowns(
+            self.model.asarray(image),
+            self.model.asarray(probe),
+            self.model.positions,
+        )
+        self._coverage = self.model.to_numpy(self.model.light(self.unknowns.probe))
+        light = Light.of(self.model, self.unknowns.probe)
+        if light.overlap < FEW:
+            self._warn(
+                f"The patterns hardly overlap: a pixel of the object is lit by {light.overlap:.2f} "
+                f"patterns on average, and {FEW} or more are needed for a reliable image. The "
+                "prior decides much of what it shows. Scan in smaller steps, or with a larger beam."
+            )
+
+    def choose(self, probe: str, mu: float | None) -> None:
+        """Choose the weight of the prior, and whether to refine the probe."""
+        where = canvas(self.scan.positions[self.region], self.scan.N)
+        part = self._part(where)
+        start = replace(
+            self.unknowns,
+            object=self._placed(self.unknowns.object, self.canvas, where),
+            positions=part.positions,
+        )
+        if self.scan.probe is None:
+            probe = "refine"
+        self._expect(part, self.part, None)
+        watch = self._watch(where)
+        chosen = choose(part, self.part, start, probe=probe, mu=mu, seed=self.seed, watch=watch)
+        self.mu = chosen.mu
+        self._free = ("object", "probe") if chosen.refine_probe else ("object",)
+        self._expect(part, self.part, chosen.unknowns)
+        logger.info("mu = %.4g, refined: %s", self.mu, ", ".join(self._free))
+        everything = len(self.region) == len(self.scan)
+        self.unknowns = Unknowns(
+            chosen.unknowns.object if everything else self.unknowns.object,
+            chosen.unknowns.probe,
+            self.unknowns.positions,
+        )
+        self._begun = everything or self._given_object
+        self.best = (chosen.unknowns, where)
+
+    def finish(self, steps: int, *, move: bool) -> None:
+        """Fit the unknowns to all counts."""
+        self._stage = 1
+        watch = self._watch(self.canvas)
+        if not self._begun:
+            self.unknowns = approach(
+                self.model,
+                self.counts,
+                self.unknowns,
+                free=self._free,
+                mu=self.mu,
+                seed=self.seed,
+                watch=watch,
+            )
+        self.unknowns = fit(
+            self.model,
+            self.counts,
+            self.unknowns,
+            free=self._free,
+            mu=self.mu,
+            steps=steps,
+            watch=watch,
+        )
+        self.best = (self.unknowns, self.canvas)
+        self._expect(self.model, self.counts, self.unknowns)
+
+    def judge(self, samples: int) -> None:
+        """Estimate the resolution and, if samples are asked for, the uncertainty."""
+        self._stage = 2
+        where = canvas(self.scan.positions[self.region], self.scan.N)
+        part = self._part(where)
+        shift = np.subtract(self.canvas.origin, where.origin)
+        part = part.moved(self.unknowns.positions[self.region] + shift)
+        images = []
+        for half in self.part.split(0.5, (self.seed, HALVES_KEY)):
+            start = Unknowns(
+                self.model.asarray(np.ones(where.shape, np.complex64)),
+                self.unknowns.probe * math.sqrt(0.5),
+                part.positions,
+            )
+            found = approach(part, half, start, free=("object",), mu=self.mu, seed=self.seed)
+            found = fit(part, half, found, free=("object",), mu=self.mu)
+            images.append(self.model.to_numpy(found.object))
+        light = self.model.to_numpy(part.light(self.unknowns.probe))
+        try:
+            self.resolution = ring_correlation(*images, light, pixel_size=self._pixel_size())
+        except ValueError as error:
+            self.notes.append(f"The resolution is not known: {error}")
+        if len(self.region) < len(self.scan):
+            self.notes.append(
+                f"The strength of the prior and the resolution were determined from the "
+                f"{len(self.region)} patterns in the middle of the scan, of {len(self.scan)}."
+            )
+        if samples:
+            self.sigmas = posterior_sigma(
+                self.model, self.counts, self.unknowns, self.mu, samples=samples, seed=self.seed
+            )
+
+    def result(self) -> Reconstruction:
+        """Return what there is."""
+        assert self.best is not None
+        unknowns, where = self.best
+        image = self.model.to_numpy(self._placed(unknowns.object, where, self.canvas))
+        probe = self.model.to_numpy(unknowns.probe)
+        light = self.model.to_numpy(self.model.light(unknowns.probe)).astype(np.float64)
+        # The object's mean intensity is 1 where there is light, and its mean phase 0.
+        weight = light / light.sum()
+        size = math.sqrt(float((weight * np.abs(image) ** 2).sum()))
+        turn = np.exp(-1j * np.angle((weight * image).sum())) / size
+        image = (image * turn).astype(np.complex64)
+        if len(probe) > 1:
+            probe = orthogonal_modes(probe)
+        phase_sigma, amplitude_sigma = self.sigmas
+        return Reconstruction(
+            object=image,
+            origin=self.canvas.origin,
+            probe=(probe * size).astype(np.complex64),
+            positions=self.unknowns.positions + np.array(self.canvas.origin, np.float64),
+            coverage=light.astype(np.float32),
+            deviance=self.history[-1].deviance if self.history else math.nan,
+            mu=self.mu,
+            pixel_size=self._pixel_size(),
+            phase_sigma=phase_sigma,
+            amplitude_sigma=None if amplitude_sigma is None else amplitude_sigma / np.float32(size),
+            resolution=self.resolution,
+            history=tuple(self.history),
+            seconds=time.monotonic() - self._began,
+            notes=tuple(self.notes),
+        )
+
+    # --- what the parts share ---------------------------------------------------------------------
+
+    def _mean_counts(self) -> float:
+        """Return the mean number of counts in a pattern, from some of them."""
+        n = len(self.scan)
+        rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.intp))
+        return float(self.counts.take(rows).values.sum(dtype=np.float64)) / len(rows)
+
+    def _part(self, where: Canvas) -> Any:
+        """Return the model of the region, on its own canvas."""
+        part = self.model.take(self.region)
+        part.shape = where.shape
+        return part.moved(where.local(self.scan.positions[self.region]))
+
+    def _placed(self, image: Any, origin: Canvas, target: Canvas) -> Any:
+        """Return an image on another canvas; it is 1 where there is nothing to place."""
+        offset = (origin.origin[0] - target.origin[0], origin.origin[1] - target.origin[1])
+        values = self.model.to_numpy(image)
+        there = place(np.ones(values.shape, np.bool_), offset, target.shape)
+        return self.model.asarray(
+            np.where(there, place(values, offset, target.shape), 1).astype(np.complex64)
+        )
+
+    def _as_image(self, object: ArrayLike) -> NDArray[np.complex64]:
+        image = as_object(object)
+        if image.shape != self.canvas.shape:
+            msg = (
+                f"object has shape {image.shape}, but the canvas of the scan is "
+                f"{self.canvas.shape}. Use ptycho_fast.canvas.place to bring it there."
+            )
+            raise ValueError(msg)
+        if not np.isfinite(image).all():
+            bad = np.count_nonzero(~np.isfinite(image))
+            msg = f"object must be finite: {bad} of its {image.size} pixels are NaN or infinite."
+            raise ValueError(msg)
+        return image
+
+    def _pixel_size(self) -> float | None:
+        """Return the side of a pixel of the object in metres, if the file says."""
+        size = self.scan.metadata.get("object_pixel_m")
+        return None if size is None else float(np.mean(size))
+
+    def _warn(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        warn(sentence)
+
+    # --- progress ---------------------------------------------------------------------------------
+
+    def _expect(self, model: Any, counts: Counts | CountsOfScan, unknowns: Unknowns | None) -> None:
+        """Compute the deviance of noise alone, from the model or, at first, from mean counts."""
+        n = len(counts)
+        rows = np.unique(
+            np.linspace(0, n - 1, min(n, max(1, SAMPLE_PIXELS // self.scan.N**2))).astype(np.intp)
+        )
+        some = counts.take(rows)
+        if unknowns is None:
+            mean = counts.values.mean(axis=0, dtype=np.float64)
+            intensity = np.broadcast_to(mean, some.values.shape)
+        else:
+            intensity = model.intensity(unknowns.object, unknowns.probe, rows=rows)
+        expected = expected_deviance(intensity)
+        if some.good is not None:
+            expected = expected * some.good
+        self._expected = max(float(expected.sum()) / len(rows), 1e-30)
+
+    def _watch(self, where: Canvas) -> Callable[[Fitted], None]:
+        """Return what is called after each iteration of a fit on a canvas."""
+        began, seen = sum(SHARES[: self._stage]), 0
+
+        def watch(now: Fitted) -> None:
+            nonlocal seen
+            seen += 1
+            self.best = (now.unknowns, where)
+            deviance = now.loss / (self._expected * now.patterns)
+            self.history.append(Step(len(self.history) + 1, now.mu, deviance))
+            if self.progress is None:
+                return
+            # Nobody knows how many iterations there will be.
+            fraction = began + SHARES[self._stage] * (1 - math.exp(-seen / 50))
+            elapsed = time.monotonic() - self._began
+            image = self.model.to_numpy(self._placed(now.unknowns.object, where, self.canvas))
+            self.progress(
+                Progress(
+                    iteration=len(self.history),
+                    fraction=fraction,
+                    deviance=deviance,
+                    remaining=elapsed * (1 / fraction - 1),
+                    object=image,
+                    coverage=self._coverage,
+                    origin=self.canvas.origin,
+                )
+            )
+
+        return watch
+
+
+def _model(
+    device: str, num_threads: int | None, positions: Any, shape: tuple[int, int], N: int
+) -> Any:
+    """Return the model of the diffraction on a device."""
+    if device != "cpu":
+        from ptycho_fast.reconstruction.torch import TorchModel, device_named  # noqa: PLC0415
+
+        if device != "auto" or device_named("auto") != "cpu":
+            return TorchModel(positions, shape, N, device=device_named(device))
+    return CpuModel(positions, shape, N, num_threads=num_threads)
+
+
+def _modes(probe: Any) -> NDArray[np.complex64]:
+    modes = np.asarray(probe)
+    modes = np.ascontiguousarray(modes.reshape(-1, *modes.shape[-2:]), np.complex64)
+    bad = np.count_nonzero(~np.isfinite(modes))
+    if bad or not modes.any():
+        what = (
+            f"{bad} of its {modes.size} pixels are NaN or infinite" if bad else "it is 0 everywhere"
+        )
+        msg = f"The probe of the scan can't be used: {what}. Replace it, or leave it out."
+        raise ValueError(msg)
+    return modes
+
+
+def scaled(probe: NDArray[np.complex64], counts: Counts) -> NDArray[np.complex64]:
+    """Scale a probe to counts: an object of modulus 1 then has as many as were measured."""
+    waves = np.fft.fft2(np.fft.ifftshift(probe, axes=(1, 2)), norm="ortho")
+    expected = np.fft.fftshift((np.abs(waves) ** 2).sum(0))
+    good = np.ones((1, 1, 1)) if counts.good is None else counts.good
+    whole = float((np.broadcast_to(good, counts.values.shape) * expected).sum())
+    measured = float(counts.values.sum(dtype=np.float64))
+    return (probe * math.sqrt(measured / max(whole, 1e-30))).astype(np.complex64)
