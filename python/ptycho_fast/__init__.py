@@ -1,8 +1,8 @@
-"""From a ptychography scan to the batches a network trains on.
+"""From a ptychography scan to an image, and to the batches a network trains on.
 
 Groups of overlapping scan positions, with their diffraction patterns, coordinates and object
-patches, are drawn and gathered by a Rust core. Importing the package imports NumPy and nothing
-heavier.
+patches, are drawn and gathered by a Rust core, which also computes the images. Importing the
+package imports NumPy and nothing heavier.
 
 Examples
 --------
@@ -20,12 +20,14 @@ from ptycho_fast.grouping import Groups, ScanIndex, group_positions
 from ptycho_fast.io import read_scan, write_scan
 from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.quality import coverage
+from ptycho_fast.reconstruction import Reconstruction, reconstruct
 from ptycho_fast.scan import Scan
 from ptycho_fast.simulate import simulate_scan
 
 __all__ = [
     "GroupedDataset",
     "Groups",
+    "Reconstruction",
     "Scan",
     "ScanIndex",
     "__version__",
@@ -33,6 +35,7 @@ __all__ = [
     "extract_patches",
     "group_positions",
     "read_scan",
+    "reconstruct",
     "simulate_scan",
     "write_scan",
 ]
