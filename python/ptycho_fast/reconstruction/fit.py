@@ -37,6 +37,10 @@ APPROACH = 10
 MOST = 200
 """Iterations that the last fit takes at most, unless more are asked for."""
 
+REFRESH = 25
+"""Iterations after which the preconditioner is computed anew, for what object and probe have become
+(Siemens star, 150 iterations: deviance 1.508 instead of 1.531)."""
+
 TOLERANCE = 4e-3
 """Iterations end when the value falls by less than this for each number that the counts determine
 (`freedom`). Noise contributes about 1/2 for each, so what remains is invisible."""
@@ -129,23 +133,31 @@ def fit(
     -------
     Unknowns
     """
-    objective = Objective(model, counts, start, free=free, mu=mu)
+    now, left = start, steps
+    while left > 0:
+        objective = Objective(model, counts, now, free=free, mu=mu)
 
-    def tell(step: Step) -> bool:
-        if watch is not None:
-            # The last point that was computed is the one that was accepted.
-            watch(Fitted(objective.unknowns(step.x), mu, objective.last_loss, len(counts)))
-        return False
+        def tell(step: Step, objective: Objective = objective) -> bool:
+            if watch is not None:
+                # The last point that was computed is the one that was accepted.
+                at = objective.unknowns(step.x)
+                watch(Fitted(at, mu, objective.last_loss, len(counts)))
+            return False
 
-    found = minimise(
-        objective,
-        objective.x,
-        precondition=objective.precondition(),
-        steps=steps,
-        tolerance=tolerance * freedom(objective, Light.of(model, start.probe)),
-        watch=tell,
-    )
-    return objective.unknowns(found.x)
+        round_of = min(left, REFRESH)
+        found = minimise(
+            objective,
+            objective.x,
+            precondition=objective.precondition(),
+            steps=round_of,
+            tolerance=tolerance * freedom(objective, Light.of(model, now.probe)),
+            watch=tell,
+        )
+        now = objective.unknowns(found.x)
+        left -= round_of
+        if found.number < round_of:
+            break
+    return now
 
 
 def freedom(objective: Objective, light: Light) -> float:
