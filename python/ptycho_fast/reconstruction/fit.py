@@ -10,6 +10,7 @@ import numpy as np
 
 from ptycho_fast.reconstruction.minimise import minimise
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
+from ptycho_fast.reconstruction.precondition import intensity_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 THINNING = (16, 4)
 """The fit begins with one pattern in so many."""
 
-FEWEST = 1.8
+FEWEST = 8.0
 """Patterns that light a pixel on average, below which a scan is not thinned further."""
 
 COARSEST = 20
@@ -30,6 +31,9 @@ features of this many pixels, and weakens it step by step."""
 
 WEAKER = 30
 """By how much the prior is weakened in a step."""
+
+NOTHING = 1e-4
+"""Beside the light, a weight of this fraction of it is nothing."""
 
 APPROACH = 10
 """Iterations at each weight of the prior before the last, and at each thinning."""
@@ -60,7 +64,8 @@ class Light:
     typical : float
         Median of the light on them, in counts.
     overlap : float
-        How many patterns light a pixel, averaged over the light.
+        How many patterns light a pixel, averaged over the light. The probe counts as a disc of
+        even light with its effective area, ``(sum I)**2 / sum(I**2)``.
     """
 
     pixels: int
@@ -71,11 +76,10 @@ class Light:
     def of(cls, model: Any, probe: Any) -> Light:
         """Measure the light of a probe at the positions of a model."""
         light = model.to_numpy(model.light(probe)).astype(np.float64)
-        modes = model.to_numpy(probe)
-        peak = float((modes.real**2 + modes.imag**2).sum(0).max())
+        one = intensity_of(model.to_numpy(probe))
         lit = light[light > LIT * light.max()]
-        overlap = float((light**2).sum() / light.sum()) / peak
-        return cls(len(lit), float(np.median(lit)), overlap)
+        overlap = (light**2).sum() / light.sum() * one.sum() / (one**2).sum()
+        return cls(len(lit), float(np.median(lit)), float(overlap))
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,7 @@ def weaker(light: float, mu: float) -> list[float]:
     """
     weights = []
     weight = light / (2 * math.pi / COARSEST) ** 3
-    while weight > math.sqrt(WEAKER) * mu:
+    while weight > max(math.sqrt(WEAKER) * mu, NOTHING * light):
         weights.append(weight)
         weight /= WEAKER
     return [*weights, mu]

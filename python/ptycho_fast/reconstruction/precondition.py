@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ptycho_fast.reconstruction.prior import SmoothPrior
 
 DIMMEST = 0.2
@@ -46,7 +48,9 @@ class ObjectPreconditioner:
         self._phase = object / (abs(object) + 1e-6 * float(abs(object).max()))
         w = prior.frequencies
         of_modulus = 1 / (1 + mu / typical * w**prior.POWER)
-        w0 = 4 * np.pi / np.sqrt(_area(model.to_numpy(probe)))
+        one = intensity_of(model.to_numpy(probe))
+        side = one.sum() / np.sqrt((one**2).sum())  # the root of the probe's effective area
+        w0 = 4 * np.pi / side
         of_phase = of_modulus * np.minimum(1 + (w0 / np.maximum(w, 1e-9)) ** 2, SLOWEST)
         # A filter of the real part (modulus) and one of the imaginary part (phase), as one of the
         # wave and one of its complex conjugate.
@@ -70,7 +74,17 @@ class ObjectPreconditioner:
         return self._root * self._phase * (same + conjugate.conj())
 
 
-def _area(probe: Any) -> float:
-    """Return how many pixels of a probe are lit: ``(sum I)**2 / sum(I**2)``."""
-    light = (probe.real.astype(np.float64) ** 2 + probe.imag.astype(np.float64) ** 2).sum(0)
-    return float(light.sum() ** 2 / (light**2).sum())
+def intensity_of(probe: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """Return the intensity of a probe, summed over its modes.
+
+    Parameters
+    ----------
+    probe : ndarray, (modes, N, N), complex64
+
+    Returns
+    -------
+    ndarray, (N, N), float64
+    """
+    modes = probe.astype(np.complex128)
+    intensity: NDArray[np.float64] = (modes.real**2 + modes.imag**2).sum(axis=0)
+    return intensity

@@ -43,7 +43,7 @@ ARRAYS = 25
 SAMPLE_PIXELS = 2**19
 """Pixels of patterns from which the deviance of noise alone is computed."""
 
-FEW = 1.3
+FEW = 1.5
 """Patterns that light a pixel on average, below which users are warned."""
 
 SHARES = (0.4, 0.4, 0.2)
@@ -142,8 +142,7 @@ class Run:
         """Set the object and the probe to begin with."""
         rows = region(self.model.positions, self._mean_counts(), self.scan.N)
         self.region = rows
-        self.part = self.counts.take(rows)
-        self.part = self.part if isinstance(self.part, Counts) else self.part.kept()
+        self.part = self.counts.take(rows).kept()
         if not self.part.values.any():
             msg = (
                 f"The {len(rows)} patterns in the middle of the scan are zero, so there is nothing "
@@ -302,7 +301,8 @@ class Run:
         """Return the mean number of counts in a pattern, from some of them."""
         n = len(self.scan)
         rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.intp))
-        return float(self.counts.take(rows).values.sum(dtype=np.float64)) / len(rows)
+        values = self.counts.take(rows).kept().values
+        return float(values.sum(dtype=np.float64)) / len(rows)
 
     def _part(self, where: Canvas) -> Any:
         """Return the model of the region, on its own canvas."""
@@ -350,7 +350,7 @@ class Run:
         rows = np.unique(
             np.linspace(0, n - 1, min(n, max(1, SAMPLE_PIXELS // self.scan.N**2))).astype(np.intp)
         )
-        some = counts.take(rows)
+        some = counts.take(rows).kept()
         if unknowns is None:
             mean = counts.values.mean(axis=0, dtype=np.float64)
             intensity = np.broadcast_to(mean, some.values.shape)
