@@ -7,7 +7,8 @@ import pytest
 
 from ptycho_fast.reconstruction.counts import Counts
 from ptycho_fast.reconstruction.cpu import CpuModel
-from ptycho_fast.reconstruction.fit import Light, freedom, weaker
+from ptycho_fast.reconstruction.fit import freedom, weaker
+from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
 from ptycho_fast.reconstruction.prior import SmoothPrior
 
@@ -86,8 +87,7 @@ def test_freedom_is_all_pixels_without_a_prior_and_few_with_a_strong_one(
     counts = Counts(np.ones((2, N, N), np.float32))
     start = Unknowns(image, probe, model.positions)
     free = [
-        freedom(Objective(model, counts, start, free=("object",), mu=mu), light)
-        for mu in (0.0, 1.0, 1e9)
+        freedom(Objective(model, counts, start, free=("object",), mu=mu)) for mu in (0.0, 1.0, 1e9)
     ]
     assert free[0] == light.pixels
     assert free[0] > free[1] > free[2] > 0

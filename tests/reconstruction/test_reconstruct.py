@@ -121,7 +121,8 @@ def test_a_wrong_probe_is_refined_and_a_right_one_is_kept(scan: pf.Scan) -> None
     defocused = dataclasses.replace(scan, probe=wrong.astype(np.complex64))
     given = reconstruct(defocused, probe="fixed")
     refined = reconstruct(defocused)
-    assert refined.deviance < 1.0 < 1.5 < given.deviance
+    assert refined.deviance < 1.0
+    assert given.deviance > 1.5
     assert error_of(refined, scan.object) < 0.5 * error_of(given, scan.object)
     kept = reconstruct(scan)
     change = kept.probe[0] / np.asarray(scan.probe)

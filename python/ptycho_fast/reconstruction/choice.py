@@ -43,7 +43,7 @@ STEPS = 15
 PROBE_STEPS = 15
 """Iterations with a free probe, before it is compared with the given one."""
 
-ENOUGH_COUNTS, ENOUGH_PIXELS, FEWEST = 1e8, 2**23, 100
+ENOUGH_COUNTS, ENOUGH_PIXELS, FEWEST = 1e8, 2**21, 100
 """The choice is made from a region of the scan with so many counts, or pixels of patterns, but from
 at least 100 patterns."""
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.minimise import minimise
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
-from ptycho_fast.reconstruction.precondition import intensity_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from ptycho_fast.reconstruction.minimise import Step
+from ptycho_fast.reconstruction.minimise import Step
 
 THINNING = (16, 4)
 """The fit begins with one pattern in so many."""
@@ -48,38 +48,6 @@ REFRESH = 25
 TOLERANCE = 4e-3
 """Iterations end when the value falls by less than this for each number that the counts determine
 (`freedom`). Noise contributes about 1/2 for each, so what remains is invisible."""
-
-LIT = 0.1
-"""Pixels with this fraction of the brightest light are lit."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """The light on the object, in numbers.
-
-    Parameters
-    ----------
-    pixels : int
-        Number of pixels that are lit.
-    typical : float
-        Median of the light on them, in counts.
-    overlap : float
-        How many patterns light a pixel, averaged over the light. The probe counts as a disc of
-        even light with its effective area, ``(sum I)**2 / sum(I**2)``.
-    """
-
-    pixels: int
-    typical: float
-    overlap: float
-
-    @classmethod
-    def of(cls, model: Any, probe: Any) -> Light:
-        """Measure the light of a probe at the positions of a model."""
-        light = model.to_numpy(model.light(probe)).astype(np.float64)
-        one = intensity_of(model.to_numpy(probe))
-        lit = light[light > LIT * light.max()]
-        overlap = (light**2).sum() / light.sum() * one.sum() / (one**2).sum()
-        return cls(len(lit), float(np.median(lit)), float(overlap))
 
 
 @dataclass(frozen=True)
@@ -154,7 +122,7 @@ def fit(
             objective.x,
             precondition=objective.precondition(),
             steps=round_of,
-            tolerance=tolerance * freedom(objective, Light.of(model, now.probe)),
+            tolerance=tolerance * freedom(objective),
             watch=tell,
         )
         now = objective.unknowns(found.x)
@@ -164,13 +132,12 @@ def fit(
     return now
 
 
-def freedom(objective: Objective, light: Light) -> float:
+def freedom(objective: Objective) -> float:
     """Return how many pixels of the object the counts determine; the prior determines the others.
 
     Parameters
     ----------
     objective : Objective
-    light : Light
 
     Returns
     -------
@@ -178,7 +145,7 @@ def freedom(objective: Objective, light: Light) -> float:
         The number of lit pixels, times the mean over all spatial frequencies w of
         ``light / (light + mu w**3)``.
     """
-    prior = objective.prior
+    prior, light = objective.prior, objective.light
     penalty = objective.mu / light.typical * prior.frequencies**prior.POWER
     return light.pixels * float((1 / (1 + penalty)).mean())
 

@@ -15,11 +15,12 @@ from ptycho_fast.checks import as_object
 from ptycho_fast.memory import available
 from ptycho_fast.notices import warn
 from ptycho_fast.reconstruction.choice import choose, region
-from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of
+from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
-from ptycho_fast.reconstruction.fit import Light, approach, fit
-from ptycho_fast.reconstruction.objective import Objective, Unknowns
+from ptycho_fast.reconstruction.fit import approach, fit
+from ptycho_fast.reconstruction.light import Light
+from ptycho_fast.reconstruction.objective import Unknowns
 from ptycho_fast.reconstruction.resolution import ring_correlation
 from ptycho_fast.reconstruction.result import Reconstruction, Step
 
@@ -169,8 +170,8 @@ class Run:
             self.model.asarray(probe),
             self.model.positions,
         )
-        self._coverage = self.model.to_numpy(self.model.light(self.unknowns.probe))
         light = Light.of(self.model, self.unknowns.probe)
+        self._coverage = self.model.to_numpy(light.map)
         if light.overlap < FEW:
             self._warn(
                 f"The patterns hardly overlap: a pixel of the object is lit by {light.overlap:.2f} "
