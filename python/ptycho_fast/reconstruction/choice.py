@@ -43,7 +43,7 @@ STEPS = 15
 PROBE_STEPS = 15
 """Iterations with a free probe, before it is compared with the given one."""
 
-ENOUGH_COUNTS, ENOUGH_PIXELS, FEWEST = 1e8, 2**23, 100
+ENOUGH_COUNTS, ENOUGH_PIXELS, FEWEST = 1e8, 2**21, 100
 """The choice is made from a region of the scan with so many counts, or pixels of patterns, but from
 at least 100 patterns."""
 
@@ -59,15 +59,31 @@ class Choice:
     refine_probe : bool
         Whether a refined probe explains the held-out counts better.
     unknowns : Unknowns
-        The fit at that weight.
-    tried : tuple of (float, float)
-        Each weight, and half the Poisson deviance of the held-out counts at it.
+        The fit at about that weight.
     """
 
     mu: float
     refine_probe: bool
     unknowns: Unknowns
-    tried: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A fit with a weight of the prior.
+
+    Parameters
+    ----------
+    mu : float
+        The weight.
+    missed : float
+        Half the Poisson deviance of the held-out counts.
+    unknowns : Unknowns
+        The fit.
+    """
+
+    mu: float
+    missed: float
+    unknowns: Unknowns
 
 
 def region(positions: NDArray[np.float64], counts: float, N: int) -> NDArray[np.intp]:
@@ -147,43 +163,65 @@ def choose(
         logger.info("held-out half deviance: probe as given %.6g, refined %.6g", best, other)
         if probe == "refine" or other < best:
             now, best, free = refined, other, ("object", "probe")
-    tried = {first: (best, now)}
-    if mu is None:
-        for direction in (1 / FACTOR, FACTOR):
-            weight, previous = first, tried[first]
-            while LIGHTEST < weight * direction < HEAVIEST:
-                weight *= direction
-                found = fit(
-                    model, kept, previous[1], free=free, mu=weight, steps=STEPS, watch=watch
-                )
-                tried[weight] = (missed(found), found)
-                logger.info("held-out half deviance: %.8g at mu = %.4g", tried[weight][0], weight)
-                if tried[weight][0] >= previous[0]:
-                    break
-                previous = tried[weight]
-            if previous[0] < best:
-                break  # it falls on this side, so it rises on the other
-    table = sorted((weight, value[0]) for weight, value in tried.items())
-    nearest = min(tried, key=lambda weight: tried[weight][0])
-    found = tried[nearest][1]
-    return Choice(
-        mu=_lowest(table) if mu is None else mu,
-        refine_probe="probe" in free,
-        unknowns=replace(found, probe=found.probe / scale),
-        tried=tuple(table),
-    )
+    if mu is not None:
+        return Choice(mu, "probe" in free, replace(now, probe=now.probe / scale))
+
+    def tried(weight: float, origin: Unknowns) -> Trial:
+        found = fit(model, kept, origin, free=free, mu=weight, steps=STEPS, watch=watch)
+        value = missed(found)
+        logger.info("held-out half deviance: %.8g at mu = %.4g", value, weight)
+        return Trial(weight, value, found)
+
+    trials = _descend(tried, Trial(first, best, now))
+    best_trial = min(trials, key=lambda trial: trial.missed)
+    now = best_trial.unknowns
+    return Choice(_lowest(trials), "probe" in free, replace(now, probe=now.probe / scale))
 
 
-def _lowest(table: list[tuple[float, float]]) -> float:
+def _descend(tried: Callable[[float, Unknowns], Trial], first: Trial) -> list[Trial]:
+    """Try lighter or heavier weights as long as they explain the held-out counts better.
+
+    An unfinished fit improves with every iteration, whatever the weight. So two weights are
+    compared after the same number of iterations from the same point.
+
+    Parameters
+    ----------
+    tried : callable
+        Fits with a weight, from a point.
+    first : Trial
+
+    Returns
+    -------
+    list of Trial
+        The weights around the best one: at most one of each.
+    """
+    now = tried(first.mu, first.unknowns)
+    trials = {now.mu: now}
+    for direction in (1 / FACTOR, FACTOR):
+        origin = first.unknowns
+        while LIGHTEST < now.mu * direction < HEAVIEST:
+            other = tried(now.mu * direction, origin)
+            trials[other.mu] = other
+            if other.missed >= now.missed:
+                break
+            origin = other.unknowns
+            now = tried(other.mu, origin)
+            trials = {now.mu / direction: trials[other.mu / direction], now.mu: now}
+        if now.mu != first.mu:
+            break  # it falls on this side, so it rises on the other
+    return sorted(trials.values(), key=lambda trial: trial.mu)
+
+
+def _lowest(trials: list[Trial]) -> float:
     """Return where a parabola through the lowest value and its neighbours is lowest.
 
     The values are taken as a function of the logarithm of the weight.
     """
-    values = [value for _, value in table]
+    values = [trial.missed for trial in trials]
     i = values.index(min(values))
-    if not 0 < i < len(table) - 1:
-        return table[i][0]
+    if not 0 < i < len(trials) - 1:
+        return trials[i].mu
     left, middle, right = values[i - 1 : i + 2]
     bend = left - 2 * middle + right
     shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
-    return table[i][0] * FACTOR**shift
+    return trials[i].mu * FACTOR**shift

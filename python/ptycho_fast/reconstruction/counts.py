@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ptycho_fast.checks import as_threads
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,12 @@ LOOKED_AT = 16
 WHOLE = 0.02
 """Counts whose mean distance from whole numbers is at most this are whole. Numbers that are
 rounded to float32, or were squared after rounding, are not exactly so."""
+
+BRIGHT = 10.0
+"""Where no pixel has so many counts, squares that are not whole numbers can't be counts."""
+
+PHOTONS = 1e6
+"""A pattern is assumed to have so many photons where they were not counted."""
 
 Block: TypeAlias = "tuple[slice, NDArray[np.float32], NDArray[np.bool_] | None]"
 """Which patterns, their counts, and which pixels were measured."""
@@ -58,6 +65,10 @@ class Counts:
     def blocks(self) -> Iterator[Block]:
         """Yield which patterns, their counts, and which of their pixels were measured."""
         yield slice(0, len(self)), self.values, self.good
+
+    def kept(self) -> Counts:
+        """Return the same counts in memory: these."""
+        return self
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Counts:
         """Return the counts of some of the patterns.
@@ -194,7 +205,7 @@ def counts_of(scan: Scan) -> tuple[Counts | CountsOfScan, tuple[str, ...]]:
     n = len(scan)
     looked = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(np.intp))
     sample = CountsOfScan(scan, looked).kept().values
-    gain, notes = _gain(sample[sample > 0].astype(np.float64))
+    gain, notes = _gain(sample[sample > 0].astype(np.float64), len(looked))
     counts: Counts | CountsOfScan = CountsOfScan(scan, np.arange(n), gain)
     if 4 * n * scan.N**2 <= IN_MEMORY:
         counts = counts.kept()
@@ -204,12 +215,12 @@ def counts_of(scan: Scan) -> tuple[Counts | CountsOfScan, tuple[str, ...]]:
     return counts, notes
 
 
-def _gain(values: NDArray[np.float64]) -> tuple[float, tuple[str, ...]]:
+def _gain(values: NDArray[np.float64], patterns: int) -> tuple[float, tuple[str, ...]]:
     """Return what a count is in the squares of the amplitudes, and what is odd about it."""
 
     def off(unit: float) -> float:
-        """Mean distance from whole numbers; 1/4 for arbitrary ones."""
-        return float(np.abs(values / unit - np.rint(values / unit)).mean())
+        """Mean distance from whole numbers above 0; 1/4 for arbitrary ones."""
+        return float(np.abs(values / unit - np.maximum(np.rint(values / unit), 1)).mean())
 
     if len(values) == 0 or off(1.0) <= WHOLE:
         return 1.0, ()
@@ -219,11 +230,20 @@ def _gain(values: NDArray[np.float64]) -> tuple[float, tuple[str, ...]]:
         note = f"The squared amplitudes are multiples of {unit:.4g}, which is taken as one count."
         logger.info(note)
         return unit, (note,)
-    mean = float(values.mean())
+    odd = f"on average, they are {off(1.0):.2f} away from one"
+    if values.max() >= BRIGHT:
+        note = (
+            f"The squared amplitudes are not whole numbers ({odd}). They are used as counts of "
+            "photons; if they are not, the image is too smooth or too rough."
+        )
+        logger.info(note)
+        return 1.0, (note,)
+    unit = float(values.sum()) / patterns / PHOTONS
     note = (
-        f"The squared amplitudes are not whole numbers (on average {off(1.0):.2f} away from one; "
-        f"their mean where they are not 0 is {mean:.4g}). They are used as counts of photons; if "
-        "they are not, the image is smoothed too much or too little, and its error bars are wrong."
+        f"The squared amplitudes are not counts of photons: they are not whole numbers ({odd}), "
+        f"and the largest is {values.max():.4g}. How bright the patterns were can't be known, so "
+        f"{PHOTONS:g} photons a pattern are assumed. If there were others, multiply the amplitudes "
+        "such that their squares are counts."
     )
-    logger.info(note)
-    return 1.0, (note,)
+    warn(note)
+    return unit, (note,)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.minimise import minimise
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
 
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ptycho_fast.reconstruction.minimise import Step
+from ptycho_fast.reconstruction.minimise import Step
 
 THINNING = (16, 4)
 """The fit begins with one pattern in so many."""
 
-FEWEST = 1.8
+FEWEST = 8.0
 """Patterns that light a pixel on average, below which a scan is not thinned further."""
 
 COARSEST = 20
@@ -31,47 +32,22 @@ features of this many pixels, and weakens it step by step."""
 WEAKER = 30
 """By how much the prior is weakened in a step."""
 
+NOTHING = 1e-4
+"""Beside the light, a weight of this fraction of it is nothing."""
+
 APPROACH = 10
 """Iterations at each weight of the prior before the last, and at each thinning."""
 
 MOST = 200
 """Iterations that the last fit takes at most, unless more are asked for."""
 
+REFRESH = 25
+"""Iterations after which the preconditioner is computed anew, for what object and probe have become
+(Siemens star, 150 iterations: deviance 1.508 instead of 1.531)."""
+
 TOLERANCE = 4e-3
 """Iterations end when the value falls by less than this for each number that the counts determine
 (`freedom`). Noise contributes about 1/2 for each, so what remains is invisible."""
-
-LIT = 0.1
-"""Pixels with this fraction of the brightest light are lit."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """The light on the object, in numbers.
-
-    Parameters
-    ----------
-    pixels : int
-        Number of pixels that are lit.
-    typical : float
-        Median of the light on them, in counts.
-    overlap : float
-        How many patterns light a pixel, averaged over the light.
-    """
-
-    pixels: int
-    typical: float
-    overlap: float
-
-    @classmethod
-    def of(cls, model: Any, probe: Any) -> Light:
-        """Measure the light of a probe at the positions of a model."""
-        light = model.to_numpy(model.light(probe)).astype(np.float64)
-        modes = model.to_numpy(probe)
-        peak = float((modes.real**2 + modes.imag**2).sum(0).max())
-        lit = light[light > LIT * light.max()]
-        overlap = float((light**2).sum() / light.sum()) / peak
-        return cls(len(lit), float(np.median(lit)), overlap)
 
 
 @dataclass(frozen=True)
@@ -129,32 +105,39 @@ def fit(
     -------
     Unknowns
     """
-    objective = Objective(model, counts, start, free=free, mu=mu)
+    now, left = start, steps
+    while left > 0:
+        objective = Objective(model, counts, now, free=free, mu=mu)
 
-    def tell(step: Step) -> bool:
-        if watch is not None:
-            # The last point that was computed is the one that was accepted.
-            watch(Fitted(objective.unknowns(step.x), mu, objective.last_loss, len(counts)))
-        return False
+        def tell(step: Step, objective: Objective = objective) -> bool:
+            if watch is not None:
+                # The last point that was computed is the one that was accepted.
+                at = objective.unknowns(step.x)
+                watch(Fitted(at, mu, objective.last_loss, len(counts)))
+            return False
 
-    found = minimise(
-        objective,
-        objective.x,
-        precondition=objective.precondition(),
-        steps=steps,
-        tolerance=tolerance * freedom(objective, Light.of(model, start.probe)),
-        watch=tell,
-    )
-    return objective.unknowns(found.x)
+        round_of = min(left, REFRESH)
+        found = minimise(
+            objective,
+            objective.x,
+            precondition=objective.precondition(),
+            steps=round_of,
+            tolerance=tolerance * freedom(objective),
+            watch=tell,
+        )
+        now = objective.unknowns(found.x)
+        left -= round_of
+        if found.number < round_of:
+            break
+    return now
 
 
-def freedom(objective: Objective, light: Light) -> float:
+def freedom(objective: Objective) -> float:
     """Return how many pixels of the object the counts determine; the prior determines the others.
 
     Parameters
     ----------
     objective : Objective
-    light : Light
 
     Returns
     -------
@@ -162,7 +145,7 @@ def freedom(objective: Objective, light: Light) -> float:
         The number of lit pixels, times the mean over all spatial frequencies w of
         ``light / (light + mu w**3)``.
     """
-    prior = objective.prior
+    prior, light = objective.prior, objective.light
     penalty = objective.mu / light.typical * prior.frequencies**prior.POWER
     return light.pixels * float((1 / (1 + penalty)).mean())
 
@@ -234,7 +217,7 @@ def weaker(light: float, mu: float) -> list[float]:
     """
     weights = []
     weight = light / (2 * math.pi / COARSEST) ** 3
-    while weight > math.sqrt(WEAKER) * mu:
+    while weight > max(math.sqrt(WEAKER) * mu, NOTHING * light):
         weights.append(weight)
         weight /= WEAKER
     return [*weights, mu]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.precondition import ObjectPreconditioner
 from ptycho_fast.reconstruction.prior import SmoothPrior
 
@@ -75,6 +77,11 @@ class Objective:
         """The free variables at the start."""
         return tuple(getattr(self.start, name) for name in self.free)
 
+    @functools.cached_property
+    def light(self) -> Light:
+        """The light on the object at the start."""
+        return Light.of(self.model, self.start.probe)
+
     def unknowns(self, x: Arrays) -> Unknowns:
         """Return all unknowns for values of the free ones."""
         return replace(self.start, **dict(zip(self.free, x, strict=True)))
@@ -128,7 +135,7 @@ class Objective:
         made: dict[str, Callable[[Any], Any]] = {}
         model, object, probe = self.model, self.start.object, self.start.probe
         if "object" in self.free:
-            made["object"] = ObjectPreconditioner(model, self.prior, self.mu, object, probe)
+            made["object"] = ObjectPreconditioner(model, self.prior, self.mu, self.light, object)
         if "probe" in self.free:
             density = model.density(object)
             per_pixel = 2 * (density + DIMMEST * float(density.max()))

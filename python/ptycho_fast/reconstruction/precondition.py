@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from ptycho_fast.reconstruction.light import Light
     from ptycho_fast.reconstruction.prior import SmoothPrior
 
 DIMMEST = 0.2
@@ -32,21 +33,19 @@ class ObjectPreconditioner:
     prior : SmoothPrior
     mu : float
         Weight of the prior.
+    light : Light
     object : array, (H, W), complex64
-    probe : array, (modes, N, N), complex64
     """
 
-    def __init__(self, model: Any, prior: SmoothPrior, mu: float, object: Any, probe: Any) -> None:
-        light = model.light(probe)
-        top = float(light.max())
-        seen = model.to_numpy(light)
-        typical = float(np.median(seen[seen > 0.1 * top]))
+    def __init__(
+        self, model: Any, prior: SmoothPrior, mu: float, light: Light, object: Any
+    ) -> None:
         self._fft = model.xp.fft
-        self._root = (light + DIMMEST * top) ** -0.5
+        self._root = (light.map + DIMMEST * float(light.map.max())) ** -0.5
         self._phase = object / (abs(object) + 1e-6 * float(abs(object).max()))
         w = prior.frequencies
-        of_modulus = 1 / (1 + mu / typical * w**prior.POWER)
-        w0 = 4 * np.pi / np.sqrt(_area(model.to_numpy(probe)))
+        of_modulus = 1 / (1 + mu / light.typical * w**prior.POWER)
+        w0 = 4 * np.pi / light.side
         of_phase = of_modulus * np.minimum(1 + (w0 / np.maximum(w, 1e-9)) ** 2, SLOWEST)
         # A filter of the real part (modulus) and one of the imaginary part (phase), as one of the
         # wave and one of its complex conjugate.
@@ -68,9 +67,3 @@ class ObjectPreconditioner:
         same = self._fft.ifft2(self._same * wave)
         conjugate = self._fft.ifft2(self._conjugate * wave)
         return self._root * self._phase * (same + conjugate.conj())
-
-
-def _area(probe: Any) -> float:
-    """Return how many pixels of a probe are lit: ``(sum I)**2 / sum(I**2)``."""
-    light = (probe.real.astype(np.float64) ** 2 + probe.imag.astype(np.float64) ** 2).sum(0)
-    return float(light.sum() ** 2 / (light**2).sum())

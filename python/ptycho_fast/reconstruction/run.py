@@ -15,11 +15,12 @@ from ptycho_fast.checks import as_object
 from ptycho_fast.memory import available
 from ptycho_fast.notices import warn
 from ptycho_fast.reconstruction.choice import choose, region
-from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of
+from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
-from ptycho_fast.reconstruction.fit import Light, approach, fit
-from ptycho_fast.reconstruction.objective import Objective, Unknowns
+from ptycho_fast.reconstruction.fit import approach, fit
+from ptycho_fast.reconstruction.light import Light
+from ptycho_fast.reconstruction.objective import Unknowns
 from ptycho_fast.reconstruction.resolution import ring_correlation
 from ptycho_fast.reconstruction.result import Reconstruction, Step
 
@@ -43,7 +44,7 @@ ARRAYS = 25
 SAMPLE_PIXELS = 2**19
 """Pixels of patterns from which the deviance of noise alone is computed."""
 
-FEW = 1.3
+FEW = 1.5
 """Patterns that light a pixel on average, below which users are warned."""
 
 SHARES = (0.4, 0.4, 0.2)
@@ -142,8 +143,7 @@ class Run:
         """Set the object and the probe to begin with."""
         rows = region(self.model.positions, self._mean_counts(), self.scan.N)
         self.region = rows
-        self.part = self.counts.take(rows)
-        self.part = self.part if isinstance(self.part, Counts) else self.part.kept()
+        self.part = self.counts.take(rows).kept()
         if not self.part.values.any():
             msg = (
                 f"The {len(rows)} patterns in the middle of the scan are zero, so there is nothing "
@@ -170,8 +170,8 @@ class Run:
             self.model.asarray(probe),
             self.model.positions,
         )
-        self._coverage = self.model.to_numpy(self.model.light(self.unknowns.probe))
         light = Light.of(self.model, self.unknowns.probe)
+        self._coverage = self.model.to_numpy(light.map)
         if light.overlap < FEW:
             self._warn(
                 f"The patterns hardly overlap: a pixel of the object is lit by {light.overlap:.2f} "
@@ -302,7 +302,8 @@ class Run:
         """Return the mean number of counts in a pattern, from some of them."""
         n = len(self.scan)
         rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.intp))
-        return float(self.counts.take(rows).values.sum(dtype=np.float64)) / len(rows)
+        values = self.counts.take(rows).kept().values
+        return float(values.sum(dtype=np.float64)) / len(rows)
 
     def _part(self, where: Canvas) -> Any:
         """Return the model of the region, on its own canvas."""
@@ -350,7 +351,7 @@ class Run:
         rows = np.unique(
             np.linspace(0, n - 1, min(n, max(1, SAMPLE_PIXELS // self.scan.N**2))).astype(np.intp)
         )
-        some = counts.take(rows)
+        some = counts.take(rows).kept()
         if unknowns is None:
             mean = counts.values.mean(axis=0, dtype=np.float64)
             intensity = np.broadcast_to(mean, some.values.shape)

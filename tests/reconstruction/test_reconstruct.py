@@ -1,0 +1,212 @@
+"""`reconstruct` from scan to image: against the true object, and where the scan is odd."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import ptycho_fast as pf
+from ptycho_fast.canvas import place
+from ptycho_fast.reconstruction import Progress, Reconstruction, reconstruct
+from ptycho_fast.reconstruction import counts as counts_module
+from small_scans import in_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def scan() -> pf.Scan:
+    scan = pf.simulate_scan(100, 32, photons=2e5, seed=0)
+    # Such numbers have the same fractions wherever the origin is.
+    positions = np.round(scan.positions * 1024) / 1024
+    return dataclasses.replace(scan, positions=positions, positions_start=None)
+
+
+@pytest.fixture(scope="module")
+def made(scan: pf.Scan) -> Reconstruction:
+    return reconstruct(scan)
+
+
+def error_of(made: Reconstruction, truth: Any) -> float:
+    """Relative error of the image where there is much light, apart from a factor and a ramp."""
+    image = place(made.object, made.origin, truth.shape).astype(complex)
+    light = place(made.coverage, made.origin, truth.shape)
+    lit = light > 0.5 * light.max()
+    y, x = np.mgrid[: truth.shape[0], : truth.shape[1]]
+    best = np.inf
+    for _ in range(30):
+        turn = np.angle((image * truth.conj())[lit])
+        fit = np.stack([x[lit], y[lit], np.ones(lit.sum())], axis=1)
+        slope = np.linalg.lstsq(fit, turn, rcond=None)[0]
+        image = image * np.exp(-1j * (slope[0] * x + slope[1] * y + slope[2]))
+    factor = np.vdot(image[lit], truth[lit]) / np.vdot(image[lit], image[lit])
+    best = np.linalg.norm(factor * image[lit] - truth[lit]) / np.linalg.norm(truth[lit])
+    return float(best)
+
+
+def test_the_image_is_the_object(scan: pf.Scan, made: Reconstruction) -> None:
+    assert error_of(made, scan.object) < 0.03
+    # The object has 5 % as many numbers as there are counts, and takes up as much of the noise.
+    assert 0.85 < made.deviance < 1.0
+    assert made.resolution is not None
+    assert made.resolution.pixels() < 2
+    assert made.notes == ()
+    assert made.origin == pf.canvas.canvas(scan.positions, 32).origin  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(made.positions, scan.positions)
+
+
+def test_scale_and_phase_are_those_of_the_contract(scan: pf.Scan, made: Reconstruction) -> None:
+    light = made.coverage.astype(float)
+    assert (light * abs(made.object) ** 2).sum() / light.sum() == pytest.approx(1, rel=1e-4)
+    # The probe has the counts of a pattern.
+    mean = np.square(scan.diffraction, dtype=float).sum() / len(scan)
+    assert (abs(made.probe) ** 2).sum() == pytest.approx(mean, rel=0.1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_changes_no_bit(
+    scan: pf.Scan, made: Reconstruction, threads: int
+) -> None:
+    again = reconstruct(scan, num_threads=threads)
+    np.testing.assert_array_equal(again.object, made.object)
+    np.testing.assert_array_equal(again.probe, made.probe)
+    assert again.history == made.history
+    assert again.mu == made.mu
+
+
+def test_patterns_may_stay_in_their_file(
+    scan: pf.Scan, made: Reconstruction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts_module, "IN_MEMORY", 2**16)
+    monkeypatch.setattr(counts_module, "BLOCK_PIXELS", 16 * 32 * 32)
+    streamed = reconstruct(in_file(tmp_path / "patterns.bin", scan))
+    difference = np.linalg.norm(streamed.object - made.object)
+    # Sums are rounded in another order, so iterations may end elsewhere.
+    assert difference < 0.02 * np.linalg.norm(made.object)
+    assert streamed.deviance == pytest.approx(made.deviance, rel=1e-3)
+
+
+def test_what_bad_pixels_hold_does_not_matter(scan: pf.Scan) -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.uniform(size=(32, 32)) > 0.05
+    images = []
+    for junk in (0.0, 7e4):
+        patterns = scan.diffraction.copy()
+        patterns[:, ~mask] = junk
+        masked = dataclasses.replace(scan, diffraction=patterns, mask=mask, energies=None)
+        images.append(reconstruct(masked))
+    np.testing.assert_array_equal(images[0].object, images[1].object)
+    assert error_of(images[0], scan.object) < 0.05
+
+
+def test_the_place_of_the_scan_does_not_matter(scan: pf.Scan, made: Reconstruction) -> None:
+    shift = np.array([-(2.0**20), 2.0**19])
+    far = dataclasses.replace(
+        scan, positions=scan.positions + shift, positions_start=None, object=None
+    )
+    moved = reconstruct(far)
+    np.testing.assert_array_equal(moved.object, made.object)
+    assert moved.origin == (made.origin[0] - 2**20, made.origin[1] + 2**19)
+
+
+def test_a_wrong_probe_is_refined_and_a_right_one_is_kept(scan: pf.Scan) -> None:
+    y, x = np.mgrid[:32, :32] - 16
+    wrong = np.asarray(scan.probe) * np.exp(2e-3j * (x**2 + y**2))
+    defocused = dataclasses.replace(scan, probe=wrong.astype(np.complex64))
+    given = reconstruct(defocused, probe="fixed")
+    refined = reconstruct(defocused)
+    assert refined.deviance < 1.0
+    assert given.deviance > 1.5
+    assert error_of(refined, scan.object) < 0.5 * error_of(given, scan.object)
+    kept = reconstruct(scan)
+    change = kept.probe[0] / np.asarray(scan.probe)
+    assert abs(change / change[16, 16] - 1).max() < 1e-4
+
+
+def test_the_prior_makes_an_image_of_few_photons_better() -> None:
+    dim = pf.simulate_scan(100, 32, photons=100, seed=1)
+    smooth, rough = reconstruct(dim), reconstruct(dim, prior="none")
+    assert (smooth.mu > 0, rough.mu) == (True, 0)
+    assert error_of(smooth, dim.object) < 0.9 * error_of(rough, dim.object)
+
+
+def test_an_image_to_start_from_is_used(scan: pf.Scan) -> None:
+    where = pf.canvas.canvas(scan.positions, 32)  # type: ignore[attr-defined]
+    truth = np.asarray(scan.object)
+    start = place(truth, (-where.origin[0], -where.origin[1]), where.shape)
+    start = np.where(start == 0, 1, start)
+    quick = reconstruct(scan, object=start, iterations=1)
+    assert error_of(quick, truth) < 0.05
+    with pytest.raises(ValueError, match=r"object has shape \(3, 4\), but the canvas of the scan"):
+        reconstruct(scan, object=np.ones((3, 4)))
+    start[5, 5] = np.nan
+    with pytest.raises(ValueError, match="object must be finite: 1 of its"):
+        reconstruct(scan, object=start)
+
+
+def test_an_interrupt_keeps_the_image_so_far(scan: pf.Scan) -> None:
+    seen: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.iteration == 12:
+            raise KeyboardInterrupt
+
+    made = reconstruct(scan, progress=stop)
+    np.testing.assert_array_equal([p.iteration for p in seen], np.arange(1, 13))
+    assert made.notes[-1].startswith("Interrupted")
+    assert made.resolution is None
+    assert np.isfinite(made.object).all()
+    fractions = [p.fraction for p in seen]
+    assert fractions == sorted(fractions)
+    assert 0 < fractions[0] < fractions[-1] < 1
+    assert seen[-1].object.shape == seen[-1].coverage.shape == made.object.shape
+
+
+def test_scattered_positions_are_said() -> None:
+    sparse = pf.simulate_scan(16, 32, spacing=30, photons=1e4, seed=0)
+    with pytest.warns(UserWarning, match=r"hardly overlap: .* lit by 1\.\d+ patterns|by 0\.\d+"):
+        made = reconstruct(sparse)
+    assert "hardly overlap" in made.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"probe": "known"}, "probe must be 'auto', 'fixed' or 'refine', got 'known'"),
+        ({"prior": "tv"}, "prior must be 'smooth' or 'none', got 'tv'"),
+        ({"positions": True}, "positions must be 'fixed' or 'refine', got True"),
+        ({"modes": 0}, "modes must be"),
+        ({"iterations": -1}, "iterations must be"),
+        ({"uncertainty": 1.5}, "uncertainty must be"),
+        ({"seed": -1}, "seed must be"),
+    ],
+)
+def test_arguments_are_refused(scan: pf.Scan, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        reconstruct(scan, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"probe": np.zeros((32, 32), np.complex64)}, "it is 0 everywhere"),
+        ({"probe": np.full((32, 32), np.nan, np.complex64)}, "1024 of its 1024 pixels are NaN"),
+        ({"diffraction": np.zeros((100, 32, 32), np.float32)}, "All 100 patterns are zero"),
+        ({"positions": np.full((100, 2), np.nan)}, "Positions must be finite"),
+    ],
+)
+def test_scans_are_refused(scan: pf.Scan, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        reconstruct(dataclasses.replace(scan, energies=None, positions_start=None, **change))
+
+
+def test_no_probe_to_fix_is_refused(scan: pf.Scan) -> None:
+    with pytest.raises(ValueError, match="The scan has no probe, so it can't be fixed"):
+        reconstruct(dataclasses.replace(scan, probe=None), probe="fixed")
