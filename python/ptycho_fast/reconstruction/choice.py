@@ -43,9 +43,14 @@ STEPS = 15
 PROBE_STEPS = 15
 """Iterations with a free probe, before it is compared with the given one."""
 
-ENOUGH_COUNTS, ENOUGH_PIXELS, FEWEST = 1e8, 2**21, 100
-"""The choice is made from a region of the scan with so many counts, or pixels of patterns, but from
-at least 100 patterns."""
+ENOUGH_COUNTS, ENOUGH_PIXELS = 1e8, 2**21
+"""The choice is made from a region of the scan with so many counts, or pixels of patterns."""
+
+FEWEST_COUNTS, MOST_PIXELS = 3e5, 2**23
+"""The region has at least so many counts, as long as that is not more pixels than these."""
+
+FEWEST = 100
+"""The region has at least so many patterns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,9 @@ def region(positions: NDArray[np.float64], counts: float, N: int) -> NDArray[np.
     ndarray, (k,), int
         In ascending order.
     """
-    most = max(FEWEST, math.ceil(min(ENOUGH_COUNTS / max(counts, 1e-30), ENOUGH_PIXELS / N**2)))
+    counts = max(counts, 1e-30)
+    dim = min(FEWEST_COUNTS / counts, MOST_PIXELS / N**2)
+    most = math.ceil(max(FEWEST, dim, min(ENOUGH_COUNTS / counts, ENOUGH_PIXELS / N**2)))
     away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
     return np.sort(np.argsort(away, kind="stable")[:most])
 

@@ -45,7 +45,7 @@ REFRESH = 25
 """Iterations after which the preconditioner is computed anew, for what object and probe have become
 (Siemens star, 150 iterations: deviance 1.508 instead of 1.531)."""
 
-TOLERANCE = 4e-3
+TOLERANCE = 1e-2
 """Iterations end when the value falls by less than this for each number that the counts determine
 (`freedom`). Noise contributes about 1/2 for each, so what remains is invisible."""
 

@@ -174,16 +174,16 @@ def _direction(
     pairs: deque[tuple[Arrays, Arrays, float]],
     precondition: Callable[[Arrays], Arrays],
 ) -> Arrays:
-    """Return where the estimated minimum lies."""
+    """Return where the estimated minimum lies.
+
+    The preconditioner is not scaled to the last step, as is common: it has the right scale.
+    """
     q, parts = gradient, []
     for change, bend, curved in reversed(pairs):
         part = dot(change, q) / curved
         parts.append(part)
         q = moved(q, -part, bend)
     q = precondition(q)
-    if pairs:
-        _, bend, curved = pairs[-1]
-        q = moved(q, curved / dot(bend, precondition(bend)) - 1, q)
     for (change, bend, curved), part in zip(pairs, reversed(parts), strict=True):
         q = moved(q, part - dot(bend, q) / curved, change)
     return moved(q, -2, q)

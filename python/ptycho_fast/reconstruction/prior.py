@@ -60,3 +60,17 @@ class SmoothPrior:
         weighted = self._weight * wave
         penalty = float((weighted.real * wave.real + weighted.imag * wave.imag).sum())
         return penalty, 2 * self._fft.ifft2(weighted, norm="ortho")
+
+    def smoothed(self, image: Any, strength: float) -> Any:
+        """Divide the spectrum of an image by ``1 + strength * |w|**3``.
+
+        Parameters
+        ----------
+        image : array, (H, W), complex64
+        strength : float
+
+        Returns
+        -------
+        array, (H, W), complex64
+        """
+        return self._fft.ifft2(self._fft.fft2(image) / (1 + strength * self._weight))

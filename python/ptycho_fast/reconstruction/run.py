@@ -18,9 +18,10 @@ from ptycho_fast.reconstruction.choice import choose, region
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of
 from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
-from ptycho_fast.reconstruction.fit import approach, fit
+from ptycho_fast.reconstruction.fit import COARSEST, approach, fit
 from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.objective import Unknowns
+from ptycho_fast.reconstruction.prior import SmoothPrior
 from ptycho_fast.reconstruction.resolution import ring_correlation
 from ptycho_fast.reconstruction.result import Reconstruction, Step
 
@@ -239,15 +240,13 @@ class Run:
         part = self._part(where)
         shift = np.subtract(self.canvas.origin, where.origin)
         part = part.moved(self.unknowns.positions[self.region] + shift)
+        # Both halves start with coarse features alone: finer ones would agree from the start.
+        image = self._placed(self.unknowns.object, self.canvas, where)
+        blurred = SmoothPrior(where.shape, part).smoothed(image, (COARSEST / (2 * math.pi)) ** 3)
         images = []
         for half in self.part.split(0.5, (self.seed, HALVES_KEY)):
-            start = Unknowns(
-                self.model.asarray(np.ones(where.shape, np.complex64)),
-                self.unknowns.probe * math.sqrt(0.5),
-                part.positions,
-            )
-            found = approach(part, half, start, free=("object",), mu=self.mu, seed=self.seed)
-            found = fit(part, half, found, free=("object",), mu=self.mu)
+            start = Unknowns(blurred, self.unknowns.probe * math.sqrt(0.5), part.positions)
+            found = fit(part, half, start, free=("object",), mu=self.mu)
             images.append(self.model.to_numpy(found.object))
         light = self.model.to_numpy(part.light(self.unknowns.probe))
         try:

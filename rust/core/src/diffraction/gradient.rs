@@ -253,3 +253,87 @@ fn inner(a: &[Complex32], b: &[Complex32]) -> f64 {
     let products = a.iter().zip(b).map(|(a, b)| a.re * b.re + a.im * b.im);
     f64::from(products.sum::<f32>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patches::Object;
+    use proptest::prelude::*;
+
+    fn field(length: usize, phase: f32) -> Vec<Complex32> {
+        let angle = |i: usize| (i as f32 * 0.7 + phase).sin() * 3.0;
+        (0..length)
+            .map(|i| Complex32::from_polar(1.0 + 0.3 * angle(i + 5), angle(i)))
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// The gradient is what the loss changes by, and threads change no bit of it.
+        #[test]
+        fn a_gradient_is_the_slope_of_the_loss(
+            n in 1..12_usize, modes in 1..3_usize, pixel in 0..400_usize,
+            places in prop::collection::vec(-3.0..23.0, 2..80),
+        ) {
+            let (height, width) = (20, 20);
+            let positions = &places[..places.len() / 2 * 2];
+            let rows: Vec<i32> = (0..positions.len() as i32 / 2).collect();
+            let (object, probe) = (field(height * width, 0.2), field(modes * n * n, 1.1));
+            let values: Vec<f32> = (0..rows.len() * n * n).map(|i| (i % 5) as f32).collect();
+            let counts = Counts { values: &values, good: None };
+            let patterns = Patterns { positions, exposure: None, background: 0.5, rows: &rows };
+            let diffraction = Diffraction::new(n).unwrap();
+            let run = |object: &[Complex32], threads| {
+                let mut gradient = vec![Complex32::ZERO; height * width];
+                let object = Object::new(object, height, width).unwrap();
+                let wanted = Wanted { object: Some(&mut gradient), ..Wanted::default() };
+                let sample = Sample { object, probe: &probe };
+                let loss = diffraction.gradient(&sample, &patterns, &counts, wanted, threads);
+                (loss.unwrap(), gradient)
+            };
+            let (loss, gradient) = run(&object, 1);
+            prop_assert_eq!((loss, &gradient), (run(&object, 3).0, &run(&object, 3).1));
+            let step = 4e-3;
+            let moved = |by: f32| {
+                let mut moved = object.clone();
+                moved[pixel].re += by;
+                run(&moved, 1).0
+            };
+            let slope = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
+            let found = f64::from(gradient[pixel].re);
+            let allowed = 0.02 * found.abs() + 2e-2 * (1.0 + loss.abs().sqrt());
+            prop_assert!((slope - found).abs() < allowed, "{found} is not {slope}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let diffraction = Diffraction::new(4).unwrap();
+        assert!(Diffraction::new(0).is_err());
+        let pixels = field(36, 0.0);
+        let probe = field(16, 1.0);
+        let attempt = |probe: &[Complex32], positions: &[f64], rows: &[i32], counts: usize| {
+            let object = Object::new(&pixels, 6, 6).unwrap();
+            let values = vec![1.0; counts];
+            let patterns = Patterns {
+                positions,
+                exposure: None,
+                background: 0.0,
+                rows,
+            };
+            let counts = Counts {
+                values: &values,
+                good: None,
+            };
+            let sample = Sample { object, probe };
+            diffraction.gradient(&sample, &patterns, &counts, Wanted::default(), 1)
+        };
+        assert!(attempt(&probe, &[3.0, 3.0], &[0], 16).is_ok());
+        assert_eq!(attempt(&probe, &[3.0, 3.0], &[], 16), Ok(0.0));
+        assert!(attempt(&probe[..15], &[3.0, 3.0], &[0], 16).is_err());
+        assert!(attempt(&[], &[3.0, 3.0], &[0], 16).is_err());
+        assert!(attempt(&probe, &[3.0, f64::NAN], &[0], 16).is_err());
+        assert!(attempt(&probe, &[3.0, 3.0], &[1], 16).is_err());
+        assert!(attempt(&probe, &[3.0, 3.0], &[0], 15).is_err());
+    }
+}
