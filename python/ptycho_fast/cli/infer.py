@@ -10,8 +10,8 @@ from ptycho_fast.cli.group_count import add_group_count, group_count
 from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.devices import DEVICES
 from ptycho_fast.io import read_scan
-from ptycho_fast.models.config import DEVICES
 
 if TYPE_CHECKING:
     import argparse

@@ -18,9 +18,9 @@ from ptycho_fast.cli.command import add_command, defaults_of
 from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.devices import DEVICES
 from ptycho_fast.io import list_arrays, read_scan
 from ptycho_fast.memory import available
-from ptycho_fast.models.config import DEVICES
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.pictures import phase_picture
 from ptycho_fast.reconstruction.resolution import FIXED, HALF_BIT

@@ -10,9 +10,10 @@ from ptycho_fast.cli.group_count import add_group_count, group_count
 from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.devices import DEVICES
 from ptycho_fast.io import read_scan
 from ptycho_fast.models.architectures import list_architectures
-from ptycho_fast.models.config import DEVICES, LOSSES, SCHEDULES, ModelConfig
+from ptycho_fast.models.config import LOSSES, SCHEDULES, ModelConfig
 from ptycho_fast.models.training.options import PATTERNS_A_STEP, TrainingOptions
 
 if TYPE_CHECKING:

@@ -17,9 +17,6 @@ LOSSES = ("poisson", "amplitude")
 SCHEDULES = ("cosine", "plateau")
 """How the learning rate can fall."""
 
-DEVICES = ("auto", "cpu", "gpu")
-"""Where a network can be computed; "auto", the default, is the GPU if PyTorch finds one."""
-
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -11,9 +11,9 @@ import torch
 
 from ptycho_fast.canvas import canvas
 from ptycho_fast.checks import as_count, check_neighbors
+from ptycho_fast.devices import DEVICES, choose_device
 from ptycho_fast.models.checkpoint import count_epochs, find_checkpoint
-from ptycho_fast.models.config import DEVICES, ModelConfig
-from ptycho_fast.models.device import choose_device
+from ptycho_fast.models.config import ModelConfig
 from ptycho_fast.models.imaging import choose_rows, image_scan
 from ptycho_fast.models.network import build_network, sketch_network
 from ptycho_fast.models.scans import as_scan, exposure_ratio, mean_light, probe_for

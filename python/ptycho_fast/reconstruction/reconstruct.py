@@ -70,8 +70,8 @@ def reconstruct(
         the object is flat at first.
     seed : int
         Seed of everything random: the split of the counts, the samples of the uncertainty.
-    device : {"cpu", "auto", "cuda"} or other name of a PyTorch device
-        Where to compute. Anything but "cpu" needs PyTorch.
+    device : {"cpu", "auto", "gpu"}
+        Where to compute; "auto" is a GPU if PyTorch finds one.
     progress : callable, optional
         Called after each iteration with a `Progress`.
     num_threads : int, optional

@@ -12,6 +12,7 @@ import numpy as np
 
 from ptycho_fast.canvas import Canvas, canvas, place
 from ptycho_fast.checks import as_object
+from ptycho_fast.devices import choose_device
 from ptycho_fast.memory import available
 from ptycho_fast.notices import warn
 from ptycho_fast.reconstruction.choice import choose, region
@@ -396,11 +397,10 @@ def _model(
     device: str, num_threads: int | None, positions: Any, shape: tuple[int, int], N: int
 ) -> Any:
     """Return the model of the diffraction on a device."""
-    if device != "cpu":
-        from ptycho_fast.reconstruction.torch import TorchModel, device_named  # noqa: PLC0415
+    if choose_device(device) == "gpu":
+        from ptycho_fast.reconstruction.torch import TorchModel  # noqa: PLC0415
 
-        if device != "auto" or device_named("auto") != "cpu":
-            return TorchModel(positions, shape, N, device=device_named(device))
+        return TorchModel(positions, shape, N, device="cuda")
     return CpuModel(positions, shape, N, num_threads=num_threads)
 
 
