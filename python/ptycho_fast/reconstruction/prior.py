@@ -40,7 +40,8 @@ class SmoothPrior:
         self._xp = model.xp
         down, right = (np.fft.fftfreq(length) for length in shape)
         frequency = 2 * np.pi * np.hypot(down[:, np.newaxis], right)
-        self._weight = model.asarray((frequency**POWER).astype(np.float32))
+        self.weight = model.asarray((frequency**POWER).astype(np.float32))
+        """(H, W), float32: ``|w|**3`` at each frequency, in the order of the transform."""
 
     def __call__(self, object: Any) -> tuple[float, Any]:
         """Return the penalty of an object, and its gradient.
@@ -56,7 +57,7 @@ class SmoothPrior:
             ``dR/dRe(O) + i dR/dIm(O)``.
         """
         wave = self._xp.fft.fft2(object, norm="ortho")
-        weighted = self._weight * wave
+        weighted = self.weight * wave
         penalty = float((weighted.real * wave.real + weighted.imag * wave.imag).sum())
         return penalty, 2 * self._xp.fft.ifft2(weighted, norm="ortho")
 
@@ -73,4 +74,4 @@ class SmoothPrior:
         array, (H, W), complex64
         """
         wave = self._xp.fft.fft2(image, norm="ortho")
-        return self._xp.fft.ifft2(wave / (1 + strength * self._weight), norm="ortho")
+        return self._xp.fft.ifft2(wave / (1 + strength * self.weight), norm="ortho")
