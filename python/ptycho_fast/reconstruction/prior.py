@@ -41,7 +41,8 @@ class SmoothPrior:
         down, right = (np.fft.fftfreq(length) for length in shape)
         self.frequencies = 2 * np.pi * np.hypot(down[:, np.newaxis], right)
         """(H, W), float64, the spatial frequencies |w|."""
-        self._weight = model.asarray(self.frequencies**self.POWER)
+        self.weight = model.asarray(self.frequencies**self.POWER)
+        """(H, W), float32: ``|w|**3`` at each frequency, in the order of the transform."""
 
     def __call__(self, object: Any) -> tuple[float, Any]:
         """Return the penalty of an object, and its gradient.
@@ -57,7 +58,7 @@ class SmoothPrior:
             ``dR/dRe(O) + i dR/dIm(O)``.
         """
         wave = self._fft.fft2(object, norm="ortho")
-        weighted = self._weight * wave
+        weighted = self.weight * wave
         penalty = float((weighted.real * wave.real + weighted.imag * wave.imag).sum())
         return penalty, 2 * self._fft.ifft2(weighted, norm="ortho")
 
@@ -73,4 +74,4 @@ class SmoothPrior:
         -------
         array, (H, W), complex64
         """
-        return self._fft.ifft2(self._fft.fft2(image) / (1 + strength * self._weight))
+        return self._fft.ifft2(self._fft.fft2(image) / (1 + strength * self.weight))
