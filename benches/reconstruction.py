@@ -1,4 +1,4 @@
-"""Reconstructions of the shared scans by `PtychoModel`, compared with classical reconstruction.
+"""Reconstructions of the shared scans by `PtychoModel`, compared with those without a network.
 
 ``python benches/reconstruction.py -o RUNS/`` trains every case in turn (an hour and a half on two
 otherwise idle cores) and prints the tables. Finished cases are not trained again, and interrupted
@@ -98,12 +98,11 @@ def dark(scan: pf.Scan, seed: int) -> pf.Scan:
 
 @dataclass(frozen=True)
 class Judge:
-    """Makes images of a scan by the network and by classical reconstruction, and scores them."""
+    """Makes images of a scan with the network and without one, and scores them."""
 
     scan: pf.Scan
     positions: Any
     model: Any
-    refine_probe: bool
 
     def scores(self, image: Any) -> dict[str, Any]:
         """Return the scores of an image on the grid of the object."""
@@ -120,30 +119,18 @@ class Judge:
         return place(image, origin, (self.scan.object.shape[0], self.scan.object.shape[1]))
 
     def classical(self, seen: pf.Scan) -> dict[str, Any]:
-        """Return the scores of 30 iterations from an object of 1, and their seconds."""
-        from ptycho_fast.canvas import canvas  # noqa: PLC0415
-        from ptycho_fast.models.classical import refine  # noqa: PLC0415
-        from ptycho_fast.models.physics import scale_probe  # noqa: PLC0415
+        """Return the scores of a reconstruction without a network, and its seconds."""
+        from ptycho_fast.reconstruction import reconstruct  # noqa: PLC0415
 
-        assert self.scan.probe is not None
-        light = float(np.square(seen.diffraction, dtype=np.float64).sum(axis=(1, 2)).mean())
-        area = canvas(seen.positions, seen.N)
         began = time.perf_counter()
-        found = refine(
-            seen,
-            np.ones(area.shape, np.complex64),
-            scale_probe(self.scan.probe, light, None),
-            passes=30,
-            refine_probe=self.refine_probe,
-            origin=area.origin,
-        )
+        found = reconstruct(replace(seen, object=None, metadata={}))
         seconds = time.perf_counter() - began
         return {"seconds": seconds, **self.scores(self.on_object(found.object, found.origin))}
 
-    def image(self, seen: pf.Scan, passes: int = 0) -> tuple[float, Any]:
+    def image(self, seen: pf.Scan, iterations: int = 0) -> tuple[float, Any]:
         """Return the seconds that imaging by the network takes without scores, and the image."""
         began = time.perf_counter()
-        made = self.model.infer(replace(seen, object=None, metadata={}), refine=passes)
+        made = self.model.infer(replace(seen, object=None, metadata={}), refine=iterations)
         seconds = time.perf_counter() - began
         return seconds, self.on_object(made.object, made.origin)
 
@@ -168,7 +155,7 @@ def run(case: Case, folder: Path, *, quick: bool) -> None:
         picture_every=0,
         **case.training,
     )
-    judge = Judge(scan, imaged.positions, model, "refine_probe" in case.training)
+    judge = Judge(scan, imaged.positions, model)
     judge.image(imaged)  # the first call also initialises the libraries
     network_seconds, network = judge.image(imaged)
     refined_seconds, refined = judge.image(imaged, 10)
@@ -218,7 +205,7 @@ def table(folder: Path) -> None:
     results = [json.loads(path.read_text()) for path in found if path.exists()]
     print(
         "| case | parameters | epochs | training, s | ms a pattern | loss | imaging, s | "
-        "and 10 passes, s | peak, GB |\n|---|---|---|---|---|---|---|---|---|"
+        "and 10 iterations, s | peak, GB |\n|---|---|---|---|---|---|---|---|---|"
     )
     for r in results:
         per = 1e3 * r["seconds"] / (r["patterns"] * r["epochs"])
@@ -233,15 +220,13 @@ def table(folder: Path) -> None:
     )
     for r in results:
         print(row(r["case"], r["network"]))
-        print(row(f"{r['case']}, and 10 passes", r["refined"]))
-        print(
-            row(f"{r['case']}: 30 passes from 1, {r['classical']['seconds']:.1f} s", r["classical"])
-        )
+        print(row(f"{r['case']}, and 10 iterations", r["refined"]))
+        print(row(f"{r['case']}: no network, {r['classical']['seconds']:.1f} s", r["classical"]))
         for name in ("1 in 32", "1e3 photons"):
             if name in r:
                 print(row(f"{r['case']}, {name}", r[name]["network"]))
-                print(row(f"{r['case']}, {name}, and 30 passes", r[name]["refined"]))
-                print(row(f"{r['case']}, {name}: 30 passes from 1", r[name]["classical"]))
+                print(row(f"{r['case']}, {name}, and 30 iterations", r[name]["refined"]))
+                print(row(f"{r['case']}, {name}: no network", r[name]["classical"]))
 
 
 def folder_name(case: Case) -> str:

@@ -31,7 +31,7 @@ def picture(folder: Path, case: reconstruction.Case, truth: str, path: Path) -> 
     images = np.load(folder / reconstruction.folder_name(case) / "images.npz")
     shown = {
         "network": align(images["network"], known, mask).image,
-        "network, then 10 classical iterations": align(images["refined"], known, mask).image,
+        "network, then 10 iterations": align(images["refined"], known, mask).image,
         truth: known,
     }
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))

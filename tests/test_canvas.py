@@ -256,31 +256,6 @@ def rectangle(scan: Any) -> Canvas:
     return canvas(scan.positions, scan.N)
 
 
-@pytest.mark.parametrize("by", OFFSETS)
-def test_the_origin_does_not_affect_classical_iterations(scan: Any, by: Any) -> None:
-    pytest.importorskip("torch")
-    from ptycho_fast.models.classical import refine  # noqa: PLC0415
-
-    found = []
-    for seen in (moved(scan, 0), moved(scan, by)):
-        area = rectangle(seen)
-        start: NDArray[Any] = np.ones(area.shape, np.complex64)
-        probe = 1e3 * scan.probe
-        found.append(refine(seen, start, probe, passes=5, refine_probe=True, origin=area.origin))
-    assert found[1].origin == rectangle(moved(scan, by)).origin
-    np.testing.assert_array_equal(found[1].object, found[0].object)
-    np.testing.assert_array_equal(found[1].residuals, found[0].residuals)
-
-
-def test_classical_iterations_warn_of_windows_beyond_the_object(scan: Any) -> None:
-    pytest.importorskip("torch")
-    from ptycho_fast.models.classical import refine  # noqa: PLC0415
-
-    start = np.ones((20, 200), np.complex64)
-    with pytest.warns(UserWarning, match="reach beyond the object of 20 x 200 pixels.*bottom"):
-        refine(scan, start, scan.probe, passes=1)
-
-
 # --- maps and pictures ---------------------------------------------------------------------------
 
 

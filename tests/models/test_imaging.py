@@ -176,12 +176,45 @@ def test_exposure_does_not_affect_the_image(model: PtychoModel, scan: Any) -> No
     assert match > 0.97
 
 
-def test_classical_iterations_improve_the_image(model: PtychoModel, scan: Any) -> None:
+def test_refinement_improves_the_image(model: PtychoModel, scan: Any) -> None:
     before, after = infer(model, scan), infer(model, scan, refine=5)
     assert after.metrics["complex_error"] < 0.6 * before.metrics["complex_error"]
     assert np.array_equal(after.coverage, before.coverage)
     assert after.object.dtype == np.complex64
     assert not after.object[after.coverage == 0].any()
+
+
+def test_refinement_uses_the_probe_of_the_training(model: PtychoModel, scan: Any) -> None:
+    made = infer(model, scan, refine=2)
+    rng = np.random.default_rng(0)
+    for probe in (None, rng.normal(size=(N, N)).astype(np.complex64)):
+        again = infer(model, replace(scan, probe=probe), refine=2)
+        assert np.array_equal(again.object, made.object)
+
+
+@pytest.mark.parametrize("factor", [0.1, 30.0])
+def test_exposure_does_not_affect_refinement(model: PtychoModel, scan: Any, factor: float) -> None:
+    """With the probe of the training, exposed as the scan, the object explains the light on it."""
+    bright = replace(scan, diffraction=(factor * scan.diffraction).astype(np.float32))
+    before, made = infer(model, bright), infer(model, bright, refine=5)
+    assert made.metrics["complex_error"] < 0.6 * before.metrics["complex_error"]
+    where = (scan.positions - made.origin)[:, :, None]
+    patches = reference.extract_patches(made.object, where, N)[..., 0]
+    assert model.probe is not None
+    light = np.sum(np.abs(factor * model.probe * patches[:, None]) ** 2)
+    measured = np.sum(np.square(bright.diffraction, dtype=float))
+    assert light == pytest.approx(measured, rel=0.05)
+
+
+def test_an_interrupted_refinement_is_no_image(
+    model: PtychoModel, scan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ptycho_fast.reconstruction.run.fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        infer(model, scan, refine=2)
 
 
 def test_a_path_gives_the_same_result_as_its_scan(

@@ -148,6 +148,9 @@ def test_refining_a_wrong_probe_brings_it_closer_to_the_true_one(scan: Any) -> N
     train(model, replace(scan, probe=wrong.astype(np.complex64)), 1, n_groups=8, refine_probe=20)
     assert model.probe is not None
     assert off(model.probe[0]) < 0.5 * off(wrong)
+    # An object of modulus 1 still gives as many counts as were measured.
+    light = np.square(scan.diffraction, dtype=float).sum(axis=(1, 2)).mean()
+    assert np.sum(np.abs(model.probe) ** 2) == pytest.approx(light, rel=0.01)
 
 
 def test_a_probe_of_two_modes_can_be_trained_and_imaged(scan: Any) -> None:

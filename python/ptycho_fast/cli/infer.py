@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--refine", type=int, default=0, metavar="P",
-        help="iterations of a classical algorithm, starting from the network's object "
+        help="iterations of ptycho-fast reconstruct, starting from the network's object "
         "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(

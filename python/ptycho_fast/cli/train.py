@@ -108,7 +108,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--refine-probe", type=int, default=TrainingOptions.refine_probe, metavar="P",
-        help="iterations of a classical algorithm that refine the probe before training; for "
+        help="iterations of ptycho-fast reconstruct that refine the probe before training; for "
         "measured data 20 are usually enough (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(

@@ -12,9 +12,9 @@ import torch
 
 from ptycho_fast.canvas import overhang, place
 from ptycho_fast.grouping import group_positions
-from ptycho_fast.models.classical import refine as refine_classically
 from ptycho_fast.models.physics import diffract
 from ptycho_fast.models.reconstruction import Reconstruction
+from ptycho_fast.models.refinement import refine as refined
 from ptycho_fast.models.stitching import Stitcher
 from ptycho_fast.notices import warn
 
@@ -95,7 +95,7 @@ def image_scan(
     stitching : bool
         False to return the patches.
     refine : int
-        Number of iterations of classical reconstruction that follow.
+        Number of iterations (`ptycho_fast.models.refinement`) that follow.
     device : torch.device
 
     Returns
@@ -132,13 +132,12 @@ def image_scan(
         return Reconstruction(None, None, metrics, np.concatenate(kept), positions)
     image, coverage = stitcher.image(), stitcher.coverage
     if refine:
-        found = refine_classically(
+        found = refined(
             scan,
-            np.where(coverage > 0, image, 1).astype(np.complex64),
             probe.cpu().numpy(),
-            passes=refine,
-            origin=area.origin,
-            device=device,
+            iterations=refine,
+            object=np.where(coverage > 0, image, 1).astype(np.complex64),
+            device=str(device),
         )
         image = np.where(coverage > 0, found.object, 0).astype(np.complex64)
     metrics.update(_scores(image, area.origin, scan))

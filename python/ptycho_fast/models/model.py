@@ -214,9 +214,9 @@ class PtychoModel:
             been stopped. Scan, options and model must be those of the run, except for
             `max_epochs`, the pictures and the device.
         refine_probe : int
-            Number of iterations of classical reconstruction (`ptycho_fast.models.classical.refine`)
-            that refine the probe before the first epoch. For measured data the probe limits
-            quality; 20 iterations are usually enough.
+            Number of iterations of `ptycho_fast.reconstruction.reconstruct` that refine the probe
+            before the first epoch. For measured data the probe limits quality; 20 iterations are
+            usually enough.
         picture_every : int
             Number of epochs from one picture of the reconstructed phase to the next; 0 for none.
             The history then has the correlation of the image.
@@ -348,8 +348,9 @@ class PtychoModel:
         stitching : bool
             False to return the patches of the network instead of one image.
         refine : int
-            Number of iterations of classical reconstruction that start from the network's image
-            (`ptycho_fast.models.classical.refine`).
+            Number of iterations of `ptycho_fast.reconstruction.reconstruct` that start from the
+            network's image, with the probe of the model. Afterwards the object has the mean
+            intensity 1 and the mean phase 0, weighted by the light.
         n_groups : int, optional
             Number of groups, around positions drawn at random. By default one around every
             position.

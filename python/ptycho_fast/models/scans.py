@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ptycho_fast.canvas import canvas
 from ptycho_fast.io import read_scan
-from ptycho_fast.models.classical import refine
 from ptycho_fast.models.physics import scale_probe
+from ptycho_fast.models.refinement import refine
 from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.scan import Scan
 
@@ -112,9 +111,7 @@ def exposure_ratio(
     return math.sqrt(light[0] / light[1])
 
 
-def probe_for(
-    scan: Scan, pattern: NDArray[np.float64], refine_passes: int
-) -> NDArray[np.complex64]:
+def probe_for(scan: Scan, pattern: NDArray[np.float64], iterations: int) -> NDArray[np.complex64]:
     """Return the probe of a scan, scaled to its counts, and refined if that is asked for.
 
     Parameters
@@ -122,8 +119,8 @@ def probe_for(
     scan : Scan
     pattern : ndarray, (N, N), float64
         Its mean pattern (`mean_light`).
-    refine_passes : int
-        Iterations of classical reconstruction that refine the probe; 0 for none.
+    iterations : int
+        Number of iterations that refine the probe (`ptycho_fast.models.refinement`); 0 for none.
 
     Returns
     -------
@@ -141,16 +138,9 @@ def probe_for(
             "probeGuess."
         )
         raise ValueError(msg)
-    probe = scale_probe(scan.probe, float(np.nansum(pattern)), np.isfinite(pattern))
-    if refine_passes == 0:
-        return probe
-    area = canvas(scan.positions, scan.N)
-    start = np.ones(area.shape, np.complex64)
-    found = refine(scan, start, probe, passes=refine_passes, refine_probe=True, origin=area.origin)
-    logger.info(
-        "probe: %d iterations of classical reconstruction, residual %.3f -> %.3f",
-        refine_passes,
-        found.residuals[0],
-        found.residuals[-1],
-    )
-    return found.probe
+    probe = np.asarray(scan.probe)
+    if iterations:
+        found = refine(scan, probe, iterations=iterations, refine_probe=True)
+        logger.info("probe: %d iterations, deviance %.3f", iterations, found.deviance)
+        probe = found.probe
+    return scale_probe(probe, float(np.nansum(pattern)), np.isfinite(pattern))

@@ -154,7 +154,6 @@ class Run:
             raise ValueError(msg)
         flat = np.ones(self.canvas.shape, np.complex64)
         image = flat if object is None else self._as_image(object)
-        self._given_object = object is not None
         if self.scan.probe is None:
             if fixed:
                 msg = "The scan has no probe, so it can't be fixed. Pass probe='auto'."
@@ -205,7 +204,7 @@ class Run:
             chosen.unknowns.probe,
             self.unknowns.positions,
         )
-        self._begun = everything or self._given_object
+        self._begun = everything
         self.best = (chosen.unknowns, where)
 
     def finish(self, steps: int, *, move: bool) -> None:
