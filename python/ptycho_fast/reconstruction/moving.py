@@ -15,6 +15,9 @@ SOFTEST = 0.1
 SMOOTHEST = 1e-3
 """An object is taken to vary by at least this per pixel, as a fraction of its modulus."""
 
+LONGEST = 1e3
+"""Steps of the scan as a whole are lengthened by this factor at most."""
+
 DIMMEST = 0.01
 """Added to the light on the object, as a fraction of its maximum, where displacements are averaged
 with the light as their weight."""
@@ -85,7 +88,16 @@ class Moving:
         self._stiffness = stiffness(model, object, probe)
         light = self._windows.laid(model.exposure + 0j).real.clip(0)
         self._light = light + max(DIMMEST * float(light.max()), 1e-30)
-        self._held = None if affine else _affine_basis(model.positions)
+        self._free_as_a_whole = affine
+        self._held = _affine_basis(model.positions)
+        self._root = self._stiffness**0.5
+        # A map of the scan as a whole changes little in each window: longer steps by the ratio of
+        # the extents of scan and probe, squared, are needed.
+        self._whole = [
+            np.linalg.qr(self._root[:, axis, np.newaxis] * self._held)[0] for axis in range(2)
+        ]
+        extent = float(np.var(model.positions, axis=0).sum())
+        self._longer = min(extent / max(self._windows.spread, 1e-30), LONGEST)
 
     def step(self, of_object: Any, of_positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the displacements that the gradients ask for.
@@ -102,13 +114,21 @@ class Moving:
         ndarray, (n, 2), float64
         """
         if of_object is None:
-            return self._without_affine(self._without_affine(of_positions) / self._stiffness)
+            return self._divided(of_positions)
         gradient = self._model.to_numpy(of_object)
         along_x, along_y = ((slope.conj() * gradient).real for slope in self._slopes)
         pull = self._windows.summed((along_x + 1j * along_y) / self._light)
         pull *= self._model.exposure
-        total = of_positions - np.stack([pull.real, pull.imag], axis=1)
-        return self._without_affine(self._without_affine(total) / self._stiffness)
+        return self._divided(of_positions - np.stack([pull.real, pull.imag], axis=1))
+
+    def _divided(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Divide a gradient by the stiffness."""
+        if not self._free_as_a_whole:
+            return self._without_affine(self._without_affine(total) / self._stiffness)
+        scaled = total / self._root
+        for axis, basis in enumerate(self._whole):
+            scaled[:, axis] += self._longer * (basis @ (basis.T @ scaled[:, axis]))
+        return scaled / self._root
 
     def carried(self, displacements: NDArray[np.float64]) -> Any:
         """Return how the object changes if it moves along.
@@ -127,17 +147,21 @@ class Moving:
         return self._model.asarray(-(slope_x * shift.real + slope_y * shift.imag))
 
     def _without_affine(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._held is None:
-            return values
         return values - self._held @ (self._held.T @ values)
 
 
 class _Windows:
-    """The light of the probe at each position, on whole pixels."""
+    """The light of the probe at each position, on whole pixels.
+
+    `energy` is the sum of the light, `spread` its variance in x plus that in y, in squared pixels.
+    """
 
     def __init__(self, model: Any, probe: NDArray[np.complex64]) -> None:
         light = (np.abs(probe) ** 2).sum(axis=0)
         self.energy = float(light.sum(dtype=np.float64))
+        axis = np.arange(model.N)
+        by_row, by_column = light.sum(axis=1), light.sum(axis=0)
+        self.spread = sum(_variance(axis, one) for one in (by_row, by_column))
         # Windows may reach over the edge by as much as positions move.
         self._shape = model.shape
         self._lengths = tuple(_fast_length(length + model.N) for length in model.shape)
@@ -174,6 +198,12 @@ def _affine_basis(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     basis, sizes, _ = np.linalg.svd(columns, full_matrices=False)
     kept: NDArray[np.float64] = basis[:, sizes > 1e-9 * sizes[0]]
     return kept
+
+
+def _variance(values: NDArray[Any], weights: NDArray[Any]) -> float:
+    total = max(float(weights.sum()), 1e-30)
+    mean = float((weights * values).sum()) / total
+    return float((weights * (values - mean) ** 2).sum()) / total
 
 
 def _fast_length(least: int) -> int:

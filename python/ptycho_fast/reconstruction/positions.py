@@ -52,6 +52,10 @@ GRID = 1.0
 TOLERANCE = 1e-4
 """Iterations end when the value falls by less than this for each pixel of the object."""
 
+PASSES = 2
+"""If the scan as a whole is found to be scaled, rotated or sheared, all begins once more from the
+planned positions, corrected for that."""
+
 SURE = 3.0
 """A scan is said to be scaled, rotated or sheared if that is this many times what chance explains.
 """
@@ -144,24 +148,28 @@ def refine_positions(
         now = objective.unknowns(found.x)
 
     both = ("object", "positions")
-    fit(inner, ("object",), blurred, STEPS[0], affine=False)
-    fit(inner, both, blurred, STEPS[1], affine=False)
-    fit(inner, both, blurred, STEPS[2], affine=True)
-
-    def searched(some: Any, weight: float) -> bool:
-        nonlocal now
-        before = now
-        now = search(model.moved(now.positions), some, now, start.positions, weight)
-        return now is not before
-
-    for _ in range(ROUNDS):
-        if not searched(inner, blurred):
+    planned = start.positions
+    for _ in range(PASSES):
+        now = replace(start, positions=planned)
+        fit(inner, ("object",), blurred, STEPS[0], affine=False)
+        fit(inner, both, blurred, STEPS[1], affine=False)
+        fit(inner, both, blurred, STEPS[2], affine=True)
+        for _ in range(ROUNDS):
+            found = search(model.moved(now.positions), inner, now, planned, blurred)
+            if found is now:
+                break
+            now = found
+            fit(inner, both, blurred, STEPS[3], affine=True)
+        whole = separate(planned, now.positions)
+        if not whole.certain:
             break
-        fit(inner, both, blurred, STEPS[3], affine=True)
+        planned = whole.applied(planned)
     fit(counts, free, mu, steps, affine=True)
     for _ in range(ROUNDS):
-        if not searched(counts, mu):
+        found = search(model.moved(now.positions), counts, now, planned, mu)
+        if found is now:
             break
+        now = found
         fit(counts, free, mu, STEPS[3], affine=True)
     return now
 
@@ -329,8 +337,8 @@ def separate(planned: NDArray[np.float64], refined: NDArray[np.float64]) -> Disp
     (a, b), (c, d) = np.eye(2) + change.T
     scale_x = math.hypot(a, c)
     turn = math.atan2(c, a)
-    scale_y = d * math.cos(turn) - b * math.sin(turn)
-    along = b * math.cos(turn) + d * math.sin(turn)
+    scale_y = float(d * math.cos(turn) - b * math.sin(turn))
+    along = float(b * math.cos(turn) + d * math.sin(turn))
     # Chance alone moves the singular values of the fit, times its matrix, by the rest.
     by_chance = float(np.sqrt((left**2).sum() / max(2 * len(left) - 2 * rank - 2, 1)))
     effect = float(np.sqrt(((spread @ change) ** 2).sum()))
@@ -375,7 +383,8 @@ def _bright(counts: Any, N: int) -> NDArray[np.bool_]:
     order = np.argsort(radius, axis=None, kind="stable")
     held = np.cumsum(total.ravel()[order])
     last = order[min(int(np.searchsorted(held, BRIGHT * held[-1])), N * N - 1)]
-    return (radius <= radius.ravel()[last])[np.newaxis]
+    inside: NDArray[np.bool_] = (radius <= radius.ravel()[last])[np.newaxis]
+    return inside
 
 
 def _typical(model: Any, probe: Any) -> float:
