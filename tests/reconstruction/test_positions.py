@@ -111,7 +111,7 @@ def test_positions_come_back(error: float) -> None:
 def test_a_search_brings_a_pattern_back() -> None:
     scan = pf.simulate_scan(64, 32, photons=1e6, seed=1)
     model, counts, start = setting(scan, scan.positions)
-    image = np.pad(scan.object, MARGIN, constant_values=1).astype(np.complex64)
+    image = np.pad(np.asarray(scan.object), MARGIN, constant_values=1).astype(np.complex64)
     rng = np.random.default_rng(0)
     planned = start.positions + rng.normal(0, 1.5, (64, 2))
     positions = start.positions.copy()
