@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.reconstruction.light import Light
+from ptycho_fast.reconstruction.moving import Moving
 from ptycho_fast.reconstruction.precondition import ObjectPreconditioner
 from ptycho_fast.reconstruction.prior import SmoothPrior
 
@@ -61,11 +62,22 @@ class Objective:
         What is varied; the rest is held.
     mu : float
         Weight of the prior.
+    affine : bool
+        False holds shift, scale, rotation and shear of the positions as a whole, if the steps are
+        those of `precondition`.
     """
 
     def __init__(
-        self, model: Any, counts: Any, start: Unknowns, *, free: tuple[str, ...], mu: float
+        self,
+        model: Any,
+        counts: Any,
+        start: Unknowns,
+        *,
+        free: tuple[str, ...],
+        mu: float,
+        affine: bool = True,
     ) -> None:
+        self.affine = affine
         self.model, self.counts, self.start, self.free, self.mu = model, counts, start, free, mu
         self.prior = SmoothPrior(model.shape, model)
         self.last_loss = math.nan
@@ -130,7 +142,7 @@ class Objective:
         """Return a multiplication by an estimate of the inverse second derivative.
 
         For the probe, the second derivative is about twice the object's intensity under each of
-        its pixels. For the object see `ObjectPreconditioner`.
+        its pixels. For the object see `ObjectPreconditioner`, for the positions `Moving`.
         """
         made: dict[str, Callable[[Any], Any]] = {}
         model, object, probe = self.model, self.start.object, self.start.probe
@@ -140,10 +152,20 @@ class Objective:
             density = model.density(object)
             per_pixel = 2 * (density + DIMMEST * float(density.max()))
             made["probe"] = lambda gradient: gradient / per_pixel
+        moving = None
         if "positions" in self.free:
-            per_position = model.stiffness(object, probe)
-            made["positions"] = lambda gradient: gradient / per_position
-        return lambda x: tuple(made[name](each) for name, each in zip(self.free, x, strict=True))
+            moving = Moving(model.moved(self.start.positions), object, probe, affine=self.affine)
+
+        def precondition(gradients: Arrays) -> Arrays:
+            given = dict(zip(self.free, gradients, strict=True))
+            steps = {name: made[name](given[name]) for name in given if name in made}
+            if moving is not None:
+                steps["positions"] = moving.step(given.get("object"), given["positions"])
+                if "object" in steps:
+                    steps["object"] = steps["object"] + moving.carried(steps["positions"])
+            return tuple(steps[name] for name in self.free)
+
+        return precondition
 
 
 def _energy(probe: Any) -> float:
