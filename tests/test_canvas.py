@@ -18,7 +18,6 @@ from ptycho_fast.canvas import Canvas, canvas, overhang, place, span, stack_canv
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
 # --- the rectangle -------------------------------------------------------------------------------
 
