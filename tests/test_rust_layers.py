@@ -26,7 +26,8 @@ groups/draw groups/slots  groups/smallest groups/natural groups/legacy_rng
 groups/nearest groups/oversample groups/quadrant groups/overlap groups/pool groups/legacy groups/*
 groups/rule  groups/mod
 gather energy  patches/window patches/mod
-diffraction/loss diffraction/transform diffraction/experiment diffraction/gradient diffraction/intensity
+diffraction/loss diffraction/transform diffraction/experiment
+diffraction/gradient diffraction/intensity
 diffraction/curvature diffraction/mod
 lib
 """

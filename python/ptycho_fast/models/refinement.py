@@ -59,5 +59,5 @@ def refine(
     run = Run(replace(scan, probe=probe), seed=0, device=device, num_threads=None, progress=None)
     run.start(object, modes=1, diameter=None, fixed=not refine_probe)
     run.choose("refine" if refine_probe else "fixed", mu=None)
-    run.finish(iterations, move=False)
+    run.finish(iterations)
     return run.result()

@@ -118,13 +118,27 @@ def reconstruct(
     uncertainty = as_count("uncertainty", uncertainty, least=0, most=10_000)
     seed = as_count("seed", seed, least=0, most=2**63 - 1)
     steps = MOST if iterations is None else as_count("iterations", iterations)
-    run = Run(scan, seed=seed, device=device, num_threads=num_threads, progress=progress)
+    if uncertainty and prior == "none":
+        msg = (
+            "Without a prior, the uncertainty is not defined. Pass uncertainty=0 or prior='smooth'."
+        )
+        raise ValueError(msg)
+    run = Run(
+        scan,
+        seed=seed,
+        device=device,
+        num_threads=num_threads,
+        progress=progress,
+        margin=scan.N // 4 if positions == "refine" else 0,
+    )
     try:
         run.start(object, modes=modes, diameter=probe_diameter, fixed=probe == "fixed")
+        if positions == "refine":
+            run.move()
         run.choose(
-            probe if modes == run.given_modes else "refine", mu=0.0 if prior == "none" else None
+            probe if modes <= run.given_modes else "refine", mu=0.0 if prior == "none" else None
         )
-        run.finish(steps, move=positions == "refine")
+        run.finish(steps)
         run.judge(uncertainty)
     except KeyboardInterrupt:
         if run.best is None:

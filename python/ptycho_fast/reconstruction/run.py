@@ -10,28 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.canvas import Canvas, canvas, place
+from ptycho_fast.canvas import Canvas, canvas, place, span
 from ptycho_fast.checks import as_object
 from ptycho_fast.devices import choose_device
 from ptycho_fast.memory import available
 from ptycho_fast.notices import warn
-from ptycho_fast.reconstruction.choice import choose, region
+from ptycho_fast.reconstruction.choice import FIRST, choose, region
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of
 from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
-from ptycho_fast.reconstruction.fit import COARSEST, approach, fit
+from ptycho_fast.reconstruction.fit import COARSEST, Fitted, approach, fit
 from ptycho_fast.reconstruction.light import Light
+from ptycho_fast.reconstruction.modes import orthogonal_modes, with_modes
 from ptycho_fast.reconstruction.objective import Unknowns
+from ptycho_fast.reconstruction.positions import refine_positions, separate
 from ptycho_fast.reconstruction.prior import SmoothPrior
+from ptycho_fast.reconstruction.probe import start_probe
 from ptycho_fast.reconstruction.resolution import ring_correlation
 from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.uncertainty import posterior_sigma
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ptycho_fast.reconstruction.fit import Fitted
     from ptycho_fast.reconstruction.resolution import Resolution
     from ptycho_fast.scan import Scan
 
@@ -95,6 +98,8 @@ class Run:
     num_threads : int, optional
     progress : callable, optional
         Called after each iteration with a `Progress`.
+    margin : int
+        Pixels around the canvas of the scan, for positions that move.
     """
 
     def __init__(
@@ -105,12 +110,18 @@ class Run:
         device: str,
         num_threads: int | None,
         progress: Callable[[Progress], None] | None,
+        margin: int = 0,
     ) -> None:
         self._began = time.monotonic()
         self.scan, self.seed, self.progress = scan, seed, progress
         self.notes: list[str] = []
         self.history: list[Step] = []
-        self.canvas = canvas(scan.positions, scan.N)
+        self.positions = scan.positions
+        whole = canvas(scan.positions, scan.N)
+        self.canvas = Canvas(
+            (whole.origin[0] - margin, whole.origin[1] - margin),
+            (whole.shape[0] + 2 * margin, whole.shape[1] + 2 * margin),
+        )
         self._check_memory()
         self.model = _model(
             device, num_threads, self.canvas.local(scan.positions), self.canvas.shape, scan.N
@@ -158,17 +169,15 @@ class Run:
             if fixed:
                 msg = "The scan has no probe, so it can't be fixed. Pass probe='auto'."
                 raise ValueError(msg)
-            found, notes = start_probe(
-                self.model.take(rows), self.part, diameter=diameter, seed=self.seed
-            )
+            found, notes = start_probe(self.model, self.counts, diameter=diameter)
             self.notes += notes
-            probe = found.probe
+            probe = self.model.to_numpy(found.probe)
         else:
             probe = scaled(_modes(self.scan.probe), self.part)
         modes = max(modes, len(probe))
         self.unknowns = Unknowns(
             self.model.asarray(image),
-            self.model.asarray(probe),
+            self.model.asarray(with_modes(probe, modes) if modes > len(probe) else probe),
             self.model.positions,
         )
         light = Light.of(self.model, self.unknowns.probe)
@@ -180,9 +189,26 @@ class Run:
                 "prior decides much of what it shows. Scan in smaller steps, or with a larger beam."
             )
 
+    def move(self) -> None:
+        """Correct the positions along with the object."""
+        self._expect(self.model, self.part, None)
+        watch, n = self._watch(self.canvas), len(self.scan)
+
+        def tell(step: Any, unknowns: Unknowns) -> None:
+            watch(Fitted(unknowns, FIRST, step.value, n))
+
+        planned = self.model.positions
+        self.unknowns = refine_positions(
+            self.model, self.counts, self.unknowns, mu=FIRST, watch=tell
+        )
+        self.model = self.model.moved(self.unknowns.positions)
+        self.unknowns = replace(self.unknowns, positions=self.model.positions)
+        self.positions = self.model.positions + np.array(self.canvas.origin, np.float64)
+        self.notes.append(separate(planned, self.model.positions).text())
+
     def choose(self, probe: str, mu: float | None) -> None:
         """Choose the weight of the prior, and whether to refine the probe."""
-        where = canvas(self.scan.positions[self.region], self.scan.N)
+        where = span(self.positions[self.region], self.scan.N)
         part = self._part(where)
         start = replace(
             self.unknowns,
@@ -200,14 +226,16 @@ class Run:
         logger.info("mu = %.4g, refined: %s", self.mu, ", ".join(self._free))
         everything = len(self.region) == len(self.scan)
         self.unknowns = Unknowns(
-            chosen.unknowns.object if everything else self.unknowns.object,
+            self._placed(chosen.unknowns.object, where, self.canvas)
+            if everything
+            else self.unknowns.object,
             chosen.unknowns.probe,
             self.unknowns.positions,
         )
         self._begun = everything
         self.best = (chosen.unknowns, where)
 
-    def finish(self, steps: int, *, move: bool) -> None:
+    def finish(self, steps: int) -> None:
         """Fit the unknowns to all counts."""
         self._stage = 1
         watch = self._watch(self.canvas)
@@ -236,10 +264,8 @@ class Run:
     def judge(self, samples: int) -> None:
         """Estimate the resolution and, if samples are asked for, the uncertainty."""
         self._stage = 2
-        where = canvas(self.scan.positions[self.region], self.scan.N)
+        where = span(self.positions[self.region], self.scan.N)
         part = self._part(where)
-        shift = np.subtract(self.canvas.origin, where.origin)
-        part = part.moved(self.unknowns.positions[self.region] + shift)
         # Both halves start with coarse features alone: finer ones would agree from the start.
         image = self._placed(self.unknowns.object, self.canvas, where)
         blurred = SmoothPrior(where.shape, part).smoothed(image, (COARSEST / (2 * math.pi)) ** 3)
@@ -282,7 +308,7 @@ class Run:
             object=image,
             origin=self.canvas.origin,
             probe=(probe * size).astype(np.complex64),
-            positions=self.unknowns.positions + np.array(self.canvas.origin, np.float64),
+            positions=self.positions,
             coverage=light.astype(np.float32),
             deviance=self.history[-1].deviance if self.history else math.nan,
             mu=self.mu,
@@ -308,7 +334,7 @@ class Run:
         """Return the model of the region, on its own canvas."""
         part = self.model.take(self.region)
         part.shape = where.shape
-        return part.moved(where.local(self.scan.positions[self.region]))
+        return part.moved(where.local(self.positions[self.region]))
 
     def _placed(self, image: Any, origin: Canvas, target: Canvas) -> Any:
         """Return an image on another canvas; it is 1 where there is nothing to place."""
