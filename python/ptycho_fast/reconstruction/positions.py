@@ -30,7 +30,7 @@ STRONGEST = 1e-3
 STEPS = (10, 30, 30, 30)
 """Iterations of the object alone; of the positions, held as a whole; of all; after the search."""
 
-MOST = 60
+MOST = 100
 """Iterations with all pixels of the detector, at most."""
 
 POOR = 6.0
@@ -51,6 +51,9 @@ GRID = 1.0
 
 TOLERANCE = 1e-4
 """Iterations end when the value falls by less than this for each pixel of the object."""
+
+LONGEST = 1e3
+"""Steps of the scan as a whole are lengthened by this factor at most, until it is about right."""
 
 PASSES = 2
 """If the scan as a whole is found to be scaled, rotated or sheared, all begins once more from the
@@ -127,7 +130,7 @@ def refine_positions(
     blurred = max(mu, STRONGEST * _typical(model, start.probe))
     now = start
 
-    def fit(some: Any, what: tuple[str, ...], weight: float, most: int, *, affine: bool) -> None:
+    def fit(some: Any, what: tuple[str, ...], weight: float, most: int, *, affine: float) -> None:
         nonlocal now
         before = model.moved(now.positions)
         objective = Objective(before, some, now, free=what, mu=weight, affine=affine)
@@ -151,31 +154,37 @@ def refine_positions(
     planned = start.positions
     for _ in range(PASSES):
         now = replace(start, positions=planned)
-        fit(inner, ("object",), blurred, STEPS[0], affine=False)
-        fit(inner, both, blurred, STEPS[1], affine=False)
-        fit(inner, both, blurred, STEPS[2], affine=True)
+        fit(inner, ("object",), blurred, STEPS[0], affine=0)
+        fit(inner, both, blurred, STEPS[1], affine=0)
+        fit(inner, both, blurred, STEPS[2], affine=LONGEST)
         for _ in range(ROUNDS):
             found = search(model.moved(now.positions), inner, now, planned, blurred)
             if found is now:
                 break
             now = found
-            fit(inner, both, blurred, STEPS[3], affine=True)
+            fit(inner, both, blurred, STEPS[3], affine=1)
         whole = separate(planned, now.positions)
         if not whole.certain:
             break
         planned = whole.applied(planned)
-    fit(counts, free, mu, steps, affine=True)
+    fit(counts, free, mu, steps, affine=1)
     for _ in range(ROUNDS):
-        found = search(model.moved(now.positions), counts, now, planned, mu)
+        found = search(model.moved(now.positions), counts, now, planned, mu, gain=0.5)
         if found is now:
             break
         now = found
-        fit(counts, free, mu, STEPS[3], affine=True)
+        fit(counts, free, mu, STEPS[3], affine=1)
     return now
 
 
 def search(
-    model: Any, counts: Any, now: Unknowns, planned: NDArray[np.float64], mu: float
+    model: Any,
+    counts: Any,
+    now: Unknowns,
+    planned: NDArray[np.float64],
+    mu: float,
+    *,
+    gain: float = 0.0,
 ) -> Unknowns:
     """Try other positions for the patterns that are explained worst.
 
@@ -192,6 +201,8 @@ def search(
         has moved since, and how far positions may be from there.
     mu : float
         Weight of the prior.
+    gain : float
+        A pattern moves only if this fraction of what its deviance exceeds the median by is gained.
 
     Returns
     -------
@@ -236,10 +247,12 @@ def search(
 
     compare(whole.applied(planned[worst]), reach, GRID)
     compare(best, 0.75 * GRID, GRID / 2)
-    if np.abs(best - now.positions[worst]).max() < GRID / 2:
+    moves = np.abs(best - now.positions[worst]).max(axis=1) >= GRID / 2
+    moves &= least <= deviance[worst] - gain * (deviance[worst] - middle)
+    if not moves.any():
         return now
     positions = now.positions.copy()
-    positions[worst] = best
+    positions[worst[moves]] = best[moves]
     return replace(now, positions=positions)
 
 
