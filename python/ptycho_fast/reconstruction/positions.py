@@ -169,7 +169,7 @@ def refine_positions(
         planned = whole.applied(planned)
     fit(counts, free, mu, steps, affine=1)
     for _ in range(ROUNDS):
-        found = search(model.moved(now.positions), counts, now, planned, mu, gain=0.5)
+        found = search(model.moved(now.positions), counts, now, planned, mu)
         if found is now:
             break
         now = found
@@ -178,13 +178,7 @@ def refine_positions(
 
 
 def search(
-    model: Any,
-    counts: Any,
-    now: Unknowns,
-    planned: NDArray[np.float64],
-    mu: float,
-    *,
-    gain: float = 0.0,
+    model: Any, counts: Any, now: Unknowns, planned: NDArray[np.float64], mu: float
 ) -> Unknowns:
     """Try other positions for the patterns that are explained worst.
 
@@ -201,8 +195,6 @@ def search(
         has moved since, and how far positions may be from there.
     mu : float
         Weight of the prior.
-    gain : float
-        A pattern moves only if this fraction of what its deviance exceeds the median by is gained.
 
     Returns
     -------
@@ -247,12 +239,10 @@ def search(
 
     compare(whole.applied(planned[worst]), reach, GRID)
     compare(best, 0.75 * GRID, GRID / 2)
-    moves = np.abs(best - now.positions[worst]).max(axis=1) >= GRID / 2
-    moves &= least <= deviance[worst] - gain * (deviance[worst] - middle)
-    if not moves.any():
+    if np.abs(best - now.positions[worst]).max() < GRID / 2:
         return now
     positions = now.positions.copy()
-    positions[worst[moves]] = best[moves]
+    positions[worst] = best
     return replace(now, positions=positions)
 
 
