@@ -15,9 +15,6 @@ SOFTEST = 0.1
 SMOOTHEST = 1e-3
 """An object is taken to vary by at least this per pixel, as a fraction of its modulus."""
 
-LONGEST = 1e3
-"""Steps of the scan as a whole are lengthened by this factor at most."""
-
 DIMMEST = 0.01
 """Added to the light on the object, as a fraction of its maximum, where displacements are averaged
 with the light as their weight."""
@@ -49,7 +46,7 @@ def stiffness(model: Any, object: Any, probe: Any) -> NDArray[np.float64]:
     >>> model = CpuModel([[6.0, 6.0]], (13, 13), 8)
     >>> ramp = np.broadcast_to(np.arange(13), (13, 13)).astype(np.complex64)
     >>> stiffness(model, ramp, np.ones((1, 8, 8), np.complex64)).round().tolist()
-    [[135.0, 7.0]]
+    [[134.0, 6.0]]
     """
     window = _Windows(model, model.to_numpy(probe))
     image = model.to_numpy(object)
@@ -77,18 +74,19 @@ class Moving:
         At the positions to begin with.
     object : array, (H, W), complex64
     probe : array, (modes, N, N), complex64
-    affine : bool
-        Whether the positions may be shifted, scaled, rotated and sheared as a whole.
+    affine : float
+        Steps that shift, scale, rotate and shear the scan as a whole are lengthened by this factor
+        at most; 0 holds it, and 1 makes no difference.
     """
 
-    def __init__(self, model: Any, object: Any, probe: Any, *, affine: bool) -> None:
+    def __init__(self, model: Any, object: Any, probe: Any, *, affine: float) -> None:
         self._model = model
         self._slopes = _slopes(model.to_numpy(object))
         self._windows = _Windows(model, model.to_numpy(probe))
         self._stiffness = stiffness(model, object, probe)
         light = self._windows.laid(model.exposure + 0j).real.clip(0)
         self._light = light + max(DIMMEST * float(light.max()), 1e-30)
-        self._free_as_a_whole = affine
+        self._free_as_a_whole = affine > 0
         self._held = _affine_basis(model.positions)
         self._root = self._stiffness**0.5
         # A map of the scan as a whole changes little in each window: longer steps by the ratio of
@@ -97,7 +95,8 @@ class Moving:
             np.linalg.qr(self._root[:, axis, np.newaxis] * self._held)[0] for axis in range(2)
         ]
         extent = float(np.var(model.positions, axis=0).sum())
-        self._longer = min(extent / max(self._windows.spread, 1e-30), LONGEST)
+        ratio = extent / max(self._windows.spread, 1e-30)
+        self._longer = max(min(ratio, affine) - 1, 0)
 
     def step(self, of_object: Any, of_positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the displacements that the gradients ask for.

@@ -62,9 +62,9 @@ class Objective:
         What is varied; the rest is held.
     mu : float
         Weight of the prior.
-    affine : bool
-        False holds shift, scale, rotation and shear of the positions as a whole, if the steps are
-        those of `precondition`.
+    affine : float
+        0 holds shift, scale, rotation and shear of the positions as a whole, if the steps are those
+        of `precondition`; more than 1 lengthens such steps (`Moving`).
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Objective:
         *,
         free: tuple[str, ...],
         mu: float,
-        affine: bool = True,
+        affine: float = 1.0,
     ) -> None:
         self.affine = affine
         self.model, self.counts, self.start, self.free, self.mu = model, counts, start, free, mu

@@ -30,7 +30,7 @@ STRONGEST = 1e-3
 STEPS = (10, 30, 30, 30)
 """Iterations of the object alone; of the positions, held as a whole; of all; after the search."""
 
-MOST = 60
+MOST = 100
 """Iterations with all pixels of the detector, at most."""
 
 POOR = 6.0
@@ -51,6 +51,9 @@ GRID = 1.0
 
 TOLERANCE = 1e-4
 """Iterations end when the value falls by less than this for each pixel of the object."""
+
+LONGEST = 1e3
+"""Steps of the scan as a whole are lengthened by this factor at most, until it is about right."""
 
 PASSES = 2
 """If the scan as a whole is found to be scaled, rotated or sheared, all begins once more from the
@@ -127,7 +130,7 @@ def refine_positions(
     blurred = max(mu, STRONGEST * _typical(model, start.probe))
     now = start
 
-    def fit(some: Any, what: tuple[str, ...], weight: float, most: int, *, affine: bool) -> None:
+    def fit(some: Any, what: tuple[str, ...], weight: float, most: int, *, affine: float) -> None:
         nonlocal now
         before = model.moved(now.positions)
         objective = Objective(before, some, now, free=what, mu=weight, affine=affine)
@@ -151,26 +154,26 @@ def refine_positions(
     planned = start.positions
     for _ in range(PASSES):
         now = replace(start, positions=planned)
-        fit(inner, ("object",), blurred, STEPS[0], affine=False)
-        fit(inner, both, blurred, STEPS[1], affine=False)
-        fit(inner, both, blurred, STEPS[2], affine=True)
+        fit(inner, ("object",), blurred, STEPS[0], affine=0)
+        fit(inner, both, blurred, STEPS[1], affine=0)
+        fit(inner, both, blurred, STEPS[2], affine=LONGEST)
         for _ in range(ROUNDS):
             found = search(model.moved(now.positions), inner, now, planned, blurred)
             if found is now:
                 break
             now = found
-            fit(inner, both, blurred, STEPS[3], affine=True)
+            fit(inner, both, blurred, STEPS[3], affine=1)
         whole = separate(planned, now.positions)
         if not whole.certain:
             break
         planned = whole.applied(planned)
-    fit(counts, free, mu, steps, affine=True)
+    fit(counts, free, mu, steps, affine=1)
     for _ in range(ROUNDS):
         found = search(model.moved(now.positions), counts, now, planned, mu)
         if found is now:
             break
         now = found
-        fit(counts, free, mu, STEPS[3], affine=True)
+        fit(counts, free, mu, STEPS[3], affine=1)
     return now
 
 
