@@ -231,9 +231,7 @@ def make(case: Case, rival: str, seed: int, arguments: argparse.Namespace) -> No
         "rival": rival,
         "seed": seed,
         "options": options,
-        "seconds": numbers[0]["seconds"],
-        "process": numbers[0]["process"],
-        "bytes": numbers[0]["bytes"],
+        **numbers[0],
         **score_found(images, truth.scan, truth.positions, held_out),
     }
     target.write_text(json.dumps(result, indent=2) + "\n")
@@ -249,6 +247,7 @@ def table(folder: Path, cases: list[str], rivals: list[str]) -> None:
         "FRC 1/2": ("frc", "{:.3f}"),
         "corr. with reference": ("phase_correlation", "{:.4f}"),
         "s": ("seconds", "{:.1f}"),
+        "CPU, s": ("cpu", "{:.1f}"),
         "process, s": ("process", "{:.1f}"),
         "MB": ("megabytes", "{:.0f}"),
     }
