@@ -38,7 +38,7 @@ NEAR = 2.0
 EVERY = 2
 """Missed structure is drawn in every second sample."""
 
-KEY = 9
+KEY = 10
 """Second word of the key of the random numbers; the first is the seed."""
 
 BLOCK_PIXELS = 2**20
