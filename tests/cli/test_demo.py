@@ -35,8 +35,9 @@ def test_demo_feeds_tensorflow_and_keeps_it_quiet(here: Path, run_command: RunCo
     assert "diffraction (32, 64, 64, 4) float32" in done.stdout
     assert "coords_relative (32, 1, 2, 4) float64" in done.stdout
     assert "Y (32, 64, 64, 4) complex64" in done.stdout
-    assert file_names(here) == ["demo.png"]
-    assert (here / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert file_names(here) == ["demo.png", "demo_phase.png"]
+    for name in file_names(here):
+        assert (here / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_without_tensorflow_and_matplotlib_says_what_is_missing(
@@ -51,7 +52,7 @@ def test_demo_without_tensorflow_and_matplotlib_says_what_is_missing(
     assert "Y (32, 64, 64, 4) complex64" in out
     assert 'pip install "ptycho_fast[tensorflow]"' in out
     assert 'pip install "ptycho_fast[plot]"' in out
-    assert file_names(here) == []
+    assert file_names(here) == ["demo_phase.png"]
 
 
 def test_demo_survives_a_broken_tensorflow(

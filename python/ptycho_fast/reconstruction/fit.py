@@ -28,9 +28,12 @@ THINNING = (16, 4)
 FEWEST = 8.0
 """Patterns that light a pixel on average, below which a scan is not thinned further."""
 
+ENOUGH = 4.0
+"""With so many patterns on a pixel, a fit finds its way from a flat object. With fewer, it begins
+with a strong prior, which is weakened step by step."""
+
 COARSEST = 20
-"""A fit that begins with a flat object begins with a prior that is as strong as the light of
-features of this many pixels, and weakens it step by step."""
+"""At first, that prior is as strong as the light for features of this many pixels."""
 
 WEAKER = 30
 """By how much the prior is weakened in a step."""
@@ -187,7 +190,8 @@ def approach(
         part, some = (model, counts) if every == 1 else (model.take(rows), counts.take(rows))
         # The prior keeps its strength beside fewer counts.
         share = len(rows) / len(counts)
-        weights = weaker(light.typical, mu) if level == 0 else [mu]
+        lost = level == 0 and light.overlap < ENOUGH
+        weights = weaker(light.typical, mu) if lost else [mu]
         for weight in weights:
             held = replace(now, positions=part.positions)
             last = weight == weights[-1]
