@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from diffraction_models import Way
 
+pytest.importorskip("skimage", reason="scores need scikit-image")
+
 N = 24
 PHOTONS = 1e6
 

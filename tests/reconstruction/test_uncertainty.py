@@ -14,14 +14,16 @@ from likelihood_cases import Case, make_case
 from ptycho_fast.metrics import align, scan_mask
 from ptycho_fast.reconstruction.counts import Counts
 from ptycho_fast.reconstruction.cpu import CpuModel
-from ptycho_fast.reconstruction.minimise import minimise
-from ptycho_fast.reconstruction.objective import Objective, Unknowns
+from ptycho_fast.reconstruction.fit import fit
+from ptycho_fast.reconstruction.objective import Unknowns
 from ptycho_fast.reconstruction.uncertainty import posterior_errors, posterior_sigma
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+
+pytest.importorskip("skimage", reason="scores need scikit-image")
 
 MU = 20.0
 
@@ -68,7 +70,7 @@ def test_errors_have_the_covariance_of_a_dense_posterior(mask: str) -> None:
     )
     prior = matrix(prior_times, (shape[0], shape[1]))
     inverse = np.linalg.inv(fisher + prior)
-    drawn = list(posterior_errors(*given(case), MU, samples=200, steps=25))
+    drawn = list(posterior_errors(*given(case), MU, samples=200, steps=100))
     for part, expected in (("noise", fisher), ("bias", prior)):
         covariance = inverse @ expected @ inverse
         found: list[Any] = [getattr(errors, part) for errors in drawn]
@@ -92,11 +94,8 @@ def reconstructed(
     probe = scan.probe[np.newaxis] * np.float32(scan.metadata["photon_scale"] ** 0.5)
     counts = Counts(np.rint(np.square(scan.diffraction[:], dtype=np.float64)).astype(np.float32))
     start = Unknowns(np.full(model.shape, 0.8, np.complex64), probe, model.positions)
-    objective = Objective(model, counts, start, free=("object",), mu=mu)
-    found = minimise(
-        objective, objective.x, precondition=objective.precondition(), steps=80, tolerance=0.1
-    )
-    return scan, model, counts, replace(start, object=found.x[0])
+    found = fit(model, counts, start, free=("object",), mu=mu, tolerance=1e-3)
+    return scan, model, counts, found
 
 
 @pytest.mark.parametrize(("photons", "mu"), [(3e3, 6.0), (1e6, 10.0)])
