@@ -89,6 +89,13 @@ def deviance(counts: NDArray[np.int64], found: Found, job: Job, factor: float) -
     return min(ways)
 
 
+def expected_total(found: Found, job: Job) -> float:
+    """Return the sum of all expected counts."""
+    return sum(
+        float(np.sum(np.abs(moved_object(found, where, job.N)) ** 2)) for where in job.positions
+    )
+
+
 def moved_object(found: Found, where: NDArray[np.float64], N: int) -> Any:
     """Return the wave behind the object, which is interpolated."""
     return found.probe * pf.extract_patches(found.object, where[None, :, None], N)[0, :, :, 0]
