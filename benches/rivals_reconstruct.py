@@ -175,7 +175,7 @@ def ours(job: Job, **options: Any) -> Found:
 
     scan = pf.Scan(job.positions, np.sqrt(job.counts), probe=job.shipped)
     positions = "refine" if job.refine_positions else "fixed"
-    found: Any = pf.reconstruct(scan, positions=positions, seed=job.seed, **options)  # type: ignore[attr-defined]
+    found: Any = pf.reconstruct(scan, positions=positions, seed=job.seed, **options)
     return Found(found.object, found.probe, found.positions)
 
 

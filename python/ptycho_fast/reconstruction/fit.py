@@ -194,10 +194,10 @@ def approach(
         weights = weaker(light.typical, mu) if lost else [mu]
         for weight in weights:
             held = replace(now, positions=part.positions)
-            last = weight == weights[-1]
             found = fit(
                 part, some, held, free=free, mu=weight * share,
-                steps=(4 if last and every > 1 else 1) * APPROACH, watch=watch,
+                steps=(4 if weight == mu and every > 1 else 1) * APPROACH,
+                watch=_told_as(weight, watch),
             )  # fmt: skip
             now = replace(found, positions=start.positions)
     return now
@@ -234,3 +234,8 @@ def _some(n: int, every: int, seed: int) -> NDArray[np.intp]:
     """Return one in `every` of n patterns, drawn at random, in order."""
     numbers = np.random.Generator(np.random.Philox(key=np.array([seed, KEY], np.uint64)))
     return np.sort(numbers.permutation(n)[: -(-n // every)])
+
+
+def _told_as(mu: float, watch: Callable[[Fitted], None] | None) -> Callable[[Fitted], None] | None:
+    """Return a function that is told the weight that fewer patterns stand for."""
+    return None if watch is None else lambda now: watch(replace(now, mu=mu))
