@@ -172,11 +172,15 @@ def momentum(job: Job, *, passes: int) -> Found:
 def ours(job: Job, **options: Any) -> Found:
     """Use the package; nothing is set that the case does not name."""
     import ptycho_fast as pf  # noqa: PLC0415
+    from ptycho_fast.canvas import canvas, place  # noqa: PLC0415
 
     scan = pf.Scan(job.positions, np.sqrt(job.counts), probe=job.shipped)
     positions = "refine" if job.refine_positions else "fixed"
     found: Any = pf.reconstruct(scan, positions=positions, seed=job.seed, **options)
-    return Found(found.object, found.probe, found.positions)
+    # Where positions may move, the canvas has a margin.
+    area = canvas(job.positions, scan.N)
+    offset = (found.origin[0] - area.origin[0], found.origin[1] - area.origin[1])
+    return Found(place(found.object, offset, area.shape), found.probe, found.positions)
 
 
 def pty_chi(
