@@ -12,6 +12,7 @@ import ptycho_fast as pf
 from ptycho_fast.canvas import canvas, place
 from ptycho_fast.reconstruction import Progress, Reconstruction, reconstruct
 from ptycho_fast.reconstruction import counts as counts_module
+from ptycho_fast.reconstruction.deviance import expected_deviance
 from small_scans import in_file
 
 if TYPE_CHECKING:
@@ -226,6 +227,32 @@ def test_the_uncertainty_is_that_of_the_image(scan: pf.Scan) -> None:
     assert ideal < np.median(made.phase_sigma[light]) < 10 * ideal
     with pytest.raises(ValueError, match="the uncertainty is not defined"):
         reconstruct(scan, prior="none", uncertainty=4)
+
+
+def test_an_interrupt_returns_the_positions_that_the_image_has(scan: pf.Scan) -> None:
+    wrong = scan.positions + np.random.default_rng(2).normal(0, 1, scan.positions.shape)
+    moved = dataclasses.replace(scan, positions=wrong, positions_start=wrong)
+
+    def stop(progress: Progress) -> None:
+        if progress.iteration == 40:
+            raise KeyboardInterrupt
+
+    made = reconstruct(moved, positions="refine", progress=stop)
+    left = made.positions - scan.positions
+    before = wrong - scan.positions
+    assert np.std(left) < 0.9 * np.std(before)
+
+
+def test_the_deviance_is_that_of_all_patterns() -> None:
+    bright = pf.simulate_scan(150, 32, photons=1e6, seed=4)
+    made = reconstruct(bright)
+    assert any("in the middle of the scan" in note for note in made.notes)
+    patches = pf.extract_patches(made.object, (made.positions - made.origin)[:, :, None], 32)
+    waves = np.fft.fftshift(np.fft.fft2(patches[..., 0] * made.probe[0], norm="ortho"), axes=(1, 2))
+    mean = abs(waves.astype(complex)) ** 2
+    k = np.rint(np.square(bright.diffraction, dtype=float))
+    half = mean - k + k * np.log(np.maximum(k, 1) / mean)
+    assert made.deviance == pytest.approx(half.sum() / expected_deviance(mean).sum(), rel=0.01)
 
 
 def test_scattered_positions_are_said() -> None:

@@ -183,6 +183,29 @@ class CountsOfScan:
         return Counts(counts, None if good is None else np.ascontiguousarray(good))
 
 
+def spread(n: int, most: int) -> NDArray[np.intp]:
+    """Return some of n patterns, spread evenly over the scan.
+
+    Parameters
+    ----------
+    n : int
+    most : int
+        How many at most; at least one is returned.
+
+    Returns
+    -------
+    ndarray, (k,), int
+        In ascending order.
+
+    Examples
+    --------
+    >>> from ptycho_fast.reconstruction.counts import spread
+    >>> spread(9, 3)
+    array([0, 4, 8])
+    """
+    return np.unique(np.linspace(0, n - 1, min(n, max(1, most))).astype(np.intp))
+
+
 def counts_of(scan: Scan) -> tuple[Counts | CountsOfScan, tuple[str, ...]]:
     """Return the counts of a scan: the squares of its amplitudes.
 
@@ -203,7 +226,7 @@ def counts_of(scan: Scan) -> tuple[Counts | CountsOfScan, tuple[str, ...]]:
         If patterns are not finite, or all are 0.
     """
     n = len(scan)
-    looked = np.unique(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(np.intp))
+    looked = spread(n, LOOKED_AT)
     sample = CountsOfScan(scan, looked).kept().values
     gain, notes = _gain(sample[sample > 0].astype(np.float64), len(looked))
     counts: Counts | CountsOfScan = CountsOfScan(scan, np.arange(n), gain)

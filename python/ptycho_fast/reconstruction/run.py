@@ -16,7 +16,7 @@ from ptycho_fast.devices import choose_device
 from ptycho_fast.memory import available
 from ptycho_fast.notices import warn
 from ptycho_fast.reconstruction.choice import FIRST, choose, region
-from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of
+from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of, spread
 from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
 from ptycho_fast.reconstruction.fit import COARSEST, Fitted, approach, fit
@@ -126,6 +126,7 @@ class Run:
         self.model = _model(
             device, num_threads, self.canvas.local(scan.positions), self.canvas.shape, scan.N
         )
+        self._planned = self.model.positions
         self.counts, notes = counts_of(scan)
         self.notes += notes
         self.best: tuple[Unknowns, Canvas] | None = None
@@ -136,6 +137,8 @@ class Run:
         self._coverage = np.zeros(self.canvas.shape, np.float32)
         self.mu = 0.0
         self._stage = 0
+        self._missed = math.nan
+        """Half the deviance of a pattern, on average, at the last iteration."""
 
     def _check_memory(self) -> None:
         height, width = self.canvas.shape
@@ -220,7 +223,7 @@ class Run:
         self.notes.append(separate(self.model.positions, found.positions).text())
         self.model = self.model.moved(found.positions)
         self.unknowns = replace(found, positions=self.model.positions)
-        self.positions = self.model.positions + np.array(self.canvas.origin, np.float64)
+        self.positions = self._absolute(found.positions)
 
     def choose(self, probe: str, mu: float | None) -> None:
         """Choose the weight of the prior, and whether to refine the probe."""
@@ -312,7 +315,11 @@ class Run:
         unknowns, where = self.best
         image = self.model.to_numpy(self._placed(unknowns.object, where, self.canvas))
         probe = self.model.to_numpy(unknowns.probe)
-        light = self.model.to_numpy(self.model.light(unknowns.probe)).astype(np.float64)
+        # An interrupted fit may have moved the positions, or hold those of a few patterns.
+        moved = where == self.canvas and len(unknowns.positions) == len(self.scan)
+        changed = moved and unknowns.positions is not self.model.positions
+        model = self.model.moved(unknowns.positions) if changed else self.model
+        light = model.to_numpy(model.light(unknowns.probe)).astype(np.float64)
         # The object's mean intensity is 1 where there is light, and its mean phase 0.
         weight = light / light.sum()
         size = math.sqrt(float((weight * np.abs(image) ** 2).sum()))
@@ -325,9 +332,10 @@ class Run:
             object=image,
             origin=self.canvas.origin,
             probe=(probe * size).astype(np.complex64),
-            positions=self.positions,
+            positions=self._absolute(model.positions),
             coverage=light.astype(np.float32),
-            deviance=self.history[-1].deviance if self.history else math.nan,
+            # Beside the noise of all patterns, which is computed once they are fitted.
+            deviance=self._missed / self._expected,
             mu=self.mu,
             pixel_size=self._pixel_size(),
             phase_sigma=phase_sigma,
@@ -340,10 +348,16 @@ class Run:
 
     # --- what the parts share ---------------------------------------------------------------------
 
+    def _absolute(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return positions on the canvas as positions of the scan."""
+        if positions is self._planned:
+            return self.scan.positions  # to the bit
+        return positions + np.array(self.canvas.origin, np.float64)
+
     def _mean_counts(self) -> float:
         """Return the mean number of counts in a pattern, from some of them."""
         n = len(self.scan)
-        rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.intp))
+        rows = spread(n, 64)
         values: NDArray[np.float32] = self.counts.take(rows).kept().values
         return float(values.sum(dtype=np.float64)) / len(rows)
 
@@ -390,9 +404,7 @@ class Run:
     def _expect(self, model: Any, counts: Counts | CountsOfScan, unknowns: Unknowns | None) -> None:
         """Compute the deviance of noise alone, from the model or, at first, from mean counts."""
         n = len(counts)
-        rows = np.unique(
-            np.linspace(0, n - 1, min(n, max(1, SAMPLE_PIXELS // self.scan.N**2))).astype(np.intp)
-        )
+        rows = spread(n, SAMPLE_PIXELS // self.scan.N**2)
         some = counts.take(rows).kept()
         if unknowns is None:
             mean = some.values.mean(axis=0, dtype=np.float64)
@@ -412,7 +424,8 @@ class Run:
             nonlocal seen
             seen += 1
             self.best = (now.unknowns, where)
-            deviance = now.loss / (self._expected * now.patterns)
+            self._missed = now.loss / now.patterns
+            deviance = self._missed / self._expected
             self.history.append(Step(len(self.history) + 1, now.mu, deviance))
             if self.progress is None:
                 return

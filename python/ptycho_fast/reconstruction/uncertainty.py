@@ -85,7 +85,7 @@ def posterior_sigma(
     Parameters
     ----------
     model : CpuModel or TorchModel
-    counts : Counts or CountsInFile
+    counts : Counts or CountsOfScan
         Only which pixels were measured is used.
     unknowns : Unknowns
         The image (a minimum), and the probe that it was made with. Errors of probe and positions
