@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast import _core
-from ptycho_fast.checks import as_count, as_threads, as_valid_positions
+from ptycho_fast.checks import as_threads
 from ptycho_fast.patches.cpu import add_patches, extract_patches
 from ptycho_fast.reconstruction.arguments import (
-    as_background,
-    as_exposure,
     as_rows,
     as_wanted,
     check_object,
@@ -82,11 +80,7 @@ class CpuModel(Model):
         background: float = 0.0,
         num_threads: int | None = None,
     ) -> None:
-        self.positions = as_valid_positions(positions)
-        self.shape = (as_count("H", shape[0]), as_count("W", shape[1]))
-        self.N = as_count("N", N)
-        self.exposure = as_exposure(exposure, len(self.positions))
-        self.background = as_background(background)
+        super().__init__(positions, shape, N, exposure=exposure, background=background)
         self._threads = as_threads(num_threads)
         self._diffraction = _core.Diffraction(self.N)
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.checks import as_count, as_valid_positions
+from ptycho_fast.reconstruction.arguments import as_background, as_exposure
+
 if TYPE_CHECKING:
     from typing import Self
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 FLOOR = 1e-6
 """Counts added to every modelled intensity, so that the loss is finite where nothing is modelled
@@ -55,6 +58,23 @@ class Model:
     """Rows and columns of the object."""
     N: int
     """Pixels per side of a pattern."""
+    background: float
+    """Counts per pixel that do not come from the beam."""
+
+    def __init__(
+        self,
+        positions: ArrayLike,
+        shape: tuple[int, int],
+        N: int,
+        *,
+        exposure: ArrayLike | None,
+        background: float,
+    ) -> None:
+        self.positions = as_valid_positions(positions)
+        self.shape = (as_count("H", shape[0]), as_count("W", shape[1]))
+        self.N = as_count("N", N)
+        self.exposure = as_exposure(exposure, len(self.positions))
+        self.background = as_background(background)
 
     def take(self, rows: slice | NDArray[np.integer[Any]]) -> Self:
         """Return the model of some of the patterns.

@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.checks import as_count, as_valid_positions
 from ptycho_fast.patches import cpu
 from ptycho_fast.patches.torch import add_patches, extract_patches  # ImportError: what to install
 from ptycho_fast.reconstruction.arguments import (
-    as_background,
-    as_exposure,
     as_rows,
     as_wanted,
     check_object,
@@ -89,11 +86,7 @@ class TorchModel(Model):
         background: float = 0.0,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.positions = as_valid_positions(positions)
-        self.shape = (as_count("H", shape[0]), as_count("W", shape[1]))
-        self.N = as_count("N", N)
-        self.exposure = as_exposure(exposure, len(self.positions))
-        self.background = as_background(background)
+        super().__init__(positions, shape, N, exposure=exposure, background=background)
         self.device = torch.device(device)
         self._ramp = _ramp(self.N).to(self.device)
 
