@@ -238,6 +238,14 @@ pub(super) fn multiply(a: &[Complex32], b: &[Complex32], out: &mut [Complex32]) 
     }
 }
 
+/// Computes `conj(a) b` pixel by pixel.
+#[inline(always)]
+pub(super) fn product(a: &[Complex32], b: &[Complex32], out: &mut [Complex32]) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        *out = Complex32::new(a.re * b.re + a.im * b.im, a.re * b.im - a.im * b.re);
+    }
+}
+
 /// Adds `conj(a) b` pixel by pixel.
 #[inline(always)]
 pub(super) fn add_product(a: &[Complex32], b: &[Complex32], out: &mut [Complex32]) {

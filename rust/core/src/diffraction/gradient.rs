@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 
 use super::experiment::{
     Counts, Diffraction, Patterns, Sample, TOGETHER, add_product, at, cut, load_counts, multiply,
-    scale,
+    product, scale,
 };
 use super::loss::{Sums, add_intensity, weigh};
 use super::transform::WHAT;
@@ -222,13 +222,16 @@ impl WithSimd for Run<'_, '_> {
             if !self.part.want_back {
                 continue;
             }
-            out.fill(Complex32::ZERO);
             for m in 0..modes {
                 let mode = m * pixels..(m + 1) * pixels;
                 let (near, far) = (&mut near[mode.clone()], &mut far[mode.clone()]);
                 scale(far, &light);
                 transform.inverse(far, near, &mut scratch);
-                add_product(&probe[mode.clone()], near, out);
+                if m == 0 {
+                    product(&probe[mode.clone()], near, out);
+                } else {
+                    add_product(&probe[mode.clone()], near, out);
+                }
                 if self.part.want_probe {
                     add_product(&patch, near, &mut made.probe[mode]);
                 }

@@ -16,14 +16,15 @@ use num_complex::Complex32;
 use pulp::bytemuck::cast_slice_mut;
 use pulp::{Simd, WithSimd};
 
+mod add;
 mod window;
 
 use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
+pub use add::add;
 pub use window::Object;
 pub(crate) use window::Window;
-use window::{overlap, split};
 
 /// What memory is allocated for, as the error says if there is none.
 const WHAT: &str = "the patches of the object";
@@ -160,68 +161,6 @@ fn cut_row(
         let out: &mut [[u8; 8]] = cast_slice_mut(out); // of any alignment
         interleave(channels, |c| &rows[c * n..][..n], out, u64::to_ne_bytes);
     }
-}
-
-/// The adjoint of [`extract`]: adds each patch to `object` at its position.
-///
-/// `object` is `(height, width)`; the patches are added to what it holds. Each band
-/// of rows goes through all patches in order, so that every pixel is summed in the
-/// same order, whatever the number of threads.
-pub fn add(
-    patches: &[Complex32],
-    positions: &[f64],
-    n: usize,
-    channels: usize,
-    object: &mut [Complex32],
-    width: usize,
-    threads: usize,
-) -> Result<()> {
-    const ROWS_PER_BAND: usize = 32;
-    let groups = layout(positions, n, channels, patches.len())?;
-    let height = object.len().checked_div(width).unwrap_or(0);
-    check::length("object", object.len(), height * width, "height times width")?;
-    parallel::for_each_chunk(object, ROWS_PER_BAND * width, threads, |band, object| {
-        let band_top = (band * ROWS_PER_BAND) as i64;
-        let band_rows = object.len() / width;
-        let mut spread = memory::cleared::<Complex32>(WHAT, n + 1)?;
-        for group in 0..groups {
-            let patch = &patches[group * n * n * channels..][..n * n * channels];
-            let [xs, ys] = axes(positions, group, channels);
-            for channel in 0..channels {
-                let (left, fx) = split(xs[channel], n / 2);
-                let (top, fy) = split(ys[channel], n / 2);
-                let columns = overlap(n + 1, left, width);
-                // Patch row r reaches object rows top + r and top + r + 1.
-                let rows = overlap(n, top - band_top + 1, band_rows + 1);
-                if columns.is_empty() {
-                    continue;
-                }
-                let from = (columns.start as i64 + left) as usize;
-                for r in rows {
-                    spread.fill(Complex32::ZERO);
-                    let row = patch[r * n * channels + channel..].iter().step_by(channels);
-                    for (k, value) in row.take(n).enumerate() {
-                        spread[k] += value * (1.0 - fx);
-                        spread[k + 1] += value * fx;
-                    }
-                    for (below, weight) in [(0, 1.0 - fy), (1, fy)] {
-                        let target = top - band_top + r as i64 + below;
-                        let Ok(target) = usize::try_from(target) else {
-                            continue;
-                        };
-                        if target >= band_rows {
-                            continue;
-                        }
-                        let target = &mut object[target * width + from..][..columns.len()];
-                        for (pixel, value) in target.iter_mut().zip(&spread[columns.clone()]) {
-                            *pixel += value * weight;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    })
 }
 
 /// Checks that positions and patches fit together, and returns the number of groups.
