@@ -170,6 +170,30 @@ def span(positions: ArrayLike, N: int) -> Canvas:
     return Canvas((int(lowest[0]) - N // 2, int(lowest[1]) - N // 2), (height, width))
 
 
+def fast_length(length: int) -> int:
+    """Return the next length that is a product of 2, 3 and 5: its Fourier transform is fast.
+
+    Parameters
+    ----------
+    length : int
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> from ptycho_fast.canvas import fast_length
+    >>> fast_length(151)
+    160
+    """
+    rest = length
+    for prime in (2, 3, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return length if rest == 1 else fast_length(length + 1)
+
+
 def stack_canvases(
     positions: NDArray[np.float64], N: int
 ) -> tuple[NDArray[np.float64], tuple[int, int]]:

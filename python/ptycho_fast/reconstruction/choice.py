@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.reconstruction.fit import approach, fit
+from ptycho_fast.reconstruction.fit import ROUGH, approach, fit
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ HELD_OUT = 0.1
 KEY = 7
 """Second word of the key of the random split (docs/contract.md, section 8b)."""
 
-FIRST = 30.0
+FIRST = 12.0
 """The first weight of the prior that is tried. It is the best one, within a factor of 3, for all
 the shared scans at any number of photons."""
 
@@ -160,7 +160,7 @@ def choose(
     free: tuple[str, ...] = ("object",) if probe != "refine" else ("object", "probe")
     first = FIRST if mu is None else mu
     now = approach(model, kept, now, free=("object",), mu=first, seed=seed, watch=watch)
-    now = fit(model, kept, now, free=("object",), mu=first, watch=watch)
+    now = fit(model, kept, now, free=("object",), mu=first, tolerance=ROUGH, watch=watch)
     best = missed(now)
     if probe != "fixed":
         refined = fit(
@@ -169,7 +169,10 @@ def choose(
         other = missed(refined)
         logger.info("held-out half deviance: probe as given %.6g, refined %.6g", best, other)
         if probe == "refine" or other < best:
-            now, best, free = refined, other, ("object", "probe")
+            free = ("object", "probe")
+            # Weights can only be compared where the fit has found the probe.
+            now = fit(model, kept, refined, free=free, mu=first, tolerance=ROUGH, watch=watch)
+            best = missed(now)
     if mu is not None:
         return Choice(mu, "probe" in free, replace(now, probe=now.probe / scale))
 

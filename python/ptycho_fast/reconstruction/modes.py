@@ -12,6 +12,8 @@ from ptycho_fast.checks import as_count
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ptycho_fast.reconstruction.counts import Counts
+
 SHARE = 0.02
 """Energy of a new mode, as a fraction of the total."""
 
@@ -118,3 +120,51 @@ def orthogonal_modes(probe: NDArray[np.complexfloating[Any, Any]]) -> NDArray[np
     mixing = mixing * (largest.conj() / np.abs(largest))
     new: NDArray[np.complex64] = (mixing @ flat).reshape(old.shape).astype(np.complex64)
     return new
+
+
+def as_modes(probe: Any) -> NDArray[np.complex64]:
+    """Return the probe of a scan as modes.
+
+    Parameters
+    ----------
+    probe : array_like, (N, N) or (modes, N, N), complex
+
+    Returns
+    -------
+    ndarray, (modes, N, N), complex64
+
+    Raises
+    ------
+    ValueError
+        If it is not finite, or 0 everywhere.
+    """
+    modes = np.asarray(probe)
+    modes = np.ascontiguousarray(modes.reshape(-1, *modes.shape[-2:]), np.complex64)
+    bad = np.count_nonzero(~np.isfinite(modes))
+    if bad or not modes.any():
+        what = (
+            f"{bad} of its {modes.size} pixels are NaN or infinite" if bad else "it is 0 everywhere"
+        )
+        msg = f"The probe of the scan can't be used: {what}. Replace it, or leave it out."
+        raise ValueError(msg)
+    return modes
+
+
+def scaled(probe: NDArray[np.complex64], counts: Counts) -> NDArray[np.complex64]:
+    """Scale a probe to counts: an object of modulus 1 then has as many as were measured.
+
+    Parameters
+    ----------
+    probe : ndarray, (modes, N, N), complex64
+    counts : Counts
+
+    Returns
+    -------
+    ndarray, (modes, N, N), complex64
+    """
+    waves = np.fft.fft2(np.fft.ifftshift(probe, axes=(1, 2)), norm="ortho")
+    expected = np.fft.fftshift((np.abs(waves) ** 2).sum(0))
+    good = np.ones((1, 1, 1)) if counts.good is None else counts.good
+    whole = float((np.broadcast_to(good, counts.values.shape) * expected).sum())
+    measured = float(counts.values.sum(dtype=np.float64))
+    return (probe * math.sqrt(measured / max(whole, 1e-30))).astype(np.complex64)

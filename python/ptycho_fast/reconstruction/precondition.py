@@ -10,9 +10,15 @@ if TYPE_CHECKING:
     from ptycho_fast.reconstruction.light import Light
     from ptycho_fast.reconstruction.prior import SmoothPrior
 
-DIMMEST = 0.2
-"""Added to the light on the object, as a fraction of its maximum, where steps are divided by it.
-Between 0.1 and 0.5 the number of steps is the same; less is slower (run1084)."""
+DIMMEST = 0.3
+"""At most this fraction of the brightest light is added to the light, where steps are divided by
+it: else high frequencies, which the prior holds, would be moved too far in the dark."""
+
+STIFFNESS = 3.0
+"""The prior's second derivative is this times its weight, in the middle of the spectrum. What is
+added to the light is the geometric mean of that and the brightest light. This saves a quarter of
+the iterations at 1e6 photons a pattern, where the prior hardly counts, beside a fraction that suits
+1e3 photons (run1084)."""
 
 SLOWEST = 20.0
 """Steps of slowly varying phases are lengthened by this factor at most."""
@@ -41,16 +47,16 @@ class ObjectPreconditioner:
         self, model: Any, prior: SmoothPrior, mu: float, light: Light, object: Any
     ) -> None:
         self._fft = model.xp.fft
-        self._root = (light.map + DIMMEST * float(light.map.max())) ** -0.5
+        brightest = float(light.map.max())
+        dimmest = min(DIMMEST * brightest, (STIFFNESS * mu * brightest) ** 0.5)
+        self._root = (light.map + dimmest) ** -0.5
         self._phase = object / (abs(object) + 1e-6 * float(abs(object).max()))
-        w = prior.frequencies
-        of_modulus = 1 / (1 + mu / light.typical * w**prior.POWER)
+        # Of real images, the transform's other half is the same.
+        w = prior.frequencies[:, : prior.frequencies.shape[1] // 2 + 1]
+        of_modulus = 0.5 / (1 + mu / light.typical * w**prior.POWER)
         w0 = 4 * np.pi / light.side
         of_phase = of_modulus * np.minimum(1 + (w0 / np.maximum(w, 1e-9)) ** 2, SLOWEST)
-        # A filter of the real part (modulus) and one of the imaginary part (phase), as one of the
-        # wave and one of its complex conjugate.
-        self._same = model.asarray(0.25 * (of_modulus + of_phase))
-        self._conjugate = model.asarray(0.25 * (of_modulus - of_phase))
+        self._of_modulus, self._of_phase = model.asarray(of_modulus), model.asarray(of_phase)
 
     def __call__(self, gradient: Any) -> Any:
         """Multiply a gradient.
@@ -63,7 +69,11 @@ class ObjectPreconditioner:
         -------
         array, (H, W), complex64
         """
-        wave = self._fft.fft2(self._root * gradient * self._phase.conj())
-        same = self._fft.ifft2(self._same * wave)
-        conjugate = self._fft.ifft2(self._conjugate * wave)
-        return self._root * self._phase * (same + conjugate.conj())
+        # Beside the object's phase, changes of the modulus are real, those of the phase imaginary.
+        change = self._root * gradient * self._phase.conj()
+        modulus = self._filtered(change.real, self._of_modulus)
+        phase = self._filtered(change.imag, self._of_phase)
+        return self._root * self._phase * (modulus + 1j * phase)
+
+    def _filtered(self, image: Any, response: Any) -> Any:
+        return self._fft.irfft2(response * self._fft.rfft2(image), s=image.shape)

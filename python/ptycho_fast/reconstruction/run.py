@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.canvas import Canvas, canvas, place, span
+from ptycho_fast.canvas import Canvas, canvas, fast_length, place, span
 from ptycho_fast.checks import as_object
 from ptycho_fast.devices import choose_device
 from ptycho_fast.memory import available
@@ -19,9 +19,9 @@ from ptycho_fast.reconstruction.choice import FIRST, choose, region
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of, spread
 from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
-from ptycho_fast.reconstruction.fit import COARSEST, Fitted, approach, fit
+from ptycho_fast.reconstruction.fit import COARSEST, ROUGH, Fitted, approach, fit
 from ptycho_fast.reconstruction.light import Light
-from ptycho_fast.reconstruction.modes import orthogonal_modes, with_modes
+from ptycho_fast.reconstruction.modes import as_modes, orthogonal_modes, scaled, with_modes
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
 from ptycho_fast.reconstruction.positions import refine_positions, separate
 from ptycho_fast.reconstruction.prior import SmoothPrior
@@ -131,7 +131,7 @@ class Run:
         self.notes += notes
         self.best: tuple[Unknowns, Canvas] | None = None
         """The image so far, and where it lies."""
-        self.given_modes = 1 if scan.probe is None else len(_modes(scan.probe))
+        self.given_modes = 1 if scan.probe is None else len(as_modes(scan.probe))
         self.resolution: Resolution | None = None
         self.sigmas: tuple[Any, Any] = (None, None)
         self._coverage = np.zeros(self.canvas.shape, np.float32)
@@ -176,7 +176,7 @@ class Run:
             self.notes += notes
             probe = self.model.to_numpy(found.probe)
         else:
-            probe = scaled(_modes(self.scan.probe), self.part)
+            probe = scaled(as_modes(self.scan.probe), self.part)
         modes = max(modes, len(probe))
         self.unknowns = Unknowns(
             self.model.asarray(image),
@@ -227,7 +227,7 @@ class Run:
 
     def choose(self, probe: str, mu: float | None) -> None:
         """Choose the weight of the prior, and whether to refine the probe."""
-        where = span(self.positions[self.region], self.scan.N)
+        where = self._region_canvas()
         part = self._part(where)
         start = replace(
             self.unknowns,
@@ -283,7 +283,7 @@ class Run:
     def judge(self, samples: int) -> None:
         """Estimate the resolution and, if samples are asked for, the uncertainty."""
         self._stage = 2
-        where = span(self.positions[self.region], self.scan.N)
+        where = self._region_canvas()
         part = self._part(where)
         # Both halves start with coarse features alone: finer ones would agree from the start.
         image = self._placed(self.unknowns.object, self.canvas, where)
@@ -291,7 +291,7 @@ class Run:
         images = []
         for half in self.part.split(0.5, (self.seed, HALVES_KEY)):
             start = Unknowns(blurred, self.unknowns.probe * math.sqrt(0.5), part.positions)
-            found = fit(part, half, start, free=("object",), mu=self.mu)
+            found = fit(part, half, start, free=("object",), mu=self.mu, tolerance=ROUGH)
             images.append(self.model.to_numpy(found.object))
         light = self.model.to_numpy(part.light(self.unknowns.probe))
         try:
@@ -360,6 +360,11 @@ class Run:
         rows = spread(n, 64)
         values: NDArray[np.float32] = self.counts.take(rows).kept().values
         return float(values.sum(dtype=np.float64)) / len(rows)
+
+    def _region_canvas(self) -> Canvas:
+        """Return a canvas of the region whose Fourier transforms are fast."""
+        where = span(self.positions[self.region], self.scan.N)
+        return Canvas(where.origin, (fast_length(where.shape[0]), fast_length(where.shape[1])))
 
     def _part(self, where: Canvas) -> Any:
         """Return the model of the region, on its own canvas."""
@@ -457,26 +462,3 @@ def _model(
 
         return TorchModel(positions, shape, N, device="cuda")
     return CpuModel(positions, shape, N, num_threads=num_threads)
-
-
-def _modes(probe: Any) -> NDArray[np.complex64]:
-    modes = np.asarray(probe)
-    modes = np.ascontiguousarray(modes.reshape(-1, *modes.shape[-2:]), np.complex64)
-    bad = np.count_nonzero(~np.isfinite(modes))
-    if bad or not modes.any():
-        what = (
-            f"{bad} of its {modes.size} pixels are NaN or infinite" if bad else "it is 0 everywhere"
-        )
-        msg = f"The probe of the scan can't be used: {what}. Replace it, or leave it out."
-        raise ValueError(msg)
-    return modes
-
-
-def scaled(probe: NDArray[np.complex64], counts: Counts) -> NDArray[np.complex64]:
-    """Scale a probe to counts: an object of modulus 1 then has as many as were measured."""
-    waves = np.fft.fft2(np.fft.ifftshift(probe, axes=(1, 2)), norm="ortho")
-    expected = np.fft.fftshift((np.abs(waves) ** 2).sum(0))
-    good = np.ones((1, 1, 1)) if counts.good is None else counts.good
-    whole = float((np.broadcast_to(good, counts.values.shape) * expected).sum())
-    measured = float(counts.values.sum(dtype=np.float64))
-    return (probe * math.sqrt(measured / max(whole, 1e-30))).astype(np.complex64)
