@@ -10,15 +10,14 @@ if TYPE_CHECKING:
     from ptycho_fast.reconstruction.light import Light
     from ptycho_fast.reconstruction.prior import SmoothPrior
 
-DIMMEST = 0.3
-"""At most this fraction of the brightest light is added to the light, where steps are divided by
-it: else high frequencies, which the prior holds, would be moved too far in the dark."""
+LEAST, MOST = 0.02, 0.3
+"""Something between these fractions of the brightest light is added to the light, where steps are
+divided by it: else high frequencies, which the prior holds, would be moved too far in the dark."""
 
 STIFFNESS = 3.0
 """The prior's second derivative is this times its weight, in the middle of the spectrum. What is
-added to the light is the geometric mean of that and the brightest light. This saves a quarter of
-the iterations at 1e6 photons a pattern, where the prior hardly counts, beside a fraction that suits
-1e3 photons (run1084)."""
+added is the geometric mean of that and the brightest light. It is small at 1e6 photons a pattern,
+where the prior hardly counts, and saves a quarter of the iterations there (run1084)."""
 
 SLOWEST = 20.0
 """Steps of slowly varying phases are lengthened by this factor at most."""
@@ -48,8 +47,8 @@ class ObjectPreconditioner:
     ) -> None:
         self._fft = model.xp.fft
         brightest = float(light.map.max())
-        dimmest = min(DIMMEST * brightest, (STIFFNESS * mu * brightest) ** 0.5)
-        self._root = (light.map + dimmest) ** -0.5
+        share = min(max(LEAST, (STIFFNESS * mu / brightest) ** 0.5), MOST)
+        self._root = (light.map + share * brightest) ** -0.5
         self._phase = object / (abs(object) + 1e-6 * float(abs(object).max()))
         # Of real images, the transform's other half is the same.
         w = prior.frequencies[:, : prior.frequencies.shape[1] // 2 + 1]

@@ -19,7 +19,15 @@ from ptycho_fast.reconstruction.choice import FIRST, choose, region
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of, spread
 from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
-from ptycho_fast.reconstruction.fit import COARSEST, ROUGH, Fitted, approach, fit
+from ptycho_fast.reconstruction.fit import (
+    COARSEST,
+    PATIENT,
+    ROUGH,
+    TOLERANCE,
+    Fitted,
+    approach,
+    fit,
+)
 from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.modes import as_modes, orthogonal_modes, scaled, with_modes
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
@@ -275,6 +283,7 @@ class Run:
             free=self._free,
             mu=self.mu,
             steps=steps,
+            tolerance=TOLERANCE if self._free == ("object",) else PATIENT,
             watch=watch,
         )
         self.best = (self.unknowns, self.canvas)
