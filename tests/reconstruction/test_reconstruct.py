@@ -166,6 +166,10 @@ def test_an_interrupt_keeps_the_image_so_far(scan: pf.Scan) -> None:
     assert fractions == sorted(fractions)
     assert 0 < fractions[0] < fractions[-1] < 1
     assert seen[-1].object.shape == seen[-1].coverage.shape == made.object.shape
+    # The held-out counts belong to the image too.
+    patches = pf.extract_patches(made.object, (made.positions - made.origin)[:, :, None], 32)
+    expected = (abs(patches[..., 0] * made.probe[0]) ** 2).sum()
+    assert expected == pytest.approx(np.square(scan.diffraction, dtype=float).sum(), rel=0.05)
 
 
 def test_positions_are_corrected_if_they_are_wrong(scan: pf.Scan) -> None:

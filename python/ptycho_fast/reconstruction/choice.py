@@ -156,28 +156,32 @@ def choose(
         probe = now.probe * math.sqrt(HELD_OUT / (1 - HELD_OUT))
         return Objective(model, held, replace(now, probe=probe), free=(), mu=0.0).loss(())
 
+    def tell(now: Fitted) -> None:
+        if watch is not None:
+            watch(replace(now, unknowns=replace(now.unknowns, probe=now.unknowns.probe / scale)))
+
     now = replace(start, probe=start.probe * scale)
     free: tuple[str, ...] = ("object",) if probe != "refine" else ("object", "probe")
     first = FIRST if mu is None else mu
-    now = approach(model, kept, now, free=("object",), mu=first, seed=seed, watch=watch)
-    now = fit(model, kept, now, free=("object",), mu=first, tolerance=ROUGH, watch=watch)
+    now = approach(model, kept, now, free=("object",), mu=first, seed=seed, watch=tell)
+    now = fit(model, kept, now, free=("object",), mu=first, tolerance=ROUGH, watch=tell)
     best = missed(now)
     if probe != "fixed":
         refined = fit(
-            model, kept, now, free=("object", "probe"), mu=first, steps=PROBE_STEPS, watch=watch
+            model, kept, now, free=("object", "probe"), mu=first, steps=PROBE_STEPS, watch=tell
         )
         other = missed(refined)
         logger.info("held-out half deviance: probe as given %.6g, refined %.6g", best, other)
         if probe == "refine" or other < best:
             free = ("object", "probe")
             # Weights can only be compared where the fit has found the probe.
-            now = fit(model, kept, refined, free=free, mu=first, tolerance=ROUGH, watch=watch)
+            now = fit(model, kept, refined, free=free, mu=first, tolerance=ROUGH, watch=tell)
             best = missed(now)
     if mu is not None:
         return Choice(mu, "probe" in free, replace(now, probe=now.probe / scale))
 
     def tried(weight: float, origin: Unknowns) -> Trial:
-        found = fit(model, kept, origin, free=free, mu=weight, steps=STEPS, watch=watch)
+        found = fit(model, kept, origin, free=free, mu=weight, steps=STEPS, watch=tell)
         value = missed(found)
         logger.info("held-out half deviance: %.8g at mu = %.4g", value, weight)
         return Trial(weight, value, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -78,21 +79,26 @@ class Progress:
         Poisson deviance of the counts, divided by what noise alone would give.
     remaining : float or None
         About how many seconds are left.
-    object : ndarray, (H, W), complex64
-        The image so far.
     coverage : ndarray, (H, W), float32
         The light on it.
     origin : (int, int)
         The pixel (x, y) of ``object[0, 0]`` on the grid of the positions.
+    place : callable
+        Makes the image, which few of the iterations are asked for.
     """
 
     iteration: int
     fraction: float
     deviance: float
     remaining: float | None
-    object: NDArray[np.complex64]
     coverage: NDArray[np.float32]
     origin: tuple[int, int]
+    place: Callable[[], NDArray[np.complex64]]
+
+    @functools.cached_property
+    def object(self) -> NDArray[np.complex64]:
+        """The image so far, (H, W), complex64."""
+        return self.place()
 
 
 class Run:
@@ -446,16 +452,21 @@ class Run:
             # Nobody knows how many iterations there will be.
             fraction = began + SHARES[self._stage] * (1 - math.exp(-seen / 50))
             elapsed = time.monotonic() - self._began
-            image = self.model.to_numpy(self._placed(now.unknowns.object, where, self.canvas))
+
+            def image() -> NDArray[np.complex64]:
+                placed = self._placed(now.unknowns.object, where, self.canvas)
+                made: NDArray[np.complex64] = self.model.to_numpy(placed)
+                return made
+
             self.progress(
                 Progress(
                     iteration=len(self.history),
                     fraction=fraction,
                     deviance=deviance,
                     remaining=elapsed * (1 / fraction - 1),
-                    object=image,
                     coverage=self._coverage,
                     origin=self.canvas.origin,
+                    place=image,
                 )
             )
 

@@ -49,12 +49,7 @@ impl PyDiffraction {
         let mut of_probe = of_probe.map(writeable).transpose()?;
         let mut of_positions = of_positions.map(writeable).transpose()?;
         let mut of_exposure = of_exposure.map(writeable).transpose()?;
-        let patterns = Patterns {
-            positions: positions.as_slice()?,
-            exposure: exposure.as_ref().map(|all| all.as_slice()).transpose()?,
-            background,
-            rows: rows.as_slice()?,
-        };
+        let patterns = patterns(&positions, exposure.as_ref(), background, &rows)?;
         let counts = Counts {
             values: counts.as_slice()?,
             good: good.as_ref().map(|all| all.as_slice()).transpose()?,
@@ -104,12 +99,7 @@ impl PyDiffraction {
     ) -> PyResult<()> {
         let [shape, of_change] = [object.shape(), change.shape()].map(|s| (s[0], s[1]));
         let mut out = writeable(out)?;
-        let patterns = Patterns {
-            positions: positions.as_slice()?,
-            exposure: exposure.as_ref().map(|all| all.as_slice()).transpose()?,
-            background,
-            rows: rows.as_slice()?,
-        };
+        let patterns = patterns(&positions, exposure.as_ref(), background, &rows)?;
         let good = good.as_ref().map(|all| all.as_slice()).transpose()?;
         let (object, probe, change) = (object.as_slice()?, probe.as_slice()?, change.as_slice()?);
         let out = out.as_slice_mut()?;
@@ -138,12 +128,7 @@ impl PyDiffraction {
     ) -> PyResult<()> {
         let (height, width) = (object.shape()[0], object.shape()[1]);
         let mut out = writeable(out)?;
-        let patterns = Patterns {
-            positions: positions.as_slice()?,
-            exposure: exposure.as_ref().map(|all| all.as_slice()).transpose()?,
-            background,
-            rows: rows.as_slice()?,
-        };
+        let patterns = patterns(&positions, exposure.as_ref(), background, &rows)?;
         let (object, probe, out) = (object.as_slice()?, probe.as_slice()?, out.as_slice_mut()?);
         run(py, num_threads, |threads| {
             let object = Object::new(object, height, width)?;
@@ -151,4 +136,18 @@ impl PyDiffraction {
                 .intensity(&Sample { object, probe }, &patterns, out, threads)
         })
     }
+}
+
+fn patterns<'a>(
+    positions: &'a PyReadonlyArray2<'_, f64>,
+    exposure: Option<&'a PyReadonlyArray1<'_, f64>>,
+    background: f64,
+    rows: &'a PyReadonlyArray1<'_, i32>,
+) -> PyResult<Patterns<'a>> {
+    Ok(Patterns {
+        positions: positions.as_slice()?,
+        exposure: exposure.map(|all| all.as_slice()).transpose()?,
+        background,
+        rows: rows.as_slice()?,
+    })
 }

@@ -85,7 +85,7 @@ impl WithSimd for AddToBand<'_, '_> {
                     patch,
                     n,
                     channels,
-                    channel,
+                    number: channel,
                 };
                 // Above its first row there is nothing.
                 patch.spread_row(rows.start.wrapping_sub(1), fx, &mut row, &mut upper);
@@ -108,7 +108,7 @@ struct Channel<'a> {
     patch: &'a [Complex32],
     n: usize,
     channels: usize,
-    channel: usize,
+    number: usize,
 }
 
 impl Channel<'_> {
@@ -124,7 +124,7 @@ impl Channel<'_> {
             let values = self.patch[r * size..][..size].iter();
             for (pixel, value) in row
                 .iter_mut()
-                .zip(values.skip(self.channel).step_by(self.channels))
+                .zip(values.skip(self.number).step_by(self.channels))
             {
                 *pixel = *value;
             }
