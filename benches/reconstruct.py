@@ -92,11 +92,14 @@ CASES = [
         )
     ),
     *(
-        Case(f"right half, 1 position in {every}", seeds=3, half=True, every=every, chi=chi)
-        for every, chi in (
-            (32, POISSON | {"epochs": 1000}),
-            (64, {"epochs": 1000, "batch": 2}),
+        Case(
+            f"right half, 1 position in {every}",
+            seeds=3,
+            half=True,
+            every=every,
+            chi=POISSON | {"epochs": epochs},
         )
+        for every, epochs in ((32, 1000), (64, 3000))
     ),
     Case(
         "run1084, positions 3 px wrong",
