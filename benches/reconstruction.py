@@ -1,4 +1,4 @@
-"""Reconstructions of the shared scans by `PtychoModel`, compared with those without a network.
+"""Images of the shared scans by networks; ``reconstruct.py`` makes those without a network.
 
 ``python benches/reconstruction.py -o RUNS/`` trains every case in turn (an hour and a half on two
 otherwise idle cores) and prints the tables. Finished cases are not trained again, and interrupted
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reconstruct import folder_name
 
 import ptycho_fast as pf
 
@@ -98,7 +99,7 @@ def dark(scan: pf.Scan, seed: int) -> pf.Scan:
 
 @dataclass(frozen=True)
 class Judge:
-    """Makes images of a scan with the network and without one, and scores them."""
+    """Makes images of a scan with the network, and scores them."""
 
     scan: pf.Scan
     positions: Any
@@ -117,15 +118,6 @@ class Judge:
 
         assert self.scan.object is not None
         return place(image, origin, (self.scan.object.shape[0], self.scan.object.shape[1]))
-
-    def classical(self, seen: pf.Scan) -> dict[str, Any]:
-        """Return the scores of a reconstruction without a network, and its seconds."""
-        from ptycho_fast.reconstruction import reconstruct  # noqa: PLC0415
-
-        began = time.perf_counter()
-        found = reconstruct(replace(seen, object=None, metadata={}))
-        seconds = time.perf_counter() - began
-        return {"seconds": seconds, **self.scores(self.on_object(found.object, found.origin))}
 
     def image(self, seen: pf.Scan, iterations: int = 0) -> tuple[float, Any]:
         """Return the seconds that imaging by the network takes without scores, and the image."""
@@ -171,7 +163,6 @@ def run(case: Case, folder: Path, *, quick: bool) -> None:
         "refined_seconds": refined_seconds,
         "network": judge.scores(network),
         "refined": judge.scores(refined),
-        "classical": judge.classical(imaged),
     }
     np.savez(folder / "images.npz", network=network, refined=refined)
     if case.half:
@@ -180,7 +171,6 @@ def run(case: Case, folder: Path, *, quick: bool) -> None:
             result[name] = {
                 "network": judge.scores(judge.image(seen)[1]),
                 "refined": judge.scores(judge.image(seen, 30)[1]),
-                "classical": judge.classical(seen),
             }
     result["peak_GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -201,7 +191,7 @@ def row(name: str, scored: dict[str, Any]) -> str:
 
 def table(folder: Path) -> None:
     """Print the tables of all results that exist."""
-    found = [folder / folder_name(case) / "result.json" for case in cases()]
+    found = [folder / folder_name(case.name) / "result.json" for case in cases()]
     results = [json.loads(path.read_text()) for path in found if path.exists()]
     print(
         "| case | parameters | epochs | training, s | ms a pattern | loss | imaging, s | "
@@ -221,17 +211,10 @@ def table(folder: Path) -> None:
     for r in results:
         print(row(r["case"], r["network"]))
         print(row(f"{r['case']}, and 10 iterations", r["refined"]))
-        print(row(f"{r['case']}: no network, {r['classical']['seconds']:.1f} s", r["classical"]))
         for name in ("1 in 32", "1e3 photons"):
             if name in r:
                 print(row(f"{r['case']}, {name}", r[name]["network"]))
                 print(row(f"{r['case']}, {name}, and 30 iterations", r[name]["refined"]))
-                print(row(f"{r['case']}, {name}: no network", r[name]["classical"]))
-
-
-def folder_name(case: Case) -> str:
-    """Return the name of the folder of a case."""
-    return case.name.replace(", ", "-").replace(" ", "_")
 
 
 def main() -> None:
@@ -246,13 +229,13 @@ def main() -> None:
     by_name = {case.name: case for case in cases()}
     if arguments.one:
         case = by_name[arguments.one]
-        run(case, arguments.output / folder_name(case), quick=arguments.quick)
+        run(case, arguments.output / folder_name(case.name), quick=arguments.quick)
         return
     chosen = arguments.case or list(by_name)
     if not arguments.table:
         arguments.output.mkdir(parents=True, exist_ok=True)
     for name in [] if arguments.table else chosen:
-        if (arguments.output / folder_name(by_name[name]) / "result.json").exists():
+        if (arguments.output / folder_name(name) / "result.json").exists():
             continue
         command = [sys.executable, __file__, "-o", str(arguments.output), "--one", name]
         # Each case runs in its own process, so that its peak memory is measured.

@@ -192,8 +192,10 @@ def pty_chi(
     noise: str = "gaussian",
     gain: float = 0.0,
     tv: float = 0.0,
+    stride: float = 0.1,
+    from_epoch: int = 0,
 ) -> Found:
-    """Use LSQML of pty-chi on our grid.
+    """Use LSQML of pty-chi on our grid; `stride` limits how far a position moves in an epoch.
 
     Its pixel centres are half a pixel off for even N, and its Fourier transform is not orthonormal.
     Its sub-pixel shifts move the probe by a phase ramp; they do not interpolate the object.
@@ -212,7 +214,11 @@ def pty_chi(
     on.total_variation.enabled = tv > 0
     on.total_variation.weight = tv
     options.probe_options.optimizable = job.refine_probe
-    options.probe_position_options.optimizable = job.refine_positions
+    moving = options.probe_position_options
+    moving.optimizable = job.refine_positions
+    moving.step_size = min(3 * stride, 1.0)
+    moving.correction_options.update_magnitude_limit = stride
+    moving.optimization_plan.start = from_epoch
     how.rescale_probe_intensity_in_first_epoch = job.refine_probe
     how.num_epochs, how.batch_size = epochs, batch
     how.batching_mode = api.BatchingModes(batching)
