@@ -1,10 +1,10 @@
 """Whether error bars and the weight of the prior are right, on scans whose true object is known.
 
-``python benches/calibration.py`` prints two tables. The first has the share of pixels whose true
+``python benches/calibration.py`` prints three tables. The first has the share of pixels whose true
 error lies within one standard deviation, as ``uncertainty=8`` states it; it should be 0.68. The
 second compares the error of the image with the smallest one at any weight of the prior. Its rows
-are those of ``reconstruct.py`` that have a true object. Each cell lists the seeds (noise and
-splits).
+are those of ``reconstruct.py`` that have a true object. Their cells list the seeds (noise and
+splits). The third asks whether the Fourier ring correlation of two halves tells the truth.
 
 ``--quick`` uses one small simulated scan. Rows whose file is missing are left out.
 """
@@ -19,15 +19,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from reconstruct import CASES, DATA, STAR, Case, read
+from reconstruct import CASES, DATA, RIVALS, STAR, Case, generator, read, split
+from rivals_reconstruct import RIVALS as ENGINES
+from rivals_reconstruct import Job
 
 import ptycho_fast as pf
 from ptycho_fast.canvas import place
-from ptycho_fast.metrics import align, scan_mask, score
+from ptycho_fast.metrics import (
+    align,
+    first_crossing,
+    fourier_ring_correlation,
+    scan_mask,
+    score,
+)
 from ptycho_fast.reconstruction.counts import Counts
 from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.fit import fit
 from ptycho_fast.reconstruction.objective import Unknowns
+from ptycho_fast.reconstruction.resolution import SHOWN, lit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +47,9 @@ PHOTONS = (1e3, 1e4, 1e6)
 
 ROWS = [case for case in CASES if case.file != STAR and not case.withheld and not case.moved]
 """Those of ``reconstruct.py`` with a true object, the probe, and the right positions."""
+
+SIMULATED = 22
+"""Second word of the key of the counts of the simulated star; the first is the seed."""
 
 FACTOR = 2.0
 """Between weights of the prior."""
@@ -147,13 +159,58 @@ def weights(cases: list[tuple[str, Callable[[int], Known]]], seeds: int) -> None
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
+def halves(data: Path) -> None:
+    """Print what the correlation of two halves says of a simulated star, and what is true.
+
+    Our image of the measured star is the true object of the simulation. Half the counts have the
+    same noise in each half. So if the halves correlate by C, each correlates with the truth by the
+    root of C, unless both are wrong alike.
+    """
+    case = next(case for case in CASES if case.file == STAR and not case.withheld)
+    measured = read(case, data, 0, quick=False)
+    amplitudes = np.sqrt(measured.counts.astype(np.float32))
+    scan = pf.Scan(measured.positions, amplitudes, probe=measured.scan.probe)
+    image: Any = pf.reconstruct(scan, probe="refine")
+    seen = lit(image.coverage, SHOWN)
+    truth = np.where(seen, image.object, image.object[seen].mean())
+    local = scan.positions - np.array(image.origin)
+    model = CpuModel(local, truth.shape, scan.N)
+    mean = model.intensity(truth, image.probe.reshape(-1, scan.N, scan.N)).astype(np.float64)
+    counts = generator(0, SIMULATED).poisson(mean * (measured.counts.sum() / mean.sum()))
+    mask = scan_mask(truth.shape, local, scan.N)
+    print("| Siemens star, simulated | FRC of halves 1/2 | true | at 0.3 | true |")
+    print("|---|---|---|---|---|")
+    for rival in ("reconstruct", "30 passes with momentum", "ePIE, 30 passes"):
+        engine, options = RIVALS[rival]
+        images = []
+        for part in ("a", "b"):
+            half = split(counts, part, 0)[0].astype(np.float32)
+            scale = measured.scale * np.sqrt(half.sum() / measured.counts.sum())
+            job = Job(half, local, truth.shape, measured.scan.probe, scale, True, False, 0)
+            images.append(ENGINES[engine](job, **options).object)
+        pairs = [(images[0], images[1]), (images[0], truth), (images[1], truth)]
+        rings = [
+            fourier_ring_correlation(align(*pair, mask).image, pair[1], mask) for pair in pairs
+        ]
+        frequencies, told = rings[0]
+        true = rings[1][1] * rings[2][1]
+        place_of = int(np.abs(frequencies / 2 - 0.3).argmin())
+        cells = [
+            f"{first_crossing(frequencies, told) / 2:.3f} cycles a pixel",
+            f"{first_crossing(frequencies, true) / 2:.3f}",
+            f"{told[place_of]:.3f}",
+            f"{true[place_of]:.3f}",
+        ]
+        print(f"| {rival} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="by default all cores")
-    parser.add_argument("--table", choices=("bars", "mu"), help="by default both")
+    parser.add_argument("--table", choices=("bars", "mu", "frc"), help="by default all")
     parser.add_argument("--case", default="", help="rows whose name contains this")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
@@ -180,6 +237,8 @@ def main() -> None:
         if arguments.table in (None, name):
             show([row for row in cases if arguments.case in row[0]], seeds)
             print()
+    if arguments.table in (None, "frc") and not quick and (data / STAR).exists():
+        halves(data)
 
 
 if __name__ == "__main__":
