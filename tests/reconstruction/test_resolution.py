@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -213,6 +214,8 @@ def test_resolutions_say_their_units() -> None:
     text = "Resolution(half-bit: 2.86 pixels = 57.1 nm, 0.143: 2.53 pixels = 50.7 nm)"
     assert repr(curve([1, 1, 0.9, 0.1, 0, 0, 0, 0, 0, 0], pixel_size=20e-9)) == text
     assert curve([1] * 4).text() == "1 pixel"
+    odd = curve([1] * 4)  # 1.0004 pixels
+    assert replace(odd, frequencies=odd.frequencies * 0.9996).text() == "1 pixel"
     assert curve([0] * 4).text(0.143) == "none, the halves do not agree"
     assert [length_text(m) for m in (1e-10, 9.996e-7, 1.2e-3, 2)] == [
         "0.1 nm", "1 µm", "1.2 mm", "2 m",
@@ -243,6 +246,7 @@ def test_an_unknown_criterion_is_refused() -> None:
 
 WITHOUT_SCIPY = """
 import sys
+from dataclasses import replace
 sys.modules.update(dict.fromkeys(("scipy", "skimage", "matplotlib", "torch")))
 import numpy as np
 from ptycho_fast.reconstruction.resolution import ring_correlation

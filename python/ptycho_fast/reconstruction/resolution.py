@@ -146,7 +146,8 @@ class Resolution:
         pixels, metres = self.pixels(criterion), self.metres(criterion)
         if np.isinf(pixels):
             return "none, the halves do not agree"
-        told = f"{pixels:.3g} pixel{'s' * (pixels != 1)}"
+        number = f"{pixels:.3g}"
+        told = f"{number} pixel{'s' * (number != '1')}"
         return told if metres is None else f"{told} = {length_text(metres)}"
 
 
