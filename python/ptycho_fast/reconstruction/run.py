@@ -19,7 +19,7 @@ from ptycho_fast.reconstruction.choice import FIRST, choose, region
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of, spread
 from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
-from ptycho_fast.reconstruction.fit import COARSEST, Fitted, approach, fit
+from ptycho_fast.reconstruction.fit import COARSEST, MOST, REFRESH, Fitted, approach, fit
 from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.modes import orthogonal_modes, with_modes
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
@@ -48,6 +48,9 @@ ARRAYS = 25
 
 SAMPLE_PIXELS = 2**19
 """Pixels of patterns from which the deviance of noise alone is computed."""
+
+CLEAR = 10.0
+"""Corrected positions are clearly better if they gain this many times what chance would."""
 
 FEW = 1.5
 """Patterns that light a pixel on average, below which users are warned."""
@@ -136,6 +139,8 @@ class Run:
         self.sigmas: tuple[Any, Any] = (None, None)
         self._coverage = np.zeros(self.canvas.shape, np.float32)
         self.mu = 0.0
+        self._moving: tuple[str, ...] = ()
+        """Positions, if they are corrected until the end."""
         self._stage = 0
         self._missed = math.nan
         """Half the deviance of a pattern, on average, at the last iteration."""
@@ -205,12 +210,17 @@ class Run:
             return Objective(model, self.counts, now, free=(), mu=0.0).loss(())
 
         found = refine_positions(self.model, self.counts, self.unknowns, mu=FIRST, watch=tell)
-        # From the same object, with as little left to gain.
+        # From the same object: a few iterations if that is clear, or with as little left to gain.
         fixed = replace(found, positions=self.model.positions)
-        fixed = fit(
-            self.model, self.counts, fixed, free=("object",), mu=FIRST, tolerance=1e-3, watch=watch
-        )
-        gain = missed(fixed) - missed(found)
+        explained = missed(found)
+        for steps in (REFRESH, MOST):
+            fixed = fit(
+                self.model, self.counts, fixed,
+                free=("object",), mu=FIRST, steps=steps, tolerance=1e-3, watch=watch,
+            )  # fmt: skip
+            gain = missed(fixed) - explained
+            if gain > CLEAR * found.positions.size:
+                break
         # Akaike's criterion: each number that is fitted has to lower half the deviance by 1.
         if gain <= found.positions.size:
             self.unknowns = fixed
@@ -221,6 +231,13 @@ class Run:
             )
             return
         self.notes.append(separate(self.model.positions, found.positions).text())
+        self._moving = ("positions",)
+        self._move_to(found)
+
+    def _move_to(self, found: Unknowns) -> None:
+        if found.positions is self.model.positions:
+            self.unknowns = found
+            return
         self.model = self.model.moved(found.positions)
         self.unknowns = replace(found, positions=self.model.positions)
         self.positions = self._absolute(found.positions)
@@ -268,15 +285,11 @@ class Run:
                 seed=self.seed,
                 watch=watch,
             )
-        self.unknowns = fit(
-            self.model,
-            self.counts,
-            self.unknowns,
-            free=self._free,
-            mu=self.mu,
-            steps=steps,
-            watch=watch,
-        )
+        found = fit(
+            self.model, self.counts, self.unknowns,
+            free=self._free + self._moving, mu=self.mu, steps=steps, watch=watch,
+        )  # fmt: skip
+        self._move_to(found)
         self.best = (self.unknowns, self.canvas)
         self._expect(self.model, self.counts, self.unknowns)
 
