@@ -10,6 +10,7 @@ import numpy as np
 
 from ptycho_fast.reconstruction.minimise import minimise
 from ptycho_fast.reconstruction.model import FLOOR
+from ptycho_fast.reconstruction.moving import stiffness
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
 
 if TYPE_CHECKING:
@@ -24,16 +25,19 @@ BRIGHT = 0.995
 """At first, only the smallest circle on the detector is used that holds this fraction of the
 counts. The dim rest holds the finest details, which are right only where positions are."""
 
-STRONGEST = 1e-3
-"""Least weight of the prior as a fraction of the light on the object, until positions are right."""
+BLURRED, SHARPER = 0.1, 1e-3
+"""Least weights of the prior, as fractions of the light on the object: at first, and until
+positions are right. A patch at half a pixel is the mean of its neighbours, so that parts of the
+scan which are off by a whole pixel are explained better than on their way back: with fewer fine
+details, they are not held there."""
 
 STEPS = (10, 30, 30, 30)
-"""Iterations of the object alone; of the positions, held as a whole; of all; after the search."""
+"""Iterations of the object alone; of the positions, held as a whole; of all; with finer details."""
 
 MOST = 100
 """Iterations with all pixels of the detector, at most."""
 
-POOR = 6.0
+POOR = 3.0
 """Patterns whose deviance exceeds the median by this many times the median deviation from it may be
 at wrong positions."""
 
@@ -49,7 +53,16 @@ REACH = 3.0
 GRID = 1.0
 """Distance of the points that a search tries, in pixels."""
 
-TOLERANCE = 1e-4
+TRIED = 12
+"""From so many of them, the best for each pattern, it goes downhill."""
+
+SETTLING = 8
+"""Number of steps downhill."""
+
+GAIN = 5.0
+"""A pattern is moved if half its deviance falls by more than this."""
+
+TOLERANCE = 3e-4
 """Iterations end when the value falls by less than this for each pixel of the object."""
 
 LONGEST = 1e3
@@ -127,7 +140,8 @@ def refine_positions(
     (36, 2)
     """
     inner = _Within(counts, _bright(counts, model.N))
-    blurred = max(mu, STRONGEST * _typical(model, start.probe))
+    typical = _typical(model, start.probe)
+    blurred, sharper = (max(mu, fraction * typical) for fraction in (BLURRED, SHARPER))
     now = start
 
     def fit(some: Any, what: tuple[str, ...], weight: float, most: int, *, affine: float) -> None:
@@ -157,12 +171,13 @@ def refine_positions(
         fit(inner, ("object",), blurred, STEPS[0], affine=0)
         fit(inner, both, blurred, STEPS[1], affine=0)
         fit(inner, both, blurred, STEPS[2], affine=LONGEST)
+        fit(inner, both, sharper, STEPS[3], affine=LONGEST)
         for _ in range(ROUNDS):
-            found = search(model.moved(now.positions), inner, now, planned, blurred)
+            found = search(model.moved(now.positions), inner, now, planned, sharper)
             if found is now:
                 break
             now = found
-            fit(inner, both, blurred, STEPS[3], affine=1)
+            fit(inner, both, sharper, STEPS[3], affine=1)
         whole = separate(planned, now.positions)
         if not whole.certain:
             break
@@ -225,25 +240,61 @@ def search(
     )
     seen = replace(now, object=shown.x[0])
     part, some = model.take(worst), counts.take(worst)
-    best, least = now.positions[worst], _deviances(part, some, seen)
-
-    def compare(centre: NDArray[np.float64], reach: float, step: float) -> None:
-        nonlocal best, least
-        steps = np.arange(-int(reach / step), int(reach / step) + 1) * step
-        for shift in np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2):
-            if np.hypot(*shift) <= reach:
-                there = centre + shift
-                found = _deviances(part.moved(there), some, seen)
-                best = np.where((found < least)[:, np.newaxis], there, best)
-                least = np.minimum(found, least)
-
-    compare(whole.applied(planned[worst]), reach, GRID)
-    compare(best, 0.75 * GRID, GRID / 2)
-    if np.abs(best - now.positions[worst]).max() < GRID / 2:
+    here, missed_here = _settled(part, some, seen, now.positions[worst])
+    best, least = here, missed_here
+    for tried in _promising(part, some, seen, whole.applied(planned[worst]), reach):
+        settled, missed = _settled(part, some, seen, tried)
+        best = np.where((missed < least)[:, np.newaxis], settled, best)
+        least = np.minimum(missed, least)
+    moved = missed_here - least > GAIN
+    if not moved.any():
         return now
     positions = now.positions.copy()
-    positions[worst] = best
+    positions[worst[moved]] = best[moved]
     return replace(now, positions=positions)
+
+
+def _promising(
+    model: Any, counts: Any, seen: Unknowns, centre: NDArray[np.float64], reach: float
+) -> NDArray[np.float64]:
+    """Return the points of a grid that explain each pattern best, (TRIED, n, 2)."""
+    steps = np.arange(-int(reach / GRID), int(reach / GRID) + 1) * GRID
+    shifts = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    shifts = shifts[np.hypot(*shifts.T) <= reach]
+    missed = np.stack([_deviances(model.moved(centre + shift), counts, seen) for shift in shifts])
+    best = np.argsort(missed, axis=0, kind="stable")[:TRIED]
+    promising: NDArray[np.float64] = centre + shifts[best]
+    return promising
+
+
+def _settled(
+    model: Any, counts: Any, seen: Unknowns, positions: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Move each pattern downhill under a fixed object: an edge holds it within 0.01 pixels.
+
+    Returns
+    -------
+    positions : ndarray, (n, 2), float64
+    missed : ndarray, (n,), float64
+        Half the Poisson deviance of each pattern there.
+    """
+    least = _deviances(model.moved(positions), counts, seen)
+    stiff = stiffness(model.moved(positions), seen.object, seen.probe)
+    size = np.ones((len(positions), 1))
+    for _ in range(SETTLING):
+        there = model.moved(positions)
+        objective = Objective(
+            there, counts, replace(seen, positions=positions), free=("positions",), mu=0.0
+        )
+        (slope,) = objective(objective.x)[1]
+        step = slope / stiff
+        tried = positions - size * np.clip(step, -GRID, GRID)
+        missed = _deviances(model.moved(tried), counts, seen)
+        better = (missed < least)[:, np.newaxis]
+        positions = np.where(better, tried, positions)
+        least = np.minimum(missed, least)
+        size = np.where(better, 1.0, size / 4)
+    return positions, least
 
 
 @dataclass(frozen=True)

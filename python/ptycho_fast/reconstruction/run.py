@@ -22,7 +22,9 @@ from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
 from ptycho_fast.reconstruction.fit import (
     COARSEST,
+    MOST,
     PATIENT,
+    REFRESH,
     ROUGH,
     TOLERANCE,
     Fitted,
@@ -57,6 +59,9 @@ ARRAYS = 25
 
 SAMPLE_PIXELS = 2**19
 """Pixels of patterns from which the deviance of noise alone is computed."""
+
+CLEAR = 10.0
+"""Corrected positions are clearly better if they gain this many times what chance would."""
 
 FEW = 1.5
 """Patterns that light a pixel on average, below which users are warned."""
@@ -150,6 +155,8 @@ class Run:
         self.sigmas: tuple[Any, Any] = (None, None)
         self._coverage = np.zeros(self.canvas.shape, np.float32)
         self.mu = 0.0
+        self._moving: tuple[str, ...] = ()
+        """Positions, if they are corrected until the end."""
         self._stage = 0
         self._missed = math.nan
         """Half the deviance of a pattern, on average, at the last iteration."""
@@ -219,12 +226,17 @@ class Run:
             return Objective(model, self.counts, now, free=(), mu=0.0).loss(())
 
         found = refine_positions(self.model, self.counts, self.unknowns, mu=FIRST, watch=tell)
-        # From the same object, with as little left to gain.
+        # From the same object: a few iterations if that is clear, or with as little left to gain.
         fixed = replace(found, positions=self.model.positions)
-        fixed = fit(
-            self.model, self.counts, fixed, free=("object",), mu=FIRST, tolerance=1e-3, watch=watch
-        )
-        gain = missed(fixed) - missed(found)
+        explained = missed(found)
+        for steps in (REFRESH, MOST):
+            fixed = fit(
+                self.model, self.counts, fixed,
+                free=("object",), mu=FIRST, steps=steps, tolerance=1e-3, watch=watch,
+            )  # fmt: skip
+            gain = missed(fixed) - explained
+            if gain > CLEAR * found.positions.size:
+                break
         # Akaike's criterion: each number that is fitted has to lower half the deviance by 1.
         if gain <= found.positions.size:
             self.unknowns = fixed
@@ -235,6 +247,13 @@ class Run:
             )
             return
         self.notes.append(separate(self.model.positions, found.positions).text())
+        self._moving = ("positions",)
+        self._move_to(found)
+
+    def _move_to(self, found: Unknowns) -> None:
+        if found.positions is self.model.positions:
+            self.unknowns = found
+            return
         self.model = self.model.moved(found.positions)
         self.unknowns = replace(found, positions=self.model.positions)
         self.positions = self._absolute(found.positions)
@@ -282,16 +301,17 @@ class Run:
                 seed=self.seed,
                 watch=watch,
             )
-        self.unknowns = fit(
+        found = fit(
             self.model,
             self.counts,
             self.unknowns,
-            free=self._free,
+            free=self._free + self._moving,
             mu=self.mu,
             steps=steps,
             tolerance=TOLERANCE if self._free == ("object",) else PATIENT,
             watch=watch,
         )
+        self._move_to(found)
         self.best = (self.unknowns, self.canvas)
         self._expect(self.model, self.counts, self.unknowns)
 
