@@ -131,6 +131,7 @@ def test_a_search_finds_the_way_along_an_edge() -> None:
     scan = pf.simulate_scan(64, 32, photons=1e6, seed=1)
     model, _, start = setting(scan, scan.positions)
     (x0, y0), (y, x) = start.positions[27], np.indices(model.shape)
+    assert scan.object is not None
     texture = np.pad(np.angle(scan.object), MARGIN)
     edge = np.tanh((x - x0 - 0.05 * (y - y0)) / 0.7)
     image = np.exp(1j * (edge + 0.1 * texture)).astype(np.complex64)

@@ -293,24 +293,14 @@ class Run:
         watch = self._watch(self.canvas)
         if not self._begun:
             self.unknowns = approach(
-                self.model,
-                self.counts,
-                self.unknowns,
-                free=self._free,
-                mu=self.mu,
-                seed=self.seed,
-                watch=watch,
-            )
+                self.model, self.counts, self.unknowns,
+                free=self._free, mu=self.mu, seed=self.seed, watch=watch,
+            )  # fmt: skip
         found = fit(
-            self.model,
-            self.counts,
-            self.unknowns,
-            free=self._free + self._moving,
-            mu=self.mu,
-            steps=steps,
-            tolerance=TOLERANCE if self._free == ("object",) else PATIENT,
-            watch=watch,
-        )
+            self.model, self.counts, self.unknowns,
+            free=self._free + self._moving, mu=self.mu, steps=steps,
+            tolerance=TOLERANCE if self._free == ("object",) else PATIENT, watch=watch,
+        )  # fmt: skip
         self._move_to(found)
         self.best = (self.unknowns, self.canvas)
         self._expect(self.model, self.counts, self.unknowns)
