@@ -232,7 +232,7 @@ class Run:
         for steps in (REFRESH, MOST):
             fixed = fit(
                 self.model, self.counts, fixed,
-                free=("object",), mu=FIRST, steps=steps, tolerance=1e-3, watch=watch,
+                free=("object",), mu=FIRST, steps=steps, tolerance=1e-2, watch=watch,
             )  # fmt: skip
             gain = missed(fixed) - explained
             if gain > CLEAR * found.positions.size:
