@@ -25,7 +25,7 @@ index/grid/mod  index/kdtree  index/engine  index/few index/labelled index/liste
 groups/draw groups/slots  groups/smallest groups/natural groups/legacy_rng
 groups/nearest groups/oversample groups/quadrant groups/overlap groups/pool groups/legacy groups/*
 groups/rule  groups/mod
-gather energy  patches/window patches/add patches/mod
+gather energy  patches/window patches/layout patches/add patches/mod
 diffraction/loss diffraction/transform diffraction/experiment
 diffraction/gradient diffraction/intensity
 diffraction/curvature diffraction/mod

@@ -23,10 +23,8 @@ from ptycho_fast.reconstruction.deviance import expected_deviance
 from ptycho_fast.reconstruction.fit import (
     COARSEST,
     MOST,
-    PATIENT,
     REFRESH,
     ROUGH,
-    TOLERANCE,
     Fitted,
     approach,
     fit,
@@ -237,13 +235,14 @@ class Run:
             gain = missed(fixed) - explained
             if gain > CLEAR * found.positions.size:
                 break
-        # Akaike's criterion: each number that is fitted has to lower half the deviance by 1.
-        if gain <= found.positions.size:
+        # Schwarz's criterion (Annals of Statistics 6, 461, 1978) for two numbers a pattern.
+        chance = found.positions.size * max(1.0, 0.5 * math.log(max(self._mean_counts(), 1.0)))
+        if gain <= chance:
             self.unknowns = fixed
             self.notes.append(
                 "The positions were kept as given: corrected ones explain the counts no better "
-                f"than chance would (half the deviance falls by {gain:.4g}, with "
-                f"{found.positions.size} numbers)."
+                f"than chance would (half the deviance falls by {gain:.4g}; {chance:.4g} would "
+                "count)."
             )
             return
         self.notes.append(separate(self.model.positions, found.positions).text())
@@ -298,8 +297,7 @@ class Run:
             )  # fmt: skip
         found = fit(
             self.model, self.counts, self.unknowns,
-            free=self._free + self._moving, mu=self.mu, steps=steps,
-            tolerance=TOLERANCE if self._free == ("object",) else PATIENT, watch=watch,
+            free=self._free + self._moving, mu=self.mu, steps=steps, watch=watch,
         )  # fmt: skip
         self._move_to(found)
         self.best = (self.unknowns, self.canvas)

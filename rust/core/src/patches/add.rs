@@ -8,8 +8,8 @@ use num_complex::Complex32;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use pulp::{Simd, WithSimd};
 
+use super::layout::{WHAT, axes, layout};
 use super::window::{overlap, split};
-use super::{WHAT, axes, layout};
 use crate::{Result, check, memory, parallel, simd};
 
 /// Rows of the object that one thread adds to. Few, so that threads share the work

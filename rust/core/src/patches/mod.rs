@@ -17,17 +17,16 @@ use pulp::bytemuck::cast_slice_mut;
 use pulp::{Simd, WithSimd};
 
 mod add;
+mod layout;
 mod window;
 
 use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
-use crate::{Result, check, memory, parallel, simd};
+use crate::{Result, memory, parallel, simd};
 
 pub use add::add;
+use layout::{WHAT, axes, layout};
 pub use window::Object;
 pub(crate) use window::Window;
-
-/// What memory is allocated for, as the error says if there is none.
-const WHAT: &str = "the patches of the object";
 
 /// Extracts the patches of the object at groups of positions.
 ///
@@ -161,30 +160,6 @@ fn cut_row(
         let out: &mut [[u8; 8]] = cast_slice_mut(out); // of any alignment
         interleave(channels, |c| &rows[c * n..][..n], out, u64::to_ne_bytes);
     }
-}
-
-/// Checks that positions and patches fit together, and returns the number of groups.
-fn layout(positions: &[f64], n: usize, channels: usize, patches: usize) -> Result<usize> {
-    check::within("N", n, 1, i32::MAX as usize)?;
-    check::within("channels", channels, 1, i32::MAX as usize)?;
-    let groups = positions.len() / (2 * channels);
-    check::length(
-        "positions",
-        positions.len(),
-        groups * 2 * channels,
-        "a multiple of 2 C, for shape (B, 2, C)",
-    )?;
-    check::finite("Positions of patches", positions, 2 * channels)?;
-    let pixels = (n as u128) * (n as u128) * (channels as u128) * (groups as u128);
-    let expected = usize::try_from(pixels).unwrap_or(usize::MAX);
-    check::length("patches", patches, expected, "shape (B, N, N, C)")?;
-    Ok(groups)
-}
-
-/// x and y of one group's channels.
-fn axes(positions: &[f64], group: usize, channels: usize) -> [&[f64]; 2] {
-    let (xs, ys) = positions[group * 2 * channels..][..2 * channels].split_at(channels);
-    [xs, ys]
 }
 
 #[cfg(test)]
