@@ -108,8 +108,8 @@ def test_about_two_thirds_of_the_pixels_are_within_one_standard_deviation(
     aligned = align(known.object, scan.object, mask)
     off = np.angle(aligned.image * scan.object.conj())
     apart = (np.abs(aligned.image) - np.abs(scan.object)) / abs(aligned.factor)
-    assert 0.64 < np.mean(np.abs(off) < phase, where=mask) < 0.72
-    assert 0.64 < np.mean(np.abs(apart) < modulus, where=mask) < 0.72
+    assert 0.6 < np.mean(np.abs(off) < phase, where=mask) < 0.75
+    assert 0.6 < np.mean(np.abs(apart) < modulus, where=mask) < 0.75
     # Where it is said to be less certain, the errors are larger.
     worse = phase > np.median(phase[mask])
     assert np.std(off[mask & worse]) > 1.2 * np.std(off[mask & ~worse])

@@ -147,6 +147,7 @@ def posterior_sigma(
     >>> phase.shape == scan.object.shape, bool(phase[13, 13] < 0.1 < phase[0, 0])
     (True, True)
     """
+    _check_mu(mu)
     samples = as_count("samples", samples)
     image = model.to_numpy(unknowns.object)
     light = model.to_numpy(model.light(unknowns.probe)).astype(np.float64)
@@ -218,12 +219,7 @@ def posterior_errors(
     >>> [error.noise.shape for error in posterior_errors(model, counts, known, 1.0, samples=2)]
     [(9, 9), (9, 9)]
     """
-    if not (math.isfinite(mu) and mu > 0):
-        msg = (
-            f"mu must be finite and above 0, got {mu!r}. Without a prior, what the counts do not "
-            "determine has no finite uncertainty."
-        )
-        raise ValueError(msg)
+    _check_mu(mu)
     seed = as_count("seed", seed, least=0, most=2**63 - 1)
     objective = Objective(model, counts, unknowns, free=("object",), mu=mu)
     root = np.sqrt(2 * mu * model.to_numpy(objective.prior.weight).astype(np.float64))
@@ -401,3 +397,12 @@ def _smoothed(images: Floats, width: float) -> Floats:
     square = (2 * np.pi * width) ** 2 * (down[:, np.newaxis] ** 2 + right**2)
     smooth = np.fft.ifft2(np.fft.fft2(images) * np.exp(-square / 2)).real
     return np.maximum(smooth, 0)  # rounding errors
+
+
+def _check_mu(mu: float) -> None:
+    if not (math.isfinite(mu) and mu > 0):
+        msg = (
+            f"mu must be finite and above 0, got {mu!r}. Without a prior, what the counts do not "
+            "determine has no finite uncertainty."
+        )
+        raise ValueError(msg)
