@@ -186,13 +186,13 @@ def choose(
         logger.info("held-out half deviance: %.8g at mu = %.4g", value, weight)
         return Trial(weight, value, found)
 
-    trials = _descend(tried, Trial(first, best, now))
+    trials = descend(tried, Trial(first, best, now))
     best_trial = min(trials, key=lambda trial: trial.missed)
     now = best_trial.unknowns
-    return Choice(_lowest(trials), "probe" in free, replace(now, probe=now.probe / scale))
+    return Choice(lowest(trials), "probe" in free, replace(now, probe=now.probe / scale))
 
 
-def _descend(tried: Callable[[float, Unknowns], Trial], first: Trial) -> list[Trial]:
+def descend(tried: Callable[[float, Unknowns], Trial], first: Trial) -> list[Trial]:
     """Try lighter or heavier weights as long as they explain the held-out counts better.
 
     An unfinished fit improves with every iteration, whatever the weight. So two weights are
@@ -210,26 +210,35 @@ def _descend(tried: Callable[[float, Unknowns], Trial], first: Trial) -> list[Tr
         The weights around the best one: at most one of each.
     """
     now = tried(first.mu, first.unknowns)
-    trials = {now.mu: now}
+    trials = [now]
     for direction in (1 / FACTOR, FACTOR):
         origin = first.unknowns
         while LIGHTEST < now.mu * direction < HEAVIEST:
             other = tried(now.mu * direction, origin)
-            trials[other.mu] = other
+            trials.append(other)
             if other.missed >= now.missed:
                 break
             origin = other.unknowns
-            now = tried(other.mu, origin)
-            trials = {now.mu / direction: trials[other.mu / direction], now.mu: now}
+            trials = [now, tried(other.mu, origin)]
+            now = trials[-1]
         if now.mu != first.mu:
             break  # it falls on this side, so it rises on the other
-    return sorted(trials.values(), key=lambda trial: trial.mu)
+    return sorted(trials, key=lambda trial: trial.mu)
 
 
-def _lowest(trials: list[Trial]) -> float:
+def lowest(trials: list[Trial]) -> float:
     """Return where a parabola through the lowest value and its neighbours is lowest.
 
     The values are taken as a function of the logarithm of the weight.
+
+    Parameters
+    ----------
+    trials : list of Trial
+        In ascending order of their weights.
+
+    Returns
+    -------
+    float
     """
     values = [trial.missed for trial in trials]
     i = values.index(min(values))
