@@ -246,7 +246,6 @@ def test_an_unknown_criterion_is_refused() -> None:
 
 WITHOUT_SCIPY = """
 import sys
-from dataclasses import replace
 sys.modules.update(dict.fromkeys(("scipy", "skimage", "matplotlib", "torch")))
 import numpy as np
 from ptycho_fast.reconstruction.resolution import ring_correlation
