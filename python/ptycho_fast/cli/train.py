@@ -10,10 +10,9 @@ from ptycho_fast.cli.command import add_command
 from ptycho_fast.cli.group_count import add_group_count, group_count
 from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import duration, step
-from ptycho_fast.cli.reading import FORMATS, add_reading, reading
-from ptycho_fast.cli.several import find_files, fits
+from ptycho_fast.cli.reading import FORMATS, add_reading
+from ptycho_fast.cli.scan_files import find_files, read_files
 from ptycho_fast.devices import DEVICES
-from ptycho_fast.io import read_scan
 from ptycho_fast.models.architectures import list_architectures
 from ptycho_fast.models.config import LOSSES, SCHEDULES, ModelConfig
 from ptycho_fast.models.training.options import PATTERNS_A_STEP, TrainingOptions
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ptycho_fast.cli.command import Commands
-    from ptycho_fast.scan import Scan
 
 
 def add(commands: Commands) -> None:
@@ -139,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_output_folder(arguments.output)
     # First, because PyTorch takes seconds to import.
     files, (share, held_out) = find_files(arguments.files), _held_out(arguments.validation or [])
-    every = _read([*files, *held_out], arguments)
+    every = read_files([*files, *held_out], arguments)
     scans, others = every[: len(files)], every[len(files) :]
     with step("import") as running:
         from ptycho_fast.models import PtychoModel  # noqa: PLC0415
@@ -182,20 +180,6 @@ def _held_out(given: Sequence[str]) -> tuple[float | None, list[Path]]:
         with contextlib.suppress(ValueError):
             return float(given[0]), []
     return None, find_files(given)
-
-
-def _read(files: Sequence[Path], arguments: argparse.Namespace) -> list[Scan]:
-    """Read scans; those that do not fit into memory leave their patterns in the file."""
-    scans = []
-    for file in files:
-        with step("read") as running:
-            load = fits(file)
-            scan = read_scan(file, load=load, **reading(arguments))
-            named = f"{file.name}: " if len(files) > 1 else ""
-            told = "" if load else ", in their file"
-            running.done(f"{named}n = {len(scan)} positions, patterns of {scan.N} x {scan.N}{told}")
-        scans.append(scan)
-    return scans
 
 
 def _print_history(history: Sequence[Mapping[str, Any]]) -> None:

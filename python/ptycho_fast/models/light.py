@@ -1,4 +1,4 @@
-"""The probes of several scans, as a network holds them."""
+"""How scans were lit: their probes, as a network holds them, and what was counted."""
 
 from __future__ import annotations
 
@@ -29,6 +29,25 @@ class Probes(NamedTuple):
 
     bare: NDArray[np.complex64]
     exposure: NDArray[np.float32] | None
+
+
+class SeenLight(NamedTuple):
+    """What a model knows of the light of the scans that it was trained on, beside their probes.
+
+    Parameters
+    ----------
+    given_probes : tuple of str or None
+        Checksums of the probes that training began with; empty if an older version trained.
+    mean_energy : float
+        Mean number of counts in a pattern.
+    mean_pattern : ndarray, (N, N) or (scans, N, N), float64, optional
+        Mean pattern of the training, or of each of several scans, in counts; NaN at pixels that
+        were not measured. Models of older versions have none.
+    """
+
+    given_probes: tuple[str | None, ...]
+    mean_energy: float
+    mean_pattern: NDArray[np.float64] | None = None
 
 
 def stack_probes(probes: Sequence[NDArray[Any]], first: NDArray[Any] | None = None) -> Probes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,16 @@ import torch
 from ptycho_fast.canvas import canvas
 from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.devices import DEVICES, choose_device
-from ptycho_fast.models.checkpoint import count_epochs, find_checkpoint
+from ptycho_fast.models.checkpoint import find_checkpoint
 from ptycho_fast.models.config import ModelConfig
 from ptycho_fast.models.imaging import choose_rows, image_scan
-from ptycho_fast.models.light import stack_probes
+from ptycho_fast.models.light import SeenLight, stack_probes
 from ptycho_fast.models.network import build_network, sketch_network
 from ptycho_fast.models.probes import choose_probe, probes_of
 from ptycho_fast.models.record import probe_checksum
-from ptycho_fast.models.restoring import restore_network
+from ptycho_fast.models.restoring import continue_run, restore_model
 from ptycho_fast.models.scans import as_scan, refuse_copies, scans_of
-from ptycho_fast.models.storage import CONFIG, read_model, save_model
-from ptycho_fast.models.training.history import read_history
+from ptycho_fast.models.storage import save_model
 from ptycho_fast.models.training.options import TrainingOptions
 from ptycho_fast.models.training.pictures import PICTURED, Pictures
 from ptycho_fast.models.training.setup import plan_training, record_run
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
 
     from ptycho_fast.models.network import PatchNetwork
     from ptycho_fast.models.reconstruction import Reconstruction
-    from ptycho_fast.models.record import RunRecord
     from ptycho_fast.models.scans import NamedScan, ScanOrPath
-    from ptycho_fast.scan import Scan
 
 
 class PtychoModel:
@@ -131,9 +128,7 @@ class PtychoModel:
             options=options,
         )
         self.network: PatchNetwork | None = None
-        self.mean_energy = math.nan
-        self.mean_pattern: NDArray[np.float64] | None = None
-        self.given_probes: tuple[str | None, ...] = ()
+        self.seen_light: SeenLight | None = None
         # Raises an error now if the architecture does not take the options.
         sketch_network(self.model_config)
 
@@ -289,7 +284,9 @@ class PtychoModel:
         record = None if folder is None else record_run(scans, held_out, plan, options)
         rows: list[dict[str, Any]] = []
         if checkpoint is not None and record is not None:
-            rows = self._resume(checkpoint, record, options.max_epochs)
+            self.network, self.seen_light, rows = continue_run(
+                checkpoint, config, record, options.max_epochs
+            )
         else:
             self._begin(scans, patterns[: len(scans)], options.refine_probe)
         assert self.network is not None
@@ -321,48 +318,19 @@ class PtychoModel:
         self, scans: list[NamedScan], patterns: list[NDArray[np.float64]], iterations: int
     ) -> None:
         """Build the network, or take it as it is, and give it the probes of the scans."""
-        choose = None if self.network is None else self._choose_probe
-        probes = probes_of(scans, patterns, iterations, choose)
+        before = None
+        if self.network is not None and self.seen_light is not None:
+            before = self.network.probes, self.seen_light
+        probes = probes_of(scans, patterns, iterations, before)
         if self.network is None:
             self.network = build_network(self.model_config, probes[0])
         self.network.set_probes(stack_probes(probes))
         given = [one.scan.probe for one in scans]
-        self.given_probes = tuple(None if one is None else probe_checksum(one) for one in given)
-        self.mean_energy = float(np.mean([np.nansum(pattern) for pattern in patterns]))
-        self.mean_pattern = patterns[0] if len(patterns) == 1 else np.stack(patterns)
-
-    def _choose_probe(self, scan: Scan, iterations: int = 0) -> tuple[NDArray[np.complex64], float]:
-        """Return the probe to image a scan with, and how bright the scan is."""
-        assert self.network is not None
-        return choose_probe(
-            scan,
-            self.network.probes,
-            given=self.given_probes,
-            mean_pattern=self.mean_pattern,
-            mean_energy=self.mean_energy,
-            iterations=iterations,
+        self.seen_light = SeenLight(
+            tuple(None if one is None else probe_checksum(one) for one in given),
+            float(np.mean([np.nansum(pattern) for pattern in patterns])),
+            patterns[0] if len(patterns) == 1 else np.stack(patterns),
         )
-
-    def _resume(self, checkpoint: Path, record: RunRecord, max_epochs: int) -> list[dict[str, Any]]:
-        """Take over network and history of a run, after checking that it is the same run."""
-        folder = checkpoint.parent
-        before = type(self).load(folder)
-        if differences := self.model_config.differences(before.model_config):
-            msg = f"{folder} contains a run of another model: {differences}. Use another folder."
-            raise ValueError(msg)
-        record.check(folder)
-        assert before.network is not None
-        done = count_epochs(checkpoint, before.network)
-        if max_epochs < done:
-            msg = (
-                f"{folder} contains a run of {done} epochs, but max_epochs={max_epochs}, which "
-                f"includes them. Ask for more than {done} to continue."
-            )
-            raise ValueError(msg)
-        rows = read_history(folder, done)
-        self.network, self.mean_energy = before.network, before.mean_energy
-        self.mean_pattern, self.given_probes = before.mean_pattern, before.given_probes
-        return rows
 
     def infer(
         self,
@@ -415,7 +383,7 @@ class PtychoModel:
         UserWarning
             If the scan has no probe, or ``scan.object`` is smaller than the area that it covers.
         """
-        if self.network is None:
+        if self.network is None or self.seen_light is None:
             msg = "This model was not trained. Call train first, or load a trained model."
             raise ValueError(msg)
         config = self.model_config
@@ -430,7 +398,7 @@ class PtychoModel:
         check_neighbors(neighbor_count, config.channels)
         rows = choose_rows(scan, config, n_groups=n_groups, neighbor_count=neighbor_count)
         area = canvas(scan.positions, scan.N)
-        bare, exposure = self._choose_probe(scan)
+        bare, exposure = choose_probe(scan, self.network.probes, self.seen_light)
         return image_scan(
             self.network,
             scan,
@@ -456,17 +424,10 @@ class PtychoModel:
         ValueError
             If the model was not trained.
         """
-        if self.network is None:
+        if self.network is None or self.seen_light is None:
             msg = "There is nothing to save, because this model was not trained. Call train first."
             raise ValueError(msg)
-        save_model(
-            Path(folder),
-            self.model_config,
-            self.network,
-            self.mean_energy,
-            self.mean_pattern,
-            given_probes=self.given_probes,
-        )
+        save_model(Path(folder), self.model_config, self.network, self.seen_light)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> PtychoModel:
@@ -488,13 +449,9 @@ class PtychoModel:
         OSError
             If a file is not a regular file, or cannot be read.
         """
-        folder = Path(folder)
-        saved = read_model(folder)
-        try:
-            model = cls(**saved.arguments, **saved.options)
-        except (ArithmeticError, TypeError, ValueError) as error:
-            msg = f"Cannot build the model described in {folder / CONFIG}: {error!s:.300}"
-            raise ValueError(msg) from error
-        model.network, model.mean_pattern = restore_network(folder, model.model_config, saved)
-        model.mean_energy, model.given_probes = saved.mean_energy, saved.given_probes
+        config, network, seen = restore_model(Path(folder))
+        arguments = dataclasses.asdict(config)
+        options = arguments.pop("options")
+        model = cls(**arguments, **options)
+        model.network, model.seen_light = network, seen
         return model

@@ -14,12 +14,12 @@ from ptycho_fast.models.scans import exposure_ratio, mean_light, probe_for
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from ptycho_fast.models.light import Probes
+    from ptycho_fast.models.light import Probes, SeenLight
     from ptycho_fast.models.scans import NamedScan
     from ptycho_fast.scan import Scan
 
@@ -33,7 +33,7 @@ def probes_of(
     scans: Sequence[NamedScan],
     patterns: Sequence[NDArray[np.float64]],
     iterations: int,
-    choose: Callable[[Scan, int], tuple[NDArray[np.complex64], float]] | None = None,
+    before: tuple[Probes, SeenLight] | None = None,
 ) -> list[NDArray[np.complex64]]:
     """Return the probe of each scan, scaled to its counts.
 
@@ -44,8 +44,8 @@ def probes_of(
         Their mean patterns.
     iterations : int
         Number of iterations that refine each probe.
-    choose : callable, optional
-        `choose_probe` of a model that was trained before.
+    before : (Probes, SeenLight), optional
+        What the model knows, if it was trained before.
 
     Returns
     -------
@@ -54,22 +54,16 @@ def probes_of(
     probes = []
     for one, pattern in zip(scans, patterns, strict=True):
         with one.named():
-            if choose is None:
+            if before is None:
                 probes.append(probe_for(one.scan, pattern, iterations))
             else:
-                bare, exposure = choose(one.scan, iterations)
+                bare, exposure = choose_probe(one.scan, *before, iterations)
                 probes.append(bare * np.float32(exposure))
     return probes
 
 
 def choose_probe(
-    scan: Scan,
-    trained: Probes,
-    *,
-    given: Sequence[str | None],
-    mean_pattern: NDArray[np.float64] | None,
-    mean_energy: float,
-    iterations: int = 0,
+    scan: Scan, trained: Probes, seen: SeenLight, iterations: int = 0
 ) -> tuple[NDArray[np.complex64], float]:
     """Return the probe that belongs to a scan, and how bright the scan is.
 
@@ -82,12 +76,7 @@ def choose_probe(
     scan : Scan
     trained : Probes
         Those of the training.
-    given : sequence of str or None
-        Checksums of the probes that training began with; none if an older version trained.
-    mean_pattern : ndarray, (N, N) or (scans, N, N), float64, optional
-        Mean patterns of the training in counts.
-    mean_energy : float
-        Mean number of counts in a pattern of the training, if there is no mean pattern.
+    seen : SeenLight
     iterations : int
         Number of iterations that refine the scan's own probe, if training had another.
 
@@ -109,6 +98,7 @@ def choose_probe(
         If the scan has no probe.
     """
     probes = trained.bare
+    given, mean_energy, mean_pattern = seen
     rows = list(range(len(probes)))
     if scan.probe is None:
         warn(

@@ -18,9 +18,10 @@ import torch
 from ptycho_fast._core import __version__
 from ptycho_fast.atomic import replacing
 from ptycho_fast.io.regular import open_regular
+from ptycho_fast.models.light import SeenLight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,10 +51,7 @@ def save_model(
     folder: Path,
     config: ModelConfig,
     network: PatchNetwork,
-    mean_energy: float,
-    mean_pattern: NDArray[np.float64] | None = None,
-    *,
-    given_probes: Sequence[str | None] = (),
+    seen: SeenLight,
 ) -> None:
     """Write the three files of a model, the configuration last.
 
@@ -63,13 +61,7 @@ def save_model(
         Created if it does not exist. Each file appears whole or not at all.
     config : ModelConfig
     network : PatchNetwork
-    mean_energy : float
-        Mean number of counts in a pattern of the training, to which the probe is scaled.
-    mean_pattern : ndarray, (N, N) or (scans, N, N), float64, optional
-        Mean pattern of the training, or of each of several scans, in counts; NaN at pixels that
-        were not measured.
-    given_probes : sequence of str or None
-        Checksums of the probes that training began with.
+    seen : SeenLight
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -77,8 +69,8 @@ def save_model(
         for name, tensor in network.state_dict().items()
         if name != PROBE_WEIGHTS
     }
-    if mean_pattern is not None:
-        counts = np.where(np.isfinite(mean_pattern), mean_pattern, -1).astype(np.float32)
+    if seen.mean_pattern is not None:
+        counts = np.where(np.isfinite(seen.mean_pattern), seen.mean_pattern, -1).astype(np.float32)
         weights[MEAN_PATTERN] = torch.from_numpy(counts)
     parts = network.probe_parts.detach().cpu().contiguous().numpy()
     with replacing(folder / WEIGHTS) as file:
@@ -88,8 +80,8 @@ def save_model(
     text = {
         "format": FORMAT,
         "ptycho_fast": __version__,
-        "mean_energy": mean_energy,
-        "given_probes": list(given_probes),
+        "mean_energy": seen.mean_energy,
+        "given_probes": list(seen.given_probes),
         **dataclasses.asdict(config),
     }
     with replacing(folder / CONFIG) as file:
@@ -105,17 +97,14 @@ class SavedModel(NamedTuple):
         Arguments of `ptycho_fast.models.PtychoModel`, without the options of the architecture.
     options : dict
         Options of the architecture.
-    mean_energy : float
-        See `save_model`.
-    given_probes : tuple of str or None
-        See `save_model`; empty if an older version wrote the model.
+    seen : SeenLight
+        Without the mean pattern, which is among the weights.
     probe : ndarray, (modes, N, N) or (scans, modes, N, N), complex64
     """
 
     arguments: dict[str, Any]
     options: dict[str, Any]
-    mean_energy: float
-    given_probes: tuple[str | None, ...]
+    seen: SeenLight
     probe: NDArray[np.complex64]
 
 
@@ -163,7 +152,8 @@ def read_model(folder: Path) -> SavedModel:
             "ptycho_fast."
         )
         raise ValueError(msg)
-    return SavedModel(config, options, mean_energy, given, _read_probe(folder, N, len(given)))
+    probe = _read_probe(folder, N, len(given))
+    return SavedModel(config, options, SeenLight(given, mean_energy), probe)
 
 
 def _read_probe(folder: Path, N: Any, scans: int) -> NDArray[np.complex64]:
@@ -219,7 +209,7 @@ def read_weights(
     weights : dict of tensor
         All weights in `expected` except the probe.
     mean_pattern : ndarray, float64, or None
-        See `save_model`. Models of older versions have none.
+        See `ptycho_fast.models.light.SeenLight`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Commands that take several scan files: which files are meant, and which fit into memory."""
+"""The scan files of a command: which files are meant, and which of them fit into memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptycho_fast.io import list_arrays
+from ptycho_fast.cli.progress import step
+from ptycho_fast.cli.reading import reading
+from ptycho_fast.io import list_arrays, read_scan
 from ptycho_fast.memory import available
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
+
+    from ptycho_fast.scan import Scan
 
 SHARE = 1 / 2
 """Patterns of more than this share of the free memory stay in their file."""
@@ -43,12 +48,32 @@ def find_files(names: Sequence[str]) -> list[Path]:
     return found
 
 
-def fits(path: Path) -> bool:
-    """Tell whether the patterns of a file, as float32, fit into the memory that is free now.
+def read_files(files: Sequence[Path], arguments: argparse.Namespace) -> list[Scan]:
+    """Read scans, with a line for each; patterns that do not fit into memory stay in their file.
 
     Parameters
     ----------
-    path : Path
+    files : sequence of Path
+    arguments : argparse.Namespace
+        What was parsed with the options of `ptycho_fast.cli.reading.add_reading`.
+
+    Returns
+    -------
+    list of Scan
     """
+    scans = []
+    for file in files:
+        with step("read") as running:
+            load = _fits(file)
+            scan = read_scan(file, load=load, **reading(arguments))
+            named = f"{file.name}: " if len(files) > 1 else ""
+            told = "" if load else ", in their file"
+            running.done(f"{named}n = {len(scan)} positions, patterns of {scan.N} x {scan.N}{told}")
+        scans.append(scan)
+    return scans
+
+
+def _fits(path: Path) -> bool:
+    """Tell whether the patterns of a file, as float32, fit into the memory that is free now."""
     largest = max((math.prod(array.shape) for array in list_arrays(path).values()), default=0)
     return 4 * largest <= SHARE * available()
