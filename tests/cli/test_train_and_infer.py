@@ -102,3 +102,37 @@ def test_mistakes_get_a_sentence_and_leave_no_files(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert not (run / "NEW").exists()
     assert not (run / "OUT2").exists()
+
+
+def test_several_files_and_patterns_are_trained_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scans").mkdir()
+    files = [tmp_path / "scans" / f"{name}.npz" for name in "abc"]
+    for seed, file in enumerate(files):
+        pf.write_scan(pf.simulate_scan(n_positions=40, N=16, seed=seed), file)
+    options = ["--epochs", "1", "--picture-every", "0", "--device", "cpu", "--groups", "16"]
+    command = ["train", str(tmp_path / "scans" / "[ab].npz"), *options]
+    held_out = ["--validation", str(tmp_path / "scans" / "c*")]
+    assert main([*command, "-o", str(tmp_path / "RUN"), *held_out]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name}.npz: n = 40" in printed for name in "abc")
+    record = json.loads((tmp_path / "RUN" / "run.json").read_text())
+    assert [scan["file"] for scan in record["scans"]] == [str(file) for file in files[:2]]
+    assert [scan["file"] for scan in record["validation_scans"]] == [str(files[2])]
+    for file in files:
+        out = str(tmp_path / "OUT" / file.stem)
+        assert main(["infer", str(tmp_path / "RUN"), str(file), "-o", out, "--device", "cpu"]) == 0
+    # One file that is no scan, or has another N, among many; a pattern without a file.
+    (tmp_path / "scans" / "d.npz").write_text("no scan")
+    pf.write_scan(pf.simulate_scan(n_positions=40, N=32, seed=0), tmp_path / "large.npz")
+    capsys.readouterr()
+    for given, told in (
+        (["scans/*.npz"], "d.npz"),
+        (["scans/a.npz", "large.npz"], "scan 1 (large.npz) has 32 x 32 pixels"),
+        (["scans/a.npz", "nothing/*.h5"], "No file matches nothing/*.h5."),
+        (["scans/a.npz", "scans/b.npz", "scans/a.npz"], "scan 0 (scans/a.npz) and scan 2"),
+    ):
+        assert main(["train", *given, "-o", "NEW", *options]) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "NEW").exists()

@@ -168,7 +168,7 @@ def test_exposures_are_compared_over_pixels_that_both_scans_have(
     model.save(tmp_path / "run")
 
     def ratio(seen: Any, scan: Any) -> float:
-        return exposure_ratio(scan, seen.mean_pattern, seen.mean_energy)
+        return exposure_ratio(scan, seen.seen_light.mean_pattern, seen.seen_light.mean_energy)
 
     for seen in (model, PtychoModel.load(tmp_path / "run")):
         assert ratio(seen, small) == pytest.approx(1, rel=1e-6)
@@ -194,8 +194,8 @@ def test_a_model_without_a_mean_pattern_compares_sums_of_counts(
     """Older versions did not save the mean pattern."""
     model = trained_on_small
     other = replace(small, diffraction=np.float32(3) * small.diffraction)
-    assert exposure_ratio(other, None, model.mean_energy) == pytest.approx(3, rel=1e-6)
+    assert exposure_ratio(other, None, model.seen_light.mean_energy) == pytest.approx(3, rel=1e-6)
     expected = model.infer(small, device="cpu")
-    monkeypatch.setattr(model, "mean_pattern", None)
+    monkeypatch.setattr(model, "seen_light", model.seen_light._replace(mean_pattern=None))
     made = model.infer(other, device="cpu")
     np.testing.assert_allclose(made.object, expected.object, atol=2e-3)

@@ -70,3 +70,48 @@ def test_two_processes_train_one_model(scan: Any, tmp_path: Path) -> None:
     assert np.array_equal(kept.double().numpy(), one)
     error, nothing = against_nothing(infer(loaded, scan), scan)
     assert error < 0.9 * nothing
+
+
+SEVERAL = """
+import sys
+import numpy as np
+import torch
+from ptycho_fast.models import PtychoModel
+from two_probes import two_scans
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    scans = list(two_scans(40))
+    model = PtychoModel("cnn", N=16, width=4, stages=1, trainable_probe=True)
+    model.train(scans, batch_size=4, max_epochs=1, device="cpu", devices=2, output=sys.argv[1],
+                validation=0.3)
+    import torch.distributed as dist
+    state = torch.cat([t.detach().reshape(-1) for t in model.network.state_dict().values()])
+    np.save(f"{sys.argv[1]}.{dist.get_rank()}.npy", state.numpy())
+"""
+
+
+def test_two_processes_train_one_model_on_two_scans(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    script = tmp_path / "several.py"
+    script.write_text(SEVERAL)
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = (np.load(tmp_path / f"run.{rank}.npy") for rank in (0, 1))
+    assert np.array_equal(one, other)  # probes and exposures too
+    assert float(history_of(tmp_path / "run")[0]["validation_loss"]) > 0
+    loaded = PtychoModel.load(tmp_path / "run")
+    assert loaded.network is not None
+    kept = torch.cat([t.detach().reshape(-1) for t in loaded.network.state_dict().values()])
+    assert np.array_equal(kept.numpy(), one)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import shutil
 import signal
 import sys
@@ -17,10 +16,9 @@ from ptycho_fast.atomic import replacing
 from ptycho_fast.cli.command import add_command, defaults_of
 from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import duration, step
-from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.cli.reading import FORMATS, add_reading
+from ptycho_fast.cli.scan_files import read_files
 from ptycho_fast.devices import DEVICES
-from ptycho_fast.io import list_arrays, read_scan
-from ptycho_fast.memory import available
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.pictures import phase_picture
 from ptycho_fast.reconstruction.resolution import FIXED, HALF_BIT
@@ -40,9 +38,6 @@ SAMPLES = 8
 
 PICTURE_EVERY, LINE_EVERY = 2.0, 0.1
 """Seconds after which the picture and the line of progress are renewed, at the earliest."""
-
-SHARE = 1 / 2
-"""Patterns of more than this share of the free memory stay in their file."""
 
 
 def add(commands: Commands) -> None:
@@ -104,11 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     folder: Path = arguments.output
     check_output_folder(folder)
-    with step("read") as running:
-        load = _fits(arguments.file)
-        scan = read_scan(arguments.file, load=load, **reading(arguments))
-        told = "" if load else ", in their file"
-        running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}{told}")
+    [scan] = read_files([arguments.file], arguments)
     folder.mkdir(parents=True, exist_ok=True)
     with _watched(folder) as watch, _noticed() as interrupts:
         made = reconstruct(
@@ -130,12 +121,6 @@ def run(arguments: argparse.Namespace) -> None:
     if interrupts:
         print(f"{'stopped':12}The image is the best so far.")
         raise KeyboardInterrupt
-
-
-def _fits(path: Path) -> bool:
-    """Tell whether the patterns of a file, as float32, fit into memory."""
-    largest = max((math.prod(array.shape) for array in list_arrays(path).values()), default=0)
-    return 4 * largest <= SHARE * available()
 
 
 def _print_result(made: Reconstruction) -> None:

@@ -1,7 +1,8 @@
-"""``ptycho-fast train``: train a network on the diffraction patterns of a scan."""
+"""``ptycho-fast train``: train a network on the diffraction patterns of one or several scans."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ from ptycho_fast.cli.command import add_command
 from ptycho_fast.cli.group_count import add_group_count, group_count
 from ptycho_fast.cli.outputs import check_output_folder
 from ptycho_fast.cli.progress import duration, step
-from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.cli.reading import FORMATS, add_reading
+from ptycho_fast.cli.scan_files import find_files, read_files
 from ptycho_fast.devices import DEVICES
-from ptycho_fast.io import read_scan
 from ptycho_fast.models.architectures import list_architectures
 from ptycho_fast.models.config import LOSSES, SCHEDULES, ModelConfig
 from ptycho_fast.models.training.options import PATTERNS_A_STEP, TrainingOptions
@@ -29,15 +30,16 @@ def add(commands: Commands) -> None:
         commands,
         "train",
         run,
-        summary="Train a network on the diffraction patterns of a scan.",
+        summary="Train a network on the diffraction patterns of one or several scans.",
         example="SCAN.npz -o RUN/ --architecture hybrid_resnet --gridsize 2 --n-images 2576 "
         "--epochs 5",
-        usage="FILE -o RUN/ [options]",
+        usage="FILE [FILE ...] -o RUN/ [options]",
         renamed={"neighbor_count": "--neighbors", "max_epochs": "--epochs"},
     )
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help=f"the scan, with its probe: {FORMATS}"
-    )
+        "files", nargs="+", metavar="FILE",
+        help=f"the scans, each with its probe: {FORMATS}; 'scans/*.h5' stands for all such files",
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="RUN/",
         help="folder for the model, its checkpoint, history.csv and pictures",
@@ -103,8 +105,9 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         help=f"groups per step (default: as many as hold {PATTERNS_A_STEP} patterns)",
     )  # fmt: skip
     command.add_argument(
-        "--validation", type=float, metavar="SHARE",
-        help="fraction of the scan that is held out for validation",
+        "--validation", action="append", metavar="SHARE|FILE",
+        help="what is held out for validation: a fraction of each scan, or a whole scan (may be "
+        "given several times)",
     )  # fmt: skip
     command.add_argument(
         "--refine-probe", type=int, default=TrainingOptions.refine_probe, metavar="P",
@@ -117,7 +120,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--resume", action="store_true",
-        help="continue from the checkpoint in RUN/, with the same scan and the same options",
+        help="continue from the checkpoint in RUN/, with the same scans and the same options",
     )  # fmt: skip
     command.add_argument(
         "--device", choices=DEVICES, default=DEVICES[0],
@@ -132,16 +135,17 @@ def _add_training(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     check_output_folder(arguments.output)
-    with step("read") as running:  # first, because PyTorch takes seconds to import
-        scan = read_scan(arguments.file, **reading(arguments))
-        running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")
+    # First, because PyTorch takes seconds to import.
+    files, (share, held_out) = find_files(arguments.files), _held_out(arguments.validation or [])
+    every = read_files([*files, *held_out], arguments)
+    scans, others = every[: len(files)], every[len(files) :]
     with step("import") as running:
         from ptycho_fast.models import PtychoModel  # noqa: PLC0415
 
         running.done("PyTorch")
     model = PtychoModel(
         arguments.architecture,
-        scan.N,
+        scans[0].N,
         arguments.gridsize,
         seed=arguments.seed,
         loss=arguments.loss,
@@ -152,14 +156,14 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(f"{'model':12}{arguments.architecture}, {model.n_parameters} parameters")
     history = model.train(
-        scan,
+        scans,
         arguments.neighbors,
         group_count(arguments, arguments.gridsize),
         arguments.batch_size,
         arguments.epochs,
-        validation=arguments.validation,
+        validation=others or share,
         output=arguments.output,
-        source=arguments.file,
+        source=[*files, *held_out],
         resume=arguments.resume,
         refine_probe=arguments.refine_probe,
         picture_every=arguments.picture_every,
@@ -168,6 +172,14 @@ def run(arguments: argparse.Namespace) -> None:
     )
     _print_history(history)
     print(f"{'written':12}{arguments.output}")
+
+
+def _held_out(given: Sequence[str]) -> tuple[float | None, list[Path]]:
+    """Return what ``--validation`` names: a fraction of each scan, or files."""
+    if len(given) == 1:
+        with contextlib.suppress(ValueError):
+            return float(given[0]), []
+    return None, find_files(given)
 
 
 def _print_history(history: Sequence[Mapping[str, Any]]) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from ptycho_fast.canvas import overhang, place
 from ptycho_fast.grouping import group_positions
-from ptycho_fast.models.physics import diffract
+from ptycho_fast.models.physics import diffract, light_share
 from ptycho_fast.models.reconstruction import Reconstruction
 from ptycho_fast.models.refinement import refine as refined
 from ptycho_fast.models.stitching import Stitcher
@@ -74,6 +74,7 @@ def image_scan(
     rows: NDArray[np.integer],
     *,
     area: Canvas,
+    bare: NDArray[np.complex64],
     exposure: float,
     stitching: bool,
     refine: int,
@@ -84,14 +85,17 @@ def image_scan(
     Parameters
     ----------
     network : PatchNetwork
-        Afterwards it is on the device, and in the mode, in which it was before.
+        Afterwards it is on the device, in the mode, and has the mask, as before.
     scan : Scan
     rows : ndarray, (B, C), int
         Indices of the positions of each group (`choose_rows`).
     area : Canvas
         The canvas of the scan.
+    bare : ndarray, (modes, N, N), complex64
+        The probe of the scan, as bright as those of the network
+        (`ptycho_fast.models.probes.choose_probe`).
     exposure : float
-        By what factor the amplitudes are larger than those of the training.
+        By what factor the amplitudes are larger than this probe gives.
     stitching : bool
         False to return the patches.
     refine : int
@@ -108,17 +112,17 @@ def image_scan(
         If the GPU has too little memory.
     """
     on_canvas = area.local(scan.positions)
-    network.set_mask(scan.mask)
-    with _on_device(network, device):
-        probe = network.probe.detach() * exposure
-        weight = network.weight.cpu().numpy()
+    with _on_device(network, device, scan.mask):
+        lit = torch.from_numpy(bare).to(device).unsqueeze(0)
+        probe = network.scaled(lit[0]) * exposure
+        weight = light_share(lit)[0].cpu().numpy()
         stitcher = Stitcher(area, scan.positions, weight) if stitching else None
         correlation = _Correlation()
         kept: list[NDArray[np.complex64]] = []
         for some in (rows[first : first + AT_ONCE] for first in range(0, len(rows), AT_ONCE)):
             amplitude, good = _patterns(scan, some, device)
             where = on_canvas[some].transpose(0, 2, 1)
-            made = network(amplitude / exposure, where, good)[-1]
+            made = network(amplitude / exposure, where, good, lit)[-1]
             modelled = diffract(made, probe).sqrt()
             correlation.add(amplitude, modelled, network.mask if good is None else good)
             patches = made.flatten(0, 1).cpu().numpy()
@@ -145,10 +149,13 @@ def image_scan(
 
 
 @contextlib.contextmanager
-def _on_device(network: PatchNetwork, device: torch.device) -> Iterator[None]:
+def _on_device(
+    network: PatchNetwork, device: torch.device, mask: NDArray[np.bool_] | None
+) -> Iterator[None]:
     """Evaluate a network on a device without gradients; then put it back as it was."""
     before = next(network.parameters()).device
-    trained = network.training
+    trained, masked = network.training, network.mask
+    network.set_mask(mask)
     network.to(device).eval()
     try:
         with torch.inference_mode():
@@ -157,6 +164,7 @@ def _on_device(network: PatchNetwork, device: torch.device) -> Iterator[None]:
         msg = f"The GPU has too little memory to image this scan. Pass device='cpu'. ({error})"
         raise MemoryError(msg) from error
     finally:
+        network.mask = masked
         network.to(before).train(trained)
 
 

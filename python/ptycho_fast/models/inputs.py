@@ -49,8 +49,9 @@ def make_features(amplitude: Tensor, probe: Tensor) -> Tensor:
     ----------
     amplitude : tensor, (B, C, N, N), float32
         Square roots of counts.
-    probe : tensor, (modes, N, N), complex64
-        Scaled to the patterns. Its strongest mode is used to propagate them back.
+    probe : tensor, (modes, N, N) or (B, modes, N, N), complex64
+        One for all groups, or one for each, scaled to the patterns. Its strongest mode is used to
+        propagate them back.
 
     Returns
     -------
@@ -58,23 +59,26 @@ def make_features(amplitude: Tensor, probe: Tensor) -> Tensor:
         Real parts of the C estimates, their imaginary parts, the C autocorrelations, and the
         probe's modulus (of all modes, 0..1).
     """
-    intensity = probe.abs().square()
-    main = probe[intensity.sum(dim=(-2, -1)).argmax()]
-    total = intensity.sum(dim=0)
-    floor = FLOOR * total.max()
+    probes = probe if probe.ndim == 4 else probe.unsqueeze(0)
+    intensity = probes.abs().square()
+    strongest = intensity.sum(dim=(-2, -1)).argmax(dim=1, keepdim=True)
+    main = probes.take_along_dim(strongest[..., None, None], dim=1)
+    total = intensity.sum(dim=1, keepdim=True)
+    peak = total.amax(dim=(-2, -1), keepdim=True)
+    floor = FLOOR * peak
     empty = far_field(main)
     wave = near_field(amplitude * torch.polar(torch.ones_like(empty.real), empty.angle()))
     seen = main.conj() * wave / (total + floor)
     correlation = near_field(amplitude.square().to(torch.complex64)).real
     correlation = correlation / correlation.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
-    modulus = (total / total.max()).sqrt()
+    modulus = (total / peak).sqrt()
     return torch.cat(
         [
             seen.real - total / (total + floor),
             seen.imag,
             # The root makes the values far from the centre larger.
             correlation.sign() * correlation.abs().sqrt(),
-            modulus.expand(len(amplitude), 1, *modulus.shape),
+            modulus.expand(len(amplitude), -1, -1, -1),
         ],
         dim=1,
     )

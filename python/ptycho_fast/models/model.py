@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +12,29 @@ import torch
 from ptycho_fast.canvas import canvas
 from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.devices import DEVICES, choose_device
-from ptycho_fast.models.checkpoint import count_epochs, find_checkpoint
+from ptycho_fast.models.checkpoint import find_checkpoint
 from ptycho_fast.models.config import ModelConfig
 from ptycho_fast.models.imaging import choose_rows, image_scan
+from ptycho_fast.models.light import SeenLight, stack_probes
 from ptycho_fast.models.network import build_network, sketch_network
-from ptycho_fast.models.scans import as_scan, exposure_ratio, mean_light, probe_for
-from ptycho_fast.models.storage import (
-    CONFIG,
-    PROBE_WEIGHTS,
-    read_model,
-    read_weights,
-    save_model,
-)
-from ptycho_fast.models.training.history import read_history
+from ptycho_fast.models.probes import choose_probe, probes_of
+from ptycho_fast.models.record import probe_checksum
+from ptycho_fast.models.restoring import continue_run, restore_model
+from ptycho_fast.models.scans import as_scan, refuse_copies, scans_of
+from ptycho_fast.models.storage import save_model
 from ptycho_fast.models.training.options import TrainingOptions
 from ptycho_fast.models.training.pictures import PICTURED, Pictures
 from ptycho_fast.models.training.setup import plan_training, record_run
-from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from ptycho_fast.models.network import PatchNetwork
     from ptycho_fast.models.reconstruction import Reconstruction
-    from ptycho_fast.models.record import RunRecord
-    from ptycho_fast.models.scans import ScanOrPath
+    from ptycho_fast.models.scans import NamedScan, ScanOrPath
 
 
 class PtychoModel:
@@ -132,8 +128,7 @@ class PtychoModel:
             options=options,
         )
         self.network: PatchNetwork | None = None
-        self.mean_energy = math.nan
-        self.mean_pattern: NDArray[np.float64] | None = None
+        self.seen_light: SeenLight | None = None
         # Raises an error now if the architecture does not take the options.
         sketch_network(self.model_config)
 
@@ -152,11 +147,15 @@ class PtychoModel:
 
     @property
     def probe(self) -> NDArray[np.complex64] | None:
-        """The probe, (modes, N, N), scaled to the counts of training. None before training."""
+        """The probe, (modes, N, N), scaled to the counts of training. None before training.
+
+        After training on several scans those of all, (scans, modes, N, N).
+        """
         if self.network is None:
             return None
-        probe: NDArray[np.complex64] = self.network.probe.detach().cpu().numpy()
-        return probe
+        probe: NDArray[np.complex64] = self.network.scaled(self.network.bare).detach().cpu().numpy()
+        exposure = self.network.probes.exposure
+        return probe[0] if exposure is None else probe * exposure[:, None, None, None]
 
     @property
     def n_parameters(self) -> int:
@@ -166,15 +165,15 @@ class PtychoModel:
 
     def train(
         self,
-        scan: ScanOrPath,
+        scan: ScanOrPath | Sequence[ScanOrPath],
         neighbor_count: int = TrainingOptions.neighbor_count,
         n_groups: int | None = None,
         batch_size: int | None = None,
         max_epochs: int = TrainingOptions.max_epochs,
         *,
-        validation: float | None = None,
+        validation: float | ScanOrPath | Sequence[ScanOrPath] | None = None,
         output: str | os.PathLike[str] | None = None,
-        source: str | os.PathLike[str] | None = None,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None] | None = None,
         resume: bool = False,
         refine_probe: int = TrainingOptions.refine_probe,
         picture_every: int = TrainingOptions.picture_every,
@@ -182,44 +181,47 @@ class PtychoModel:
         devices: int = TrainingOptions.devices,
         trainer_cls: Any = None,
     ) -> list[dict[str, Any]]:
-        """Train on the diffraction patterns of a scan.
+        """Train on the diffraction patterns of a scan, or of several.
 
-        If the scan contains the object, it is used to score the pictures, never to train. A model
-        that was trained before continues from its weights.
+        Each of several scans keeps its own probe, mask and exposure. Batches mix scans, groups do
+        not. If a scan contains the object, it is used to score the pictures, never to train. A
+        model that was trained before continues from its weights.
 
         Parameters
         ----------
-        scan : Scan or path-like
-            A scan with a probe.
+        scan : Scan, path-like, or sequence of them
+            A scan with a probe, or several with the same N. Those read with
+            ``read_scan(path, load=False)`` leave their patterns in the files.
         neighbor_count : int
             Number of neighbours considered per centre, at least gridsize².
         n_groups : int, optional
-            Number of groups per epoch; they are drawn anew for each epoch. By default one around
-            every position.
+            Number of groups per epoch and scan; they are drawn anew for each epoch. By default one
+            around every position.
         batch_size : int, optional
             Number of groups per step and device. By default as many as have 8 patterns together,
             or all groups if they are fewer.
         max_epochs : int
             Number of epochs, including those done before the run was resumed.
-        validation : float, optional
-            Fraction of the scan, a block at its end, that is held out of training and only scored.
+        validation : float, Scan, path-like, or sequence of scans, optional
+            What is held out of training and only scored: a fraction of each scan, in a block at
+            its end, or other scans.
         output : path-like, optional
             Folder for the model, the checkpoint, ``history.csv``, the pictures and ``run.json``,
-            which records the scan (file name and checksums of positions, patterns, probe and mask)
-            and the options. They are written after each epoch. By default nothing is written.
-        source : path-like, optional
-            The file that `scan` was read from, for the record, if `scan` is not a path.
+            which records the scans (file name, number of positions, checksums) and the options.
+            They are written after each epoch. By default nothing is written.
+        source : path-like or sequence, optional
+            The file of each scan, for the record, if it is not a path; those of `validation` last.
         resume : bool
             Continue from the checkpoint in `output`, with the same losses as if the run had not
-            been stopped. Scan, options and model must be those of the run, except for
-            `max_epochs`, the pictures and the device.
+            been stopped. Scans and their order, options and model must be those of the run, except
+            for `max_epochs`, the pictures and the device.
         refine_probe : int
             Number of iterations of `ptycho_fast.reconstruction.reconstruct` that refine the probe
             before the first epoch. For measured data the probe limits quality; 20 iterations are
             usually enough.
         picture_every : int
-            Number of epochs from one picture of the reconstructed phase to the next; 0 for none.
-            The history then has the correlation of the image.
+            Number of epochs from one picture of the reconstructed phase, of the first scan, to the
+            next; 0 for none. The history then has the correlation of the image.
         device : {"auto", "cpu", "gpu"}
             By default a GPU, if there is one.
         devices : int
@@ -238,9 +240,10 @@ class PtychoModel:
         Raises
         ------
         ValueError
-            If the scan has no probe or another N; if patterns are not finite; if there are fewer
-            groups than a batch; if the image would not fit in memory; if there is no GPU; or if
-            `output` contains another run, more epochs than asked for, or damaged files.
+            If there is no scan; if one has no probe or another N; if two are the same; if patterns
+            are not finite; if there are fewer groups than a batch; if the image would not fit in
+            memory; if there is no GPU; or if `output` contains another run, more epochs than asked
+            for, or damaged files.
         OSError
             If a file of the run is not a regular file, or cannot be read.
         FloatingPointError
@@ -263,9 +266,8 @@ class PtychoModel:
             n_groups=n_groups,
             batch_size=batch_size,
             max_epochs=max_epochs,
-            validation=validation,
+            validation=validation if isinstance(validation, float | int) else None,
             output=None if output is None else Path(output),
-            source=scan if source is None and not isinstance(scan, Scan) else source,
             resume=resume,
             refine_probe=refine_probe,
             picture_every=picture_every,
@@ -273,21 +275,25 @@ class PtychoModel:
             devices=devices,
             trainer_cls=trainer_cls,
         )
-        scan = as_scan(scan, config.N)
-        plan = plan_training(scan, config, options)
+        scans, held_out = scans_of(scan, validation, config.N, source)
+        plan = plan_training(scans, held_out, config, options)
         folder = options.output
         checkpoint = find_checkpoint(folder, resume=resume)
-        pattern = mean_light(scan)
-        record = None if folder is None else record_run(scan, plan, options)
+        patterns = [one.mean_light() for one in (*scans, *held_out)]
+        refuse_copies([*scans, *held_out], patterns)
+        record = None if folder is None else record_run(scans, held_out, plan, options)
         rows: list[dict[str, Any]] = []
         if checkpoint is not None and record is not None:
-            rows = self._resume(checkpoint, record, options.max_epochs)
-        if self.network is None:
-            probe = probe_for(scan, pattern, options.refine_probe)
-            self.network = build_network(config, probe)
-            self.mean_energy, self.mean_pattern = float(np.nansum(pattern)), pattern
-        self.network.set_mask(scan.mask)
-        few = None if len(scan) <= PICTURED else PICTURED
+            self.network, self.seen_light, rows = continue_run(
+                checkpoint, config, record, options.max_epochs
+            )
+        else:
+            self._begin(scans, patterns[: len(scans)], options.refine_probe)
+        assert self.network is not None
+        self.network.set_mask(plan.mask)
+        others = probes_of(held_out, patterns[len(scans) :], options.refine_probe)
+        first = scans[0].scan
+        few = None if len(first) <= PICTURED else PICTURED
 
         def save() -> None:
             if folder is not None and record is not None:
@@ -299,34 +305,32 @@ class PtychoModel:
             config,
             plan,
             options,
+            held_out=stack_probes(others, self.network.probes.bare[0]) if others else None,
             checkpoint=checkpoint,
             rows=rows,
             save=save,
             picture=Pictures(
-                lambda: self.infer(scan, n_groups=few, device=options.accelerator), folder
+                lambda: self.infer(first, n_groups=few, device=options.accelerator), folder
             ).draw,
         )
 
-    def _resume(self, checkpoint: Path, record: RunRecord, max_epochs: int) -> list[dict[str, Any]]:
-        """Take over network and history of a run, after checking that it is the same run."""
-        folder = checkpoint.parent
-        before = type(self).load(folder)
-        if differences := self.model_config.differences(before.model_config):
-            msg = f"{folder} contains a run of another model: {differences}. Use another folder."
-            raise ValueError(msg)
-        record.check(folder)
-        assert before.network is not None
-        done = count_epochs(checkpoint, before.network)
-        if max_epochs < done:
-            msg = (
-                f"{folder} contains a run of {done} epochs, but max_epochs={max_epochs}, which "
-                f"includes them. Ask for more than {done} to continue."
-            )
-            raise ValueError(msg)
-        rows = read_history(folder, done)
-        self.network, self.mean_energy = before.network, before.mean_energy
-        self.mean_pattern = before.mean_pattern
-        return rows
+    def _begin(
+        self, scans: list[NamedScan], patterns: list[NDArray[np.float64]], iterations: int
+    ) -> None:
+        """Build the network, or take it as it is, and give it the probes of the scans."""
+        before = None
+        if self.network is not None and self.seen_light is not None:
+            before = self.network.probes, self.seen_light
+        probes = probes_of(scans, patterns, iterations, before)
+        if self.network is None:
+            self.network = build_network(self.model_config, probes[0])
+        self.network.set_probes(stack_probes(probes))
+        given = [one.scan.probe for one in scans]
+        self.seen_light = SeenLight(
+            tuple(None if one is None else probe_checksum(one) for one in given),
+            float(np.mean([np.nansum(pattern) for pattern in patterns])),
+            patterns[0] if len(patterns) == 1 else np.stack(patterns),
+        )
 
     def infer(
         self,
@@ -340,16 +344,17 @@ class PtychoModel:
     ) -> Reconstruction:
         """Image a scan with the trained network.
 
+        The scan's own probe is used; if training refined or learned that probe, the result.
+
         Parameters
         ----------
         scan : Scan or path-like
-            A scan of the same N. Exposure and bad pixels may differ from those of training; the
-            exposures are compared over the pixels that both scans have measured.
+            A scan of the same N. Probe, exposure and bad pixels may differ from those of training.
         stitching : bool
             False to return the patches of the network instead of one image.
         refine : int
             Number of iterations of `ptycho_fast.reconstruction.reconstruct` that start from the
-            network's image, with the probe of the model. Afterwards the object has the mean
+            network's image, with the same probe. Afterwards the object has the mean
             intensity 1 and the mean phase 0, weighted by the light.
         n_groups : int, optional
             Number of groups, around positions drawn at random. By default one around every
@@ -376,9 +381,9 @@ class PtychoModel:
         Warns
         -----
         UserWarning
-            If ``scan.object`` is smaller than the area that the scan covers. The image covers it.
+            If the scan has no probe, or ``scan.object`` is smaller than the area that it covers.
         """
-        if self.network is None:
+        if self.network is None or self.seen_light is None:
             msg = "This model was not trained. Call train first, or load a trained model."
             raise ValueError(msg)
         config = self.model_config
@@ -393,12 +398,14 @@ class PtychoModel:
         check_neighbors(neighbor_count, config.channels)
         rows = choose_rows(scan, config, n_groups=n_groups, neighbor_count=neighbor_count)
         area = canvas(scan.positions, scan.N)
+        bare, exposure = choose_probe(scan, self.network.probes, self.seen_light)
         return image_scan(
             self.network,
             scan,
             rows,
             area=area,
-            exposure=exposure_ratio(scan, self.mean_pattern, self.mean_energy),
+            bare=bare,
+            exposure=exposure,
             stitching=stitching,
             refine=refine,
             device=where,
@@ -417,12 +424,10 @@ class PtychoModel:
         ValueError
             If the model was not trained.
         """
-        if self.network is None:
+        if self.network is None or self.seen_light is None:
             msg = "There is nothing to save, because this model was not trained. Call train first."
             raise ValueError(msg)
-        save_model(
-            Path(folder), self.model_config, self.network, self.mean_energy, self.mean_pattern
-        )
+        save_model(Path(folder), self.model_config, self.network, self.seen_light)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> PtychoModel:
@@ -444,20 +449,9 @@ class PtychoModel:
         OSError
             If a file is not a regular file, or cannot be read.
         """
-        folder = Path(folder)
-        saved = read_model(folder)
-        try:
-            model = cls(**saved.arguments, **saved.options)
-        except (ArithmeticError, TypeError, ValueError) as error:
-            msg = f"Cannot build the model described in {folder / CONFIG}: {error!s:.300}"
-            raise ValueError(msg) from error
-        config = model.model_config
-        # The weights are read first, so that no memory is allocated for a network whose size
-        # (config.json may be damaged) does not fit them.
-        weights, pattern = read_weights(folder, sketch_network(config).state_dict(), config.N)
-        network = build_network(config, saved.probe)
-        probe = network.probe_parts.detach()
-        network.load_state_dict({**weights, PROBE_WEIGHTS: probe})
-        model.network, model.mean_energy = network.eval(), saved.mean_energy
-        model.mean_pattern = pattern
+        config, network, seen = restore_model(Path(folder))
+        arguments = dataclasses.asdict(config)
+        options = arguments.pop("options")
+        model = cls(**arguments, **options)
+        model.network, model.seen_light = network, seen
         return model

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from ptycho_fast.models.architectures import build_architecture
 from ptycho_fast.models.inputs import FLOOR, count_features, make_features
-from ptycho_fast.models.physics import GroupCanvas, diffract, far_field, near_field
+from ptycho_fast.models.light import Probes
+from ptycho_fast.models.physics import (
+    GroupCanvas,
+    diffract,
+    each_mode,
+    far_field,
+    light_share,
+    near_field,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +47,8 @@ class PatchNetwork(nn.Module):
     channels : int
         Number of patterns in a group (C).
     probe : ndarray, (modes, N, N), complex64
-        Scaled to the patterns, see `ptycho_fast.models.physics.scale_probe`.
+        Scaled to the patterns, see `ptycho_fast.models.physics.scale_probe`. `set_probes` gives the
+        network the probes of several scans.
     stages : int
         Number of stages.
     **options
@@ -73,6 +82,8 @@ class PatchNetwork(nn.Module):
         # sharing weights between processes supports complex numbers.
         self.probe_parts = nn.Parameter(torch.view_as_real(torch.from_numpy(probe)).clone())
         self.log_intensity = nn.Parameter(torch.zeros(()))
+        self.exposure: Tensor | None
+        self.register_buffer("exposure", None)
         self.mask: Tensor | None
         self.register_buffer("mask", None, persistent=False)
 
@@ -86,39 +97,73 @@ class PatchNetwork(nn.Module):
         """
         self.mask = None if mask is None else torch.tensor(mask, device=self.probe_parts.device)
 
-    @property
-    def probe(self) -> Tensor:
-        """The probe, ``(modes, N, N)`` complex64, with the learned scale of the intensity."""
-        return torch.view_as_complex(self.probe_parts) * (self.log_intensity / 2).exp()
+    def set_probes(self, probes: Probes) -> None:
+        """Set the probes, and forget those before.
+
+        Parameters
+        ----------
+        probes : Probes
+        """
+        bare, there = probes.bare, self.probe_parts.device
+        several = probes.exposure is not None
+        parts = torch.view_as_real(torch.from_numpy(bare if several else bare[0]))
+        self.probe_parts = nn.Parameter(parts.to(there, copy=True))
+        self.exposure = torch.tensor(probes.exposure, device=there) if several else None
 
     @property
-    def weight(self) -> Tensor:
-        """The probe's intensity on each pixel of a patch, ``(N, N)``, relative to its peak."""
-        intensity = torch.view_as_complex(self.probe_parts.detach()).abs().square().sum(dim=0)
-        return intensity / intensity.max()
+    def probes(self) -> Probes:
+        """The probes of all scans, without the learned scale of the intensity."""
+        exposure = None if self.exposure is None else self.exposure.cpu().numpy()
+        return Probes(self.bare.detach().cpu().numpy(), exposure)
+
+    @property
+    def bare(self) -> Tensor:
+        """The probes of all scans, as `Probes` has them, ``(scans, modes, N, N)`` complex64."""
+        probe = torch.view_as_complex(self.probe_parts)
+        return probe if probe.ndim == 4 else probe.unsqueeze(0)
+
+    def scaled(self, bare: Tensor) -> Tensor:
+        """Return probes with the learned scale of the intensity.
+
+        Parameters
+        ----------
+        bare : tensor, (..., N, N), complex64
+
+        Returns
+        -------
+        tensor, (..., N, N), complex64
+        """
+        return bare * (self.log_intensity / 2).exp()
 
     def forward(
         self,
         amplitude: Tensor,
         positions: NDArray[np.float64] | None = None,
         good: Tensor | None = None,
+        bare: Tensor | None = None,
     ) -> list[Tensor]:
         """Return the patches after each stage.
 
         Parameters
         ----------
         amplitude : tensor, (B, C, N, N), float32
+            Square roots of counts, divided by how much brighter the scan is than the first scan of
+            the training.
         positions : ndarray, (B, 2, C), float64, optional
             Positions of the patches in each group. If they are given and C > 1, the patches are
             merged on a common canvas, so that they agree where they overlap.
         good : tensor, (B, C, N, N), bool, optional
             False for pixels that were not measured in a single pattern.
+        bare : tensor, (1, modes, N, N) or (B, modes, N, N), complex64, optional
+            The probe of all groups, or of each, as bright as `bare`; by default the probe of the
+            training, if it had a single scan.
 
         Returns
         -------
         list of tensor, (B, C, N, N), complex64
         """
-        probe = self.probe.detach()
+        bare = self.bare if bare is None else bare
+        probe = self.scaled(bare).detach()
         counted = self.mask if good is None else good
         if good is not None and self.mask is not None:
             counted = good & self.mask
@@ -127,12 +172,12 @@ class PatchNetwork(nn.Module):
             # would give without an object. Zeros would look as if the object had removed light:
             # with 0.9 % bad pixels at N = 16, the phase RMSE is 0.116 with zeros, 0.102 with this,
             # and 0.100 without bad pixels.
-            empty = far_field(probe).abs().square().sum(dim=0).sqrt()
+            empty = far_field(probe).abs().square().sum(dim=1, keepdim=True).sqrt()
             amplitude = torch.where(counted, amplitude, empty)
         features = make_features(amplitude, probe)
         canvas = None
         if positions is not None and self.channels > 1:
-            canvas = GroupCanvas(positions, self.weight)
+            canvas = GroupCanvas(positions, light_share(bare))
         made: list[Tensor] = []
         for stage in self.stages:
             if not made:
@@ -151,15 +196,16 @@ class PatchNetwork(nn.Module):
         self, patches: Tensor, amplitude: Tensor, probe: Tensor, counted: Tensor | None
     ) -> Tensor:
         """Return the ePIE update step, divided by the patches, ``(B, C, N, N)``."""
-        intensity = probe.abs().square().sum(dim=0)
+        intensity = probe.abs().square().sum(dim=1, keepdim=True)
+        peak = intensity.amax(dim=(-2, -1), keepdim=True)
         modelled = diffract(patches, probe).sqrt()
         if counted is not None:
             amplitude = torch.where(counted, amplitude, modelled)
         excess = amplitude / (modelled + 1e-3) - 1
         step = torch.zeros_like(patches)
-        for mode in probe:
+        for mode in each_mode(probe):
             step = step + mode.conj() * near_field(excess * far_field(mode * patches))
-        step = step / (intensity + FLOOR * intensity.max())
+        step = step / (intensity + FLOOR * peak)
         return step * patches.conj() / (patches.abs().square() + 1e-2)
 
 

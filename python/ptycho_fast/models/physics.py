@@ -76,7 +76,8 @@ def diffract(patches: Tensor, probe: Tensor) -> Tensor:
     Parameters
     ----------
     patches : tensor, (B, C, N, N), complex64
-    probe : tensor, (modes, N, N), complex64
+    probe : tensor, (modes, N, N) or (B, modes, N, N), complex64
+        One for all groups, or one for each.
 
     Returns
     -------
@@ -91,12 +92,43 @@ def diffract(patches: Tensor, probe: Tensor) -> Tensor:
     tensor(64.)
     """
     intensity = torch.zeros((), device=patches.device)
-    for mode in probe:
+    for mode in each_mode(probe):
         # Shifting a wave changes only the phases of its far field, so no shift is needed here.
         wave = torch.fft.fft2(patches * mode, norm="ortho")
         intensity = intensity + (wave.real.square() + wave.imag.square())
     shifted: Tensor = torch.fft.fftshift(intensity, dim=(-2, -1))
     return shifted
+
+
+def each_mode(probe: Tensor) -> tuple[Tensor, ...]:
+    """Return the modes of probes, each in a shape that multiplies patches.
+
+    Parameters
+    ----------
+    probe : tensor, (modes, N, N) or (B, modes, N, N), complex64
+        One for all groups, or one for each.
+
+    Returns
+    -------
+    tuple of tensor, (1, 1, N, N) or (B, 1, N, N)
+    """
+    probes = probe if probe.ndim == 4 else probe.unsqueeze(0)
+    return probes.unsqueeze(2).unbind(1)
+
+
+def light_share(probe: Tensor) -> Tensor:
+    """Return the intensity of probes on each pixel of a patch, relative to their peaks.
+
+    Parameters
+    ----------
+    probe : tensor, (B, modes, N, N), complex64
+
+    Returns
+    -------
+    tensor, (B, N, N), float32
+    """
+    intensity = probe.detach().abs().square().sum(dim=1)
+    return intensity / intensity.amax(dim=(-2, -1), keepdim=True)
 
 
 def diffraction_loss(
@@ -196,8 +228,8 @@ class GroupCanvas:
     ----------
     positions : ndarray, (B, 2, C), float64
         x, then y, of the patches of each group, in pixels.
-    weight : tensor, (N, N), float32
-        Weight of each pixel of a patch.
+    weight : tensor, (N, N) or (B, N, N), float32
+        Weight of each pixel of a patch, for all groups or for each.
     """
 
     def __init__(self, positions: NDArray[np.float64], weight: Tensor) -> None:
@@ -205,7 +237,7 @@ class GroupCanvas:
         B, _, C = positions.shape
         self.N = N
         self.positions, self.shape = stack_canvases(positions, N)
-        self._weight = weight[:, :, None]
+        self._weight = weight[..., None]
         laid = self._weight.expand(B, N, N, C).to(torch.complex64)
         total = add_patches(laid, self.positions, self.shape).real
         self._total = total.clamp(min=1e-3 * float(weight.max()))

@@ -1,6 +1,6 @@
-"""The record of a run (``run.json``): which scan it was trained on, and with which options.
+"""The record of a run (``run.json``): which scans it was trained on, and with which options.
 
-A run is only resumed with the same scan and options; everything else would be another run.
+A run is only resumed with the same scans and options; everything else would be another run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from ptycho_fast.notices import warn
 from ptycho_fast.patterns import brought_energies, measured_energies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -44,12 +43,15 @@ COMPARED = {
     "probe_sha256": "the checksum of the probe",
     "mask_sha256": "the checksum of the mask",
 }
-"""The entries of a record that must agree, and what messages call them."""
+"""The entries of a scan that must agree, and what messages call them."""
+
+SEVERAL = "scans", "validation_scans"
+"""The lists of scans in ``run.json``. If there is only one scan, its entries are not in a list."""
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """The scan that a run was trained on, and the options of training.
+class ScanRecord:
+    """A scan that a run was trained on, or that it held out.
 
     Parameters
     ----------
@@ -62,11 +64,6 @@ class RunRecord:
     positions_sha256, patterns_sha256, probe_sha256, mask_sha256 : str, optional
         SHA-256 checksums. That of the patterns covers the energies of all of them and the pixels
         of some. None if the scan has no probe or no mask.
-    options : dict
-        Options of `ptycho_fast.models.PtychoModel.train`, with defaults filled in. Those of the
-        model are in its ``config.json``.
-    device : str
-        "cpu" or "gpu". The two compute with different precision.
     """
 
     file: str | None
@@ -76,26 +73,17 @@ class RunRecord:
     patterns_sha256: str
     probe_sha256: str | None
     mask_sha256: str | None
-    options: dict[str, Any]
-    device: str
 
     @classmethod
-    def of(
-        cls,
-        scan: Scan,
-        *,
-        file: str | os.PathLike[str] | None,
-        options: Mapping[str, Any],
-        device: str,
-    ) -> RunRecord:
-        """Create the record of a run that is about to start or to be resumed.
+    def of(cls, scan: Scan, file: str | os.PathLike[str] | None) -> ScanRecord:
+        """Create the record of a scan.
 
         Parameters
         ----------
         scan : Scan
             All its patterns are read, unless their energies are known already.
-        file, options, device
-            See `RunRecord`.
+        file : path-like, optional
+            The file that it was read from.
         """
         return cls(
             file=None if file is None else os.path.abspath(file),
@@ -103,11 +91,30 @@ class RunRecord:
             N=scan.N,
             positions_sha256=positions_checksum(scan.positions),
             patterns_sha256=_patterns_checksum(scan),
-            probe_sha256=_checksum(scan.probe, "<c8"),
-            mask_sha256=_checksum(scan.mask, "?"),
-            options=dict(options),
-            device=device,
+            probe_sha256=None if scan.probe is None else probe_checksum(scan.probe),
+            mask_sha256=None if scan.mask is None else _checksum(scan.mask, "?"),
         )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The scans that a run was trained on, and the options of training.
+
+    Parameters
+    ----------
+    scans, validation_scans : tuple of ScanRecord
+        Those that it was trained on, and those that it only scored.
+    options : dict
+        Options of `ptycho_fast.models.PtychoModel.train`, with defaults filled in. Those of the
+        model are in its ``config.json``.
+    device : str
+        "cpu" or "gpu". The two compute with different precision.
+    """
+
+    scans: tuple[ScanRecord, ...]
+    validation_scans: tuple[ScanRecord, ...]
+    options: dict[str, Any]
+    device: str
 
     def write(self, folder: Path) -> None:
         """Write ``run.json``. It appears whole or not at all.
@@ -118,12 +125,17 @@ class RunRecord:
             Created if it does not exist.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        text = {"format": FORMAT, "ptycho_fast": __version__, **dataclasses.asdict(self)}
+        content = dataclasses.asdict(self)
+        if len(self.scans) == 1 and not self.validation_scans:
+            content = {**content["scans"][0], **content}
+            for name in SEVERAL:
+                del content[name]
+        text = {"format": FORMAT, "ptycho_fast": __version__, **content}
         with replacing(folder / RECORD) as file:
             file.write((json.dumps(text, indent=2) + "\n").encode())
 
     def check(self, folder: Path) -> None:
-        """Raise an error if the run in a folder has another scan or other options.
+        """Raise an error if the run in a folder has other scans or options.
 
         Parameters
         ----------
@@ -154,10 +166,9 @@ class RunRecord:
             f"{name} was {was!r} and is {now!r} now" for name, was, now in self._differences(before)
         ]
         if differences:
-            known = "" if before.file is None else f" The scan of that run was {before.file}."
             msg = (
-                f"{folder} contains another run: {'; '.join(differences)}.{known} Resume with the "
-                "scan and the options of that run, or train in another folder."
+                f"{folder} contains another run: {'; '.join(differences)}.{before.files()} Resume "
+                "with the scan and the options of that run, or train in another folder."
             )
             raise ValueError(msg)
         if before.device != self.device:
@@ -167,11 +178,29 @@ class RunRecord:
                 "of an uninterrupted run."
             )
 
+    def files(self) -> str:
+        """Return a sentence with the files of the scans; empty if one is not known."""
+        known = [scan.file for scan in self.scans]
+        told = ", ".join(str(file) for file in known[:3])
+        if None in known:
+            return ""
+        if len(known) == 1:
+            return f" The scan of that run was {told}."
+        more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+        return f" The scans of that run were {told}{more}."
+
     def _differences(self, before: RunRecord) -> list[tuple[str, Any, Any]]:
         """Return what differs: its name, its value before, its value now."""
-        found = [
-            (words, getattr(before, name), getattr(self, name)) for name, words in COMPARED.items()
-        ]
+        found: list[tuple[str, Any, Any]] = []
+        for name, called in zip(SEVERAL, ("scan", "held-out scan"), strict=True):
+            was, now = getattr(before, name), getattr(self, name)
+            found.append((f"the number of {called}s", len(was), len(now)))
+            for number, (one, other) in enumerate(zip(was, now, strict=False)):
+                which = "" if len(self.scans) == 1 else f" of {called} {number}"
+                found += [
+                    (words + which, getattr(one, entry), getattr(other, entry))
+                    for entry, words in COMPARED.items()
+                ]
         # An older version did not record the options that it did not have.
         found += [
             (name, before.options[name], now)
@@ -191,8 +220,15 @@ def _read(path: Path) -> RunRecord:
         held = json.loads(read_text(path))
         found = held.pop("format")
         del held["ptycho_fast"]
+        if SEVERAL[0] not in held:
+            alone = {name: held.pop(name) for name in ("file", *COMPARED)}
+            held = {**dict(zip(SEVERAL, ([alone], []), strict=True)), **held}
+        for name in SEVERAL:
+            held[name] = tuple(ScanRecord(**scan) for scan in held[name])
         record = RunRecord(**held)
-        plain = [held[name] for name in (*COMPARED, "file", "device")]
+        scans = (*record.scans, *record.validation_scans)
+        plain = [value for scan in scans for value in vars(scan).values()]
+        plain.append(record.device)
         if not isinstance(record.options, dict) or any(isinstance(v, dict | list) for v in plain):
             raise ValueError("its entries are not those of a run")
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
@@ -207,9 +243,17 @@ def _read(path: Path) -> RunRecord:
     return record
 
 
-def _checksum(array: NDArray[Any] | None, dtype: str) -> str | None:
-    if array is None:
-        return None
+def probe_checksum(probe: NDArray[Any]) -> str:
+    """Return the SHA-256 of a probe, as complex64.
+
+    Parameters
+    ----------
+    probe : ndarray, (N, N) or (modes, N, N), complex
+    """
+    return _checksum(probe, "<c8")
+
+
+def _checksum(array: NDArray[Any], dtype: str) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, dtype).data).hexdigest()
 
 

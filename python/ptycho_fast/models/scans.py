@@ -1,13 +1,17 @@
-"""What a model needs of a scan: its patterns' size, its probe, and how bright it is."""
+"""What a model needs of scans: the patterns' size, their probes, and how bright they are."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from ptycho_fast.frames import Frames
 from ptycho_fast.io import read_scan
 from ptycho_fast.models.physics import scale_probe
 from ptycho_fast.models.refinement import refine
@@ -15,13 +19,167 @@ from ptycho_fast.patterns import mean_pattern
 from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 logger = logging.getLogger("ptycho_fast")
 
-ScanOrPath: TypeAlias = "Scan | str | os.PathLike[str]"
+Path: TypeAlias = "str | os.PathLike[str]"
+ScanOrPath: TypeAlias = "Scan | Path"
+
+
+@dataclass(frozen=True, eq=False)
+class NamedScan:
+    """A scan of a training.
+
+    Parameters
+    ----------
+    scan : Scan
+    file : path-like, optional
+        The file that it was read from.
+    name : str
+        What messages call it; empty if it is the only one.
+    """
+
+    scan: Scan
+    file: Path | None
+    name: str
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the name of the scan before the message of an error."""
+        try:
+            yield
+        except ValueError as error:
+            if not self.name:
+                raise
+            msg = f"{self.name}: {error}"
+            raise ValueError(msg) from error
+
+    def mean_light(self) -> NDArray[np.float64]:
+        """Return the mean diffraction pattern (`mean_light`)."""
+        with self.named():
+            return mean_light(self.scan)
+
+
+def scans_of(
+    scan: ScanOrPath | Sequence[ScanOrPath],
+    validation: float | ScanOrPath | Sequence[ScanOrPath] | None,
+    N: int,
+    source: Path | Sequence[Path | None] | None,
+) -> tuple[list[NamedScan], list[NamedScan]]:
+    """Return the scans to train on, and those that are held out, if these are whole scans.
+
+    Parameters
+    ----------
+    scan, validation, source
+        See `ptycho_fast.models.PtychoModel.train`.
+    N : int
+        Pixels per side of a pattern that the model was made for.
+
+    Raises
+    ------
+    ValueError
+        See `as_scans`.
+    """
+    files = [source] if isinstance(source, str | os.PathLike) else list(source or [])
+    n = 1 if isinstance(scan, Scan | str | os.PathLike) else len(scan)
+    scans = as_scans(scan, N, files[:n])
+    if validation is None or isinstance(validation, float | int):
+        return scans, []
+    return scans, as_scans(validation, N, files[n:], called="held-out scan")
+
+
+def as_scans(
+    given: ScanOrPath | Sequence[ScanOrPath],
+    N: int,
+    files: Sequence[Path | None] = (),
+    *,
+    called: str = "",
+) -> list[NamedScan]:
+    """Return the scans of a training, read from their files if paths are given.
+
+    Parameters
+    ----------
+    given : Scan, path-like, or sequence of them
+    N : int
+        Pixels per side of a pattern that the model was made for.
+    files : sequence of path-like or None
+        The file that each scan was read from; none if the scans are paths, or it is not known.
+    called : str
+        What messages call each of them; by default "scan", and a single scan has no name.
+
+    Returns
+    -------
+    list of NamedScan
+        Patterns in memory are converted to float32 if there are several scans.
+
+    Raises
+    ------
+    ValueError
+        If there are none, their patterns have another size, or there are not as many files.
+    """
+    if isinstance(given, Scan | str | os.PathLike):
+        given = [given]
+    if not given:
+        msg = "There is no scan to train on: the list is empty."
+        raise ValueError(msg)
+    if files and len(files) != len(given):
+        msg = f"source names {len(files)} files for {len(given)} scans. Name one for each."
+        raise ValueError(msg)
+    found = []
+    for number, (one, file) in enumerate(zip(given, files or [None] * len(given), strict=True)):
+        known = one if file is None and not isinstance(one, Scan) else file
+        name = f"{called or 'scan'} {number}"
+        if known is not None:
+            name += f" ({os.fspath(known)})"
+        read = one if isinstance(one, Scan) else read_scan(one)
+        found.append(NamedScan(read, known, name if called or len(given) > 1 else ""))
+    sizes = {one.scan.N: one.name for one in reversed(found)}
+    if len(sizes) > 1:
+        told = ", ".join(f"{name} has {size} x {size} pixels" for size, name in sizes.items())
+        msg = (
+            f"A network is trained on patterns of one size, but {told}. Crop or bin the patterns, "
+            "or train a network for each size."
+        )
+        raise ValueError(msg)
+    for named in found:
+        with named.named():
+            as_scan(named.scan, N)
+    return found if len(found) == 1 else [replace(one, scan=_float32(one.scan)) for one in found]
+
+
+def _float32(scan: Scan) -> Scan:
+    """Return a scan with patterns that can be in one batch with those of others."""
+    if isinstance(scan.diffraction, Frames) or scan.diffraction.dtype == np.float32:
+        return scan
+    return replace(scan, diffraction=scan.diffraction.astype(np.float32))
+
+
+def refuse_copies(scans: Sequence[NamedScan], patterns: Sequence[NDArray[np.float64]]) -> None:
+    """Raise an error if two scans are the same, which would count twice or be held out in vain.
+
+    Parameters
+    ----------
+    scans : sequence of NamedScan
+    patterns : sequence of ndarray, (N, N), float64
+        Their mean patterns.
+
+    Raises
+    ------
+    ValueError
+        If positions and mean patterns of two scans are the same.
+    """
+    seen: dict[bytes, NamedScan] = {}
+    for one, pattern in zip(scans, patterns, strict=True):
+        before = seen.setdefault(one.scan.positions.tobytes() + pattern.tobytes(), one)
+        if before is not one:
+            msg = (
+                f"{before.name} and {one.name} are the same scan: positions and mean patterns are "
+                "equal. Leave one of them out."
+            )
+            raise ValueError(msg)
 
 
 def as_scan(scan: ScanOrPath, N: int) -> Scan:

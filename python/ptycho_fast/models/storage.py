@@ -18,6 +18,7 @@ import torch
 from ptycho_fast._core import __version__
 from ptycho_fast.atomic import replacing
 from ptycho_fast.io.regular import open_regular
+from ptycho_fast.models.light import SeenLight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +51,7 @@ def save_model(
     folder: Path,
     config: ModelConfig,
     network: PatchNetwork,
-    mean_energy: float,
-    mean_pattern: NDArray[np.float64] | None = None,
+    seen: SeenLight,
 ) -> None:
     """Write the three files of a model, the configuration last.
 
@@ -61,10 +61,7 @@ def save_model(
         Created if it does not exist. Each file appears whole or not at all.
     config : ModelConfig
     network : PatchNetwork
-    mean_energy : float
-        Mean number of counts in a pattern of the training, to which the probe is scaled.
-    mean_pattern : ndarray, (N, N), float64, optional
-        Mean pattern of the training in counts; NaN at pixels that were not measured.
+    seen : SeenLight
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -72,8 +69,8 @@ def save_model(
         for name, tensor in network.state_dict().items()
         if name != PROBE_WEIGHTS
     }
-    if mean_pattern is not None:
-        counts = np.where(np.isfinite(mean_pattern), mean_pattern, -1).astype(np.float32)
+    if seen.mean_pattern is not None:
+        counts = np.where(np.isfinite(seen.mean_pattern), seen.mean_pattern, -1).astype(np.float32)
         weights[MEAN_PATTERN] = torch.from_numpy(counts)
     parts = network.probe_parts.detach().cpu().contiguous().numpy()
     with replacing(folder / WEIGHTS) as file:
@@ -83,7 +80,8 @@ def save_model(
     text = {
         "format": FORMAT,
         "ptycho_fast": __version__,
-        "mean_energy": mean_energy,
+        "mean_energy": seen.mean_energy,
+        "given_probes": list(seen.given_probes),
         **dataclasses.asdict(config),
     }
     with replacing(folder / CONFIG) as file:
@@ -99,14 +97,14 @@ class SavedModel(NamedTuple):
         Arguments of `ptycho_fast.models.PtychoModel`, without the options of the architecture.
     options : dict
         Options of the architecture.
-    mean_energy : float
-        See `save_model`.
-    probe : ndarray, (modes, N, N), complex64
+    seen : SeenLight
+        Without the mean pattern, which is among the weights.
+    probe : ndarray, (modes, N, N) or (scans, modes, N, N), complex64
     """
 
     arguments: dict[str, Any]
     options: dict[str, Any]
-    mean_energy: float
+    seen: SeenLight
     probe: NDArray[np.complex64]
 
 
@@ -139,6 +137,9 @@ def read_model(folder: Path) -> SavedModel:
         mean_energy = float(config.pop("mean_energy"))
         if not 0 < mean_energy < math.inf:
             raise ValueError(f"mean_energy is {mean_energy}")
+        given = tuple(config.pop("given_probes", ()))
+        if not all(one is None or isinstance(one, str) for one in given):
+            raise ValueError("given_probes contains something else than checksums")
         options = dict(config.pop("options"))
         N = config["N"]
     except (
@@ -151,18 +152,23 @@ def read_model(folder: Path) -> SavedModel:
             "ptycho_fast."
         )
         raise ValueError(msg)
-    return SavedModel(config, options, mean_energy, _read_probe(folder, N))
+    probe = _read_probe(folder, N, len(given))
+    return SavedModel(config, options, SeenLight(given, mean_energy), probe)
 
 
-def _read_probe(folder: Path, N: Any) -> NDArray[np.complex64]:
+def _read_probe(folder: Path, N: Any, scans: int) -> NDArray[np.complex64]:
+    """Read the probe of one scan, or those of several."""
     path = folder / PROBE
     # The size of the file is checked before memory is allocated for a probe of side N.
     side = N if isinstance(N, int) and 0 < N < 2**15 else 1
-    content = _present(folder, PROBE, most=MOST_MODES * 8 * side**2 + 2**16)
+    content = _present(folder, PROBE, most=max(1, scans) * MOST_MODES * 8 * side**2 + 2**16)
+    several = (scans,) if scans > 1 else ()
     try:
         shape, dtype = _header(content)
-        if dtype != np.complex64 or shape[1:] != (N, N) or shape[:1] == (0,):
-            raise ValueError(f"it contains {dtype} of shape {shape}, but N={N!r:.50}")
+        modes = shape[len(several) : len(several) + 1]
+        if dtype != np.complex64 or shape != (*several, *modes, N, N) or modes == (0,):
+            told = f" and there are {scans} scans" if several else ""
+            raise ValueError(f"it contains {dtype} of shape {shape}, but N={N!r:.50}{told}")
         probe: NDArray[np.complex64] = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # NumPy raises many kinds for damaged files
         raise _damaged(path, error) from None
@@ -185,9 +191,9 @@ def _header(content: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def read_weights(
-    folder: Path, expected: Mapping[str, Tensor], N: int
+    folder: Path, expected: Mapping[str, Tensor], shape: tuple[int, ...]
 ) -> tuple[dict[str, Tensor], NDArray[np.float64] | None]:
-    """Read the weights of a model, and the mean pattern of its training.
+    """Read the weights of a model, and the mean patterns of its training.
 
     Parameters
     ----------
@@ -195,15 +201,15 @@ def read_weights(
     expected : mapping of tensor
         The weights of the network by name. Only shapes and dtypes are used, so the tensors can be
         on the meta device.
-    N : int
-        Pixels per side of a pattern.
+    shape : tuple of int
+        That of the mean pattern: (N, N), or (scans, N, N) for several scans.
 
     Returns
     -------
     weights : dict of tensor
         All weights in `expected` except the probe.
-    mean_pattern : ndarray, (N, N), float64, or None
-        See `save_model`. Models of older versions have none.
+    mean_pattern : ndarray, float64, or None
+        See `ptycho_fast.models.light.SeenLight`.
 
     Raises
     ------
@@ -216,7 +222,7 @@ def read_weights(
     path, load = folder / WEIGHTS, _safetensors().load
     expected = {name: tensor for name, tensor in expected.items() if name != PROBE_WEIGHTS}
     needed = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-    most = needed + 4 * N * N + 1024 * len(expected) + 2**16
+    most = needed + 4 * math.prod(shape) + 1024 * len(expected) + 2**16
     content = _present(folder, WEIGHTS, most=most)
     if len(content) < needed:
         raise _damaged(
@@ -230,7 +236,7 @@ def read_weights(
         check_weights(weights, expected)
         if held is None:
             return weights, None
-        check_weights({MEAN_PATTERN: held}, {MEAN_PATTERN: torch.empty(N, N)})
+        check_weights({MEAN_PATTERN: held}, {MEAN_PATTERN: torch.empty(shape)})
     except Exception as error:  # safetensors raises many kinds for damaged files
         raise _damaged(path, error) from None
     counts = held.double().numpy()

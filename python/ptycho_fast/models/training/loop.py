@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ptycho_fast.models.config import ModelConfig
+    from ptycho_fast.models.light import Probes
     from ptycho_fast.models.network import PatchNetwork
     from ptycho_fast.models.training.options import TrainingOptions
     from ptycho_fast.models.training.setup import TrainingPlan
@@ -41,6 +42,7 @@ def train_network(
     plan: TrainingPlan,
     options: TrainingOptions,
     *,
+    held_out: Probes | None,
     checkpoint: Path | None,
     rows: list[dict[str, Any]],
     save: Callable[[], object],
@@ -54,6 +56,8 @@ def train_network(
     config : ModelConfig
     plan : TrainingPlan
     options : TrainingOptions
+    held_out : Probes, optional
+        The probes of the scans for validation, if these are whole scans.
     checkpoint : Path, optional
         The checkpoint to resume from.
     rows : list of dict
@@ -84,7 +88,7 @@ def train_network(
         fields=plan.fields,
     )
     watch = Watch(options.output, save, picture, options.picture_every, rows)
-    module = TrainingModule(network, config)
+    module = TrainingModule(network, config, held_out=held_out, names=plan.names)
     try:
         _fit(module, feed, watch, options, checkpoint)
     except torch.OutOfMemoryError as error:

@@ -9,16 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptycho_fast.models.physics import GroupCanvas, diffract, diffraction_loss
+from ptycho_fast.models.physics import GroupCanvas, diffract, diffraction_loss, light_share
 from ptycho_fast.models.training.lightning import LightningModule
 from ptycho_fast.models.training.thinning import thin
 
 if TYPE_CHECKING:
     from ptycho_fast.models.config import ModelConfig
+    from ptycho_fast.models.light import Probes
     from ptycho_fast.models.network import PatchNetwork
 
 WARM_UP = 500
 """Number of steps in which the learning rate rises, but at most a tenth of all steps."""
+
+ON_DEVICE = ("diffraction", "good", "scan_id")
+"""The entries of a batch that are needed on the device. Positions are used on the CPU."""
 
 
 class TrainingModule(LightningModule):
@@ -30,10 +34,28 @@ class TrainingModule(LightningModule):
     config : ModelConfig
         Loss, learning rate, schedule, exposures and seed. The schedule "cosine" lets the learning
         rate fall to 0 at the last step; "plateau" halves it after 5 epochs without a lower loss.
+    held_out : Probes, optional
+        The probes of the scans for validation, if these are whole scans.
+    names : tuple of str
+        What messages call the scans that are trained on.
     """
 
-    def __init__(self, network: PatchNetwork, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        network: PatchNetwork,
+        config: ModelConfig,
+        *,
+        held_out: Probes | None = None,
+        names: tuple[str, ...] = ("",),
+    ) -> None:
         super().__init__()
+        self.names = names
+        self.held_out: Tensor | None
+        self.held_out_exposure: Tensor | None
+        parts = None if held_out is None else torch.from_numpy(held_out.bare)
+        times = None if held_out is None else torch.from_numpy(held_out.exposure)
+        self.register_buffer("held_out", parts, persistent=False)
+        self.register_buffer("held_out_exposure", times, persistent=False)
         self.network = network
         self.config = config
         network.probe_parts.requires_grad_(config.trainable_probe)
@@ -42,19 +64,36 @@ class TrainingModule(LightningModule):
     def transfer_batch_to_device(
         self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int
     ) -> dict[str, Tensor]:
-        """Move patterns and good pixels to the device. Positions are used on the CPU."""
+        """Move what is needed there to the device."""
         there = self.network.probe_parts.device if device is None else device
         return {
-            name: value.to(there, non_blocking=True) if name in ("diffraction", "good") else value
+            name: value.to(there, non_blocking=True) if name in ON_DEVICE else value
             for name, value in batch.items()
         }
 
+    def _light(
+        self, batch: dict[str, Tensor], *, held_out: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the probes of the groups, all equally bright, and their exposures, (B, 1, 1, 1).
+
+        If there is only one scan, there is only one probe, and no exposure.
+        """
+        network = self.network
+        bare, exposure = network.bare, network.exposure
+        if held_out and self.held_out is not None:
+            bare, exposure = self.held_out, self.held_out_exposure
+        if exposure is None:
+            return bare, None
+        scan = batch["scan_id"].long()
+        return bare[scan], exposure[scan][:, None, None, None]
+
     def _losses(
-        self, batch: dict[str, Tensor], least_exposure: float = 1.0
+        self, batch: dict[str, Tensor], least_exposure: float = 1.0, *, held_out: bool = False
     ) -> tuple[list[Tensor], Tensor]:
         """Return the loss of each stage, and the patches of the last stage."""
         network = self.network
         amplitude, good = batch["diffraction"].float(), batch.get("good")
+        bare, exposure = self._light(batch, held_out=held_out)
         seen = amplitude
         if least_exposure < 1:
             # Random, but a function of seed, step and rank: a resumed run sees the same exposures.
@@ -62,18 +101,20 @@ class TrainingModule(LightningModule):
             key = np.random.SeedSequence([self.config.seed, self.global_rank, self.global_step])
             generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
             seen = thin(amplitude, least_exposure, generator)
+        probe = network.scaled(bare)
+        if exposure is not None:
+            seen, probe = seen / exposure, probe * exposure
         positions = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
         if network.channels == amplitude.shape[1]:
-            made = network(seen, positions, good)
+            made = network(seen, positions, good, bare)
         else:
             # The network sees single patterns, but its patches are merged with those of their
             # neighbours. A single pattern does not determine how much of it is due to the modulus
             # of the object and how much to the phase; overlapping patterns do.
-            alone = network(*_one_by_one(seen, good))
-            canvas = GroupCanvas(positions, network.weight)
+            alone = network(*_one_by_one(seen, good, bare))
+            canvas = GroupCanvas(positions, light_share(bare))
             made = [patches.view_as(amplitude) for patches in alone]
             made = made[:1] + [canvas.merge(patches) for patches in made]
-        probe = network.probe
         losses = [
             diffraction_loss(
                 diffract(patches, probe), amplitude, self.config.loss, network.mask, good
@@ -104,14 +145,18 @@ class TrainingModule(LightningModule):
     def _variation(self, batch: dict[str, Tensor]) -> float:
         """Return the `variation` of the patches before they are merged with their neighbours."""
         network, amplitude, good = self.network, batch["diffraction"].float(), batch.get("good")
+        bare, exposure = self._light(batch)
+        amplitude = amplitude if exposure is None else amplitude / exposure
         alone = network.channels != amplitude.shape[1]
-        seen = _one_by_one(amplitude, good) if alone else (amplitude, None, good)
+        seen = (amplitude, None, good, bare)
+        if alone:
+            seen = _one_by_one(amplitude, good, bare)
         with torch.no_grad():
-            return variation(network(*seen)[-1], network.weight)
+            return variation(network(*seen)[-1], light_share(bare).mean(dim=0))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss of the last stage."""
-        losses, patches = self._losses(batch)
+        losses, patches = self._losses(batch, held_out=True)
         self.log(
             "validation_loss",
             losses[-1],
@@ -165,24 +210,40 @@ class TrainingModule(LightningModule):
         indices = batch["nn_indices"].cpu().numpy()
         bad = ~torch.isfinite(patterns).flatten(2).all(dim=2).cpu().numpy()
         where = f"epoch {self.current_epoch}, batch {batch_idx}"
+        scans = batch.get("scan_id")
+        numbers = np.zeros(len(indices), int) if scans is None else scans.cpu().numpy()
         if bad.any():
             msg = (
                 f"Some patterns are not finite in {where}: scan indices "
-                f"{_first_of(np.unique(indices[bad]))}. Leave them out of the scan."
+                f"{self._places(numbers, indices, bad)}. Leave them out of the scan."
             )
         else:
             msg = (
-                f"The loss is {loss} in {where}, of scan indices {_first_of(np.unique(indices))}. "
+                f"The loss is {loss} in {where}, of scan indices "
+                f"{self._places(numbers, indices, np.ones_like(bad))}. "
                 f"Lower the learning rate ({self.config.learning_rate}). The weights of the "
                 "previous epoch are kept."
             )
         raise FloatingPointError(msg)
 
+    def _places(self, scans: Any, indices: Any, which: Any) -> str:
+        """List some scan indices, with the names of their scans if there are several."""
+        told = []
+        for scan in np.unique(scans[which.any(axis=1)]):
+            own = scans == scan
+            found = _first_of(np.unique(indices[own][which[own]]))
+            name = self.names[scan]
+            told.append(f"{found} of {name}" if name else found)
+        return "; ".join(told)
 
-def _one_by_one(amplitude: Tensor, good: Tensor | None) -> tuple[Tensor, None, Tensor | None]:
+
+def _one_by_one(
+    amplitude: Tensor, good: Tensor | None, bare: Tensor
+) -> tuple[Tensor, None, Tensor | None, Tensor]:
     """Rearrange groups of several patterns into groups of one, as network arguments."""
     alone = None if good is None else good.flatten(0, 1).unsqueeze(1)
-    return amplitude.flatten(0, 1).unsqueeze(1), None, alone
+    each = bare if len(bare) == 1 else bare.repeat_interleave(amplitude.shape[1], dim=0)
+    return amplitude.flatten(0, 1).unsqueeze(1), None, alone, each
 
 
 def variation(patches: Tensor, weight: Tensor) -> float:

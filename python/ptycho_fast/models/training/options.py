@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ptycho_fast.checks import as_count
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
 
 PATTERNS_A_STEP = 8
@@ -27,8 +26,8 @@ class TrainingOptions:
     neighbor_count, max_epochs, refine_probe, picture_every, devices : int
     n_groups, batch_size : int, optional
     validation : float, optional
+        The share of each scan.
     output : Path, optional
-    source : path-like, optional
     resume : bool
     accelerator : {"cpu", "gpu"}
     trainer_cls : type, optional
@@ -45,7 +44,6 @@ class TrainingOptions:
     max_epochs: int = 15
     validation: float | None = None
     output: Path | None = None
-    source: str | os.PathLike[str] | None = None
     resume: bool = False
     refine_probe: int = 0
     picture_every: int = 5
