@@ -75,13 +75,13 @@ def diffract(patches: Tensor, probe: Tensor) -> Tensor:
 
     Parameters
     ----------
-    patches : tensor, (B, C, N, N), complex64
+    patches : tensor, (..., B, C, N, N), complex64
     probe : tensor, (modes, N, N) or (B, modes, N, N), complex64
         One for all groups, or one for each.
 
     Returns
     -------
-    tensor, (B, C, N, N), float32
+    tensor, (..., B, C, N, N), float32
         Expected counts, if the probe is scaled to counts (`scale_probe`).
 
     Examples
@@ -95,7 +95,8 @@ def diffract(patches: Tensor, probe: Tensor) -> Tensor:
     for mode in each_mode(probe):
         # Shifting a wave changes only the phases of its far field, so no shift is needed here.
         wave = torch.fft.fft2(patches * mode, norm="ortho")
-        intensity = intensity + (wave.real.square() + wave.imag.square())
+        real, imaginary = torch.view_as_real(wave).square().unbind(-1)
+        intensity = intensity + (real + imaginary)
     shifted: Tensor = torch.fft.fftshift(intensity, dim=(-2, -1))
     return shifted
 
@@ -235,12 +236,17 @@ class GroupCanvas:
     def __init__(self, positions: NDArray[np.float64], weight: Tensor) -> None:
         N = weight.shape[-1]
         B, _, C = positions.shape
-        self.N = N
-        self.positions, self.shape = stack_canvases(positions, N)
-        self._weight = weight[..., None]
-        laid = self._weight.expand(B, N, N, C).to(torch.complex64)
-        total = add_patches(laid, self.positions, self.shape).real
-        self._total = total.clamp(min=1e-3 * float(weight.max()))
+        self._N = N
+        local, self._shape = stack_canvases(positions, N)
+        # Patches that lie one after the other are laid down in half the time of those whose pixels
+        # alternate, as they would in groups of C.
+        self._where = local.transpose(0, 2, 1).reshape(B * C, 2, 1)
+        each = weight.expand(B, N, N).repeat_interleave(C, dim=0)
+        total = self._lay(each.to(torch.complex64)).real
+        # Real and imaginary parts are multiplied like two numbers, in a third of the time of a
+        # complex number by a real one.
+        self._weight = _twice(each)
+        self._step = _twice(1 / total.clamp(min=1e-3 * float(weight.max())))
 
     def merge(self, patches: Tensor) -> Tensor:
         """Average the patches of each group where they overlap.
@@ -254,14 +260,62 @@ class GroupCanvas:
         tensor, (B, C, N, N), complex64
             What the canvas contains in the window of each patch.
         """
-        laid = self._lay(patches.permute(0, 2, 3, 1))
-        canvas = laid / self._total
+        merged: Tensor = _Merge.apply(patches.flatten(0, 1), self)
+        return merged.view_as(patches)
+
+    def average(self, patches: Tensor) -> Tensor:
+        """Return what the canvas contains in the window of each patch.
+
+        Parameters
+        ----------
+        patches : tensor, (B C, N, N), complex64
+            Weighted.
+        """
+        laid = self._lay(patches)
+        canvas = _scaled(laid, self._step)
         for _ in range(SHARPENING):
-            canvas = canvas + (laid - self._lay(self._cut(canvas))) / self._total
-        return self._cut(canvas).permute(0, 3, 1, 2)
+            rest = laid - self._lay(self.weighted(self._cut(canvas)))
+            canvas = canvas + _scaled(rest, self._step)
+        return self._cut(canvas)
+
+    def weighted(self, patches: Tensor) -> Tensor:
+        """Return patches multiplied by their weights.
+
+        Parameters
+        ----------
+        patches : tensor, (B C, N, N), complex64
+        """
+        return _scaled(patches, self._weight)
 
     def _lay(self, patches: Tensor) -> Tensor:
-        return add_patches(patches * self._weight, self.positions, self.shape)
+        return add_patches(patches.unsqueeze(-1), self._where, self._shape)
 
     def _cut(self, canvas: Tensor) -> Tensor:
-        return extract_patches(canvas, self.positions, self.N)
+        return extract_patches(canvas, self._where, self._N).squeeze(-1)
+
+
+class _Merge(torch.autograd.Function):
+    """Weights patches by W and averages them on their canvas: A W, and for gradients W A.
+
+    A is its own adjoint: it lays patches down (L), takes Landweber steps with real weights, which
+    are a symmetric matrix on the canvas, and cuts out (the adjoint of L).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, canvas: GroupCanvas) -> Tensor:
+        ctx.canvas = canvas
+        return canvas.average(canvas.weighted(patches))
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.canvas.weighted(ctx.canvas.average(upstream)), None
+
+
+def _twice(real: Tensor) -> Tensor:
+    """Repeat each number for the real and the imaginary part of what it will multiply."""
+    return torch.stack([real, real], dim=-1)
+
+
+def _scaled(wave: Tensor, factors: Tensor) -> Tensor:
+    """Multiply complex numbers by real ones, each of which comes twice."""
+    return torch.view_as_complex(torch.view_as_real(wave.resolve_conj()) * factors)

@@ -45,6 +45,7 @@ def restore_model(folder: Path) -> tuple[ModelConfig, PatchNetwork, SeenLight]:
     """
     saved = read_model(folder)
     try:
+        dict(**saved.arguments, **saved.options)  # raises an error if one name is in both
         config = ModelConfig(**saved.arguments, options=saved.options)
         # The weights are read first, so that no memory is allocated for a network whose size
         # (config.json may be damaged) does not fit them.

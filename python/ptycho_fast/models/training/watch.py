@@ -79,6 +79,7 @@ class Watch(Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Add a row to the history, draw a picture if it is time, and write the files."""
         seconds = time.perf_counter() - self._began
+        pl_module.log_epoch()
         epoch = trainer.current_epoch
         self._warn(pl_module.variation, epoch, epoch * trainer.num_training_batches)
         if not trainer.is_global_zero:
