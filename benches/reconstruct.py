@@ -119,6 +119,8 @@ QUICK = "Siemens star"
 
 RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "reconstruct": ("reconstruct", {}),
+    "reconstruct, learned prior": ("reconstruct", {"prior": "learned"}),
+    "reconstruct, prior chosen": ("reconstruct", {"prior": "auto"}),
     "30 passes with momentum": ("momentum", {"passes": 30}),
     "ePIE, 30 passes": ("epie", {"passes": 30}),
     "ePIE, 100 passes": ("epie", {"passes": 100}),
@@ -374,7 +376,7 @@ def main() -> None:
     ]
     for case in [] if arguments.table else cases:
         for rival in rivals:
-            seeds = case.seeds if rival == "reconstruct" else 1
+            seeds = case.seeds if RIVALS[rival][0] == "reconstruct" else 1
             for seed in range(min(seeds, arguments.seeds)):
                 make(case, rival, seed, arguments)
     table(arguments.output, [case.name for case in cases], rivals)

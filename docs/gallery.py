@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Values = dict[str, Any]
 
 OURS, CHI, DEFAULTS = "reconstruct", "pty-chi, best", "pty-chi, defaults"
+LEARNED, CHOSEN = "reconstruct, learned prior", "reconstruct, prior chosen"
 EPIE = ("ePIE, 30 passes", "ePIE, 100 passes")
 BAR = 50
 """Length of the scale bar, in pixels of the object."""
@@ -105,6 +106,8 @@ def errors(results: Results) -> str:
             continue
         columns = [
             results.rival(name, OURS),
+            results.rival(name, LEARNED),
+            results.rival(name, CHOSEN),
             results.rival(name, CHI),
             results.rival(name, DEFAULTS),
             results.rival(name, *EPIE),
@@ -113,9 +116,10 @@ def errors(results: Results) -> str:
         ]
         least = min((middle(found, "phase_rmse") for found in columns if found), default=0)
         cells = [error(found, least) for found in columns]
-        cells[4] = cells[4] or NETWORKS.get(name, Trained(())).earlier
+        cells[6] = cells[6] or NETWORKS.get(name, Trained(())).earlier
         rows.append([name, *cells])
-    rivals = ("`reconstruct`", "pty-chi", "pty-chi, default options", "ePIE")
+    rivals = ("`reconstruct`", "`prior=\"learned\"`", "`prior=\"auto\"`", "pty-chi",
+              "pty-chi, default options", "ePIE")  # fmt: skip
     return table(("scan", *rivals, "network", "network, refined"), rows)
 
 
@@ -134,6 +138,8 @@ def star(results: Results) -> str:
     case = "Siemens star"
     found = {
         "`reconstruct`": results.rival(case, OURS),
+        "`reconstruct`, learned prior": results.rival(case, LEARNED),
+        "`reconstruct`, prior chosen": results.rival(case, CHOSEN),
         "`reconstruct`, probe withheld": results.rival(f"{case}, no probe", OURS),
         "pty-chi": results.rival(case, CHI),
         "pty-chi, default options": results.rival(case, DEFAULTS),
@@ -170,9 +176,10 @@ def costs(results: Results) -> str:
     )
     rows = []
     for name in names:
-        columns = [results.rival(name, *rivals) for rivals in ((OURS,), (CHI,), EPIE)]
+        columns = [results.rival(name, *rivals) for rivals in ((OURS,), (LEARNED,), (CHI,), EPIE)]
         rows.append([name, *(f"{middle(r, 'cpu'):.0f}" if r else "" for r in columns)])
-    return table(("CPU seconds", "`reconstruct`", "pty-chi", "ePIE"), rows)
+    head = ("CPU seconds", "`reconstruct`", "with the learned prior", "pty-chi", "ePIE")
+    return table(head, rows)
 
 
 def images(results: Results, case: reconstruct.Case) -> Values:

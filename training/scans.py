@@ -107,7 +107,8 @@ def random_object(rng: Generator, height: int, width: int) -> NDArray[np.complex
     angle = strength * phase + slow * _normal(_rough(rng, shape, power=rng.uniform(2.5, 4)))
     ceiling = rng.uniform(1.0, 1.2)
     size = np.clip(0.8 + contrast * modulus, 0.02, ceiling)
-    return (size * np.exp(1j * angle)).astype(np.complex64)
+    image: NDArray[np.complex64] = (size * np.exp(1j * angle)).astype(np.complex64)
+    return image
 
 
 def _rough(
@@ -247,11 +248,12 @@ def random_probe(rng: Generator, N: int) -> NDArray[np.complex64]:
             modes.append(math.sqrt(share) * wave / np.linalg.norm(wave))
             share *= rng.uniform(0.3, 0.9)
     probe = np.stack(modes)
-    return (probe / np.linalg.norm(probe)).astype(np.complex64)
+    probe /= np.linalg.norm(probe)
+    return probe.astype(np.complex64)
 
 
 def diameter(probe: NDArray[np.complex64]) -> float:
-    """Return the diameter of the circle around the centre of a probe that holds 90 % of its energy."""
+    """Return the diameter of the circle that holds 90 % of the energy of a probe."""
     light = (np.abs(probe) ** 2).sum(axis=0)
     y, x = np.mgrid[: light.shape[0], : light.shape[1]]
     light = light / light.sum()
@@ -294,12 +296,14 @@ def _intensities(
 def _blurred(field: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     down, right = np.fft.fftfreq(field.shape[0]), np.fft.rfftfreq(field.shape[1])
     response = np.exp(-2 * (math.pi * sigma) ** 2 * (down[:, np.newaxis] ** 2 + right**2))
-    return np.fft.irfft2(response * np.fft.rfft2(field), s=field.shape)
+    blurred: NDArray[np.float64] = np.fft.irfft2(response * np.fft.rfft2(field), s=field.shape)
+    return blurred
 
 
 def _normal(field: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (field - field.mean()) / max(float(field.std()), 1e-12)
+    normal: NDArray[np.float64] = (field - field.mean()) / max(float(field.std()), 1e-12)
+    return normal
 
 
 def _log_uniform(rng: Generator, low: float, high: float) -> float:
-    return low * (high / low) ** rng.random()
+    return float(low * (high / low) ** rng.random())

@@ -79,6 +79,22 @@ def test_a_brighter_probe_and_a_darker_object_have_the_same_value(
     )
 
 
+def test_what_the_prior_expects_has_no_penalty(image: np.ndarray, model: CpuModel) -> None:
+    counts = Counts(np.ones((2, N, N), np.float32))
+    start = Unknowns(image, np.ones((1, N, N), np.complex64), model.positions)
+    other = Unknowns(np.roll(image, 1, axis=0), start.probe, model.positions)
+    expecting = Objective(model, counts, start, free=("object",), mu=20.0, expected=image)
+    value, (gradient,) = expecting(expecting.x)
+    without = Objective(model, counts, start, free=("object",), mu=0.0)
+    expected, (slope,) = without(without.x)
+    assert value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-5)
+    # Elsewhere, the penalty is that of the difference.
+    value = expecting((other.object,))[0]
+    more = 20.0 * penalty_of(other.object - image)
+    assert value == pytest.approx(without.loss((other.object,)) + more, rel=1e-5)
+
+
 def test_freedom_is_all_pixels_without_a_prior_and_few_with_a_strong_one(
     image: np.ndarray, model: CpuModel
 ) -> None:

@@ -90,7 +90,7 @@ def test_the_report_tells_the_numbers_with_their_units(
     assert cells["pixel"] == "23.6 nm"
     assert cells["patterns"] == "11 of 16 x 16 pixels"
     assert cells["probe"] == "2 modes"
-    assert cells["penalty"] == "weight 31.5"
+    assert cells["prior"] == "smooth, weight 31.5"
     assert cells["iterations"] == "3"
     assert cells["time"] == "1.83 s"
     assert "ptycho-fast reconstruct 'a & b.npz' -o <OUT>" in written

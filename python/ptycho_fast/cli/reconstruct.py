@@ -21,6 +21,7 @@ from ptycho_fast.cli.scan_files import read_files
 from ptycho_fast.devices import DEVICES
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.pictures import phase_picture
+from ptycho_fast.reconstruction.reconstruct import PRIORS
 from ptycho_fast.reconstruction.resolution import FIXED, HALF_BIT
 
 if TYPE_CHECKING:
@@ -66,6 +67,12 @@ def add(commands: Commands) -> None:
         help="incoherent modes of the probe (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--prior", choices=PRIORS, default=default["prior"],
+        help="what is known of the object beforehand: smooth, learned by a network (which needs "
+        "PyTorch), auto for whichever of both explains held-out counts better, or none (default: "
+        "%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--refine-positions", action="store_true",
         help="correct the scan positions along with the image",
     )  # fmt: skip
@@ -105,6 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
         made = reconstruct(
             scan,
             modes=arguments.modes,
+            prior=arguments.prior,
             positions="refine" if arguments.refine_positions else "fixed",
             iterations=arguments.iterations,
             uncertainty=arguments.uncertainty,

@@ -58,6 +58,6 @@ def refine(
     # Splitting counts and thinning patterns is random, and no choice of the caller.
     run = Run(replace(scan, probe=probe), seed=0, device=device, num_threads=None, progress=None)
     run.start(object, modes=1, diameter=None, fixed=not refine_probe)
-    run.choose("refine" if refine_probe else "fixed", mu=None)
+    run.choose("refine" if refine_probe else "fixed", "smooth")
     run.finish(iterations)
     return run.result()

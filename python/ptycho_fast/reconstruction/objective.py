@@ -62,6 +62,8 @@ class Objective:
         What is varied; the rest is held.
     mu : float
         Weight of the prior.
+    expected : array, (H, W), complex64, optional
+        The object that the prior expects: its penalty is that of the difference. 0 by default.
     affine : float
         0 holds shift, scale, rotation and shear of the positions as a whole, if the steps are those
         of `precondition`; more than 1 lengthens such steps (`Moving`).
@@ -75,9 +77,10 @@ class Objective:
         *,
         free: tuple[str, ...],
         mu: float,
+        expected: Any = None,
         affine: float = 1.0,
     ) -> None:
-        self.affine = affine
+        self.expected, self.affine = expected, affine
         self.model, self.counts, self.start, self.free, self.mu = model, counts, start, free, mu
         self.prior = SmoothPrior(model.shape, model)
         self.last_loss = math.nan
@@ -108,7 +111,8 @@ class Objective:
         value, found = self._likelihood(now, self.free)
         self.last_loss = value
         growth = _energy(now.probe) / self._energy
-        penalty, slope = self.prior(now.object)
+        expected = 0 if self.expected is None else self.expected
+        penalty, slope = self.prior(now.object - expected)
         value += self.mu * growth * penalty
         if "object" in found:
             found["object"] = found["object"] + self.mu * growth * slope

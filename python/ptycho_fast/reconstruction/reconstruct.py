@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from ptycho_fast.reconstruction.progress import Progress
     from ptycho_fast.reconstruction.result import Reconstruction
-    from ptycho_fast.reconstruction.run import Progress
     from ptycho_fast.scan import Scan
+
+PRIORS = ("smooth", "learned", "auto", "none")
+"""What can be asked for."""
 
 
 def reconstruct(
@@ -52,9 +55,11 @@ def reconstruct(
     modes : int
         Number of incoherent modes of the probe. If the scan's probe has fewer, modes are added and
         the probe is refined.
-    prior : {"smooth", "none"}
+    prior : {"smooth", "learned", "auto", "none"}
         "smooth" penalises high spatial frequencies of the object (`SmoothPrior`), with a weight
-        that held-out counts choose.
+        that held-out counts choose. "learned" improves that image with a small network that has
+        learned from simulated scans what objects look like; this needs PyTorch. "auto" uses it if
+        the image then explains held-out counts better.
     positions : {"fixed", "refine"}
         "refine" corrects the scan positions along with the object.
     iterations : int, optional
@@ -112,15 +117,16 @@ def reconstruct(
     (True, True)
     """
     _check_choice("probe", probe, ("auto", "fixed", "refine"))
-    _check_choice("prior", prior, ("smooth", "none"))
+    _check_choice("prior", prior, PRIORS)
     _check_choice("positions", positions, ("fixed", "refine"))
     modes = as_count("modes", modes, most=100)
     uncertainty = as_count("uncertainty", uncertainty, least=0, most=10_000)
     seed = as_count("seed", seed, least=0, most=2**63 - 1)
     steps = MOST if iterations is None else as_count("iterations", iterations)
-    if uncertainty and prior == "none":
+    if uncertainty and prior != "smooth":
         msg = (
-            "Without a prior, the uncertainty is not defined. Pass uncertainty=0 or prior='smooth'."
+            f"The uncertainty is only known with the smooth prior, got prior={prior!r}. Pass "
+            "uncertainty=0 or prior='smooth'."
         )
         raise ValueError(msg)
     run = Run(
@@ -135,9 +141,7 @@ def reconstruct(
         run.start(object, modes=modes, diameter=probe_diameter, fixed=probe == "fixed")
         if positions == "refine":
             run.move()
-        run.choose(
-            probe if modes <= run.given_modes else "refine", mu=0.0 if prior == "none" else None
-        )
+        run.choose(probe if modes <= run.given_modes else "refine", prior)
         run.finish(steps)
         run.judge(uncertainty)
     except KeyboardInterrupt:

@@ -95,7 +95,9 @@ class Reconstruction:
         Poisson deviance of all counts, divided by what noise alone would give. It is close to 1 if
         the model explains the counts.
     mu : float
-        Weight of the penalty; 0 if there was none.
+        Weight of the smooth prior; 0 if there was none.
+    prior : str
+        Which prior made the image: "smooth", "learned" or "none".
     pixel_size : float, optional
         Side of a pixel in metres, if it is known.
     phase_sigma, amplitude_sigma : ndarray, (H, W), float32, optional
@@ -136,6 +138,7 @@ class Reconstruction:
     coverage: NDArray[np.float32]
     deviance: float
     mu: float
+    prior: str = "smooth"
     pixel_size: float | None = None
     phase_sigma: NDArray[np.float32] | None = None
     amplitude_sigma: NDArray[np.float32] | None = None
@@ -289,6 +292,8 @@ class Reconstruction:
             coverage=held["coverage"],
             deviance=float(held["deviance"]),
             mu=float(held["mu"]),
+            # Earlier versions, which had no learned prior, do not say.
+            prior=str(held.get("prior", "smooth" if held["mu"] > 0 else "none")),
             pixel_size=size,
             phase_sigma=held.get("phase_sigma"),
             amplitude_sigma=held.get("amplitude_sigma"),
@@ -305,7 +310,7 @@ class Reconstruction:
         """Return what the NPZ file holds; what is None is not written."""
         frc = self.resolution
         names = ("object", "origin", "probe", "positions", "coverage", "deviance", "mu",
-                 "pixel_size", "phase_sigma", "amplitude_sigma", "seconds")  # fmt: skip
+                 "prior", "pixel_size", "phase_sigma", "amplitude_sigma", "seconds")  # fmt: skip
         return {
             "format": FORMAT,
             "ptycho_fast": __version__,
@@ -422,7 +427,8 @@ class Reconstruction:
         N = self.probe.shape[-1]
         numbers["patterns"] = f"{len(self.positions)} of {N} x {N} pixels"
         numbers["probe"] = f"{len(self.probe)} mode{'s' * (len(self.probe) > 1)}"
-        numbers["penalty"] = f"weight {self.mu:.4g}"
+        weight = "" if self.prior == "none" else f", weight {self.mu:.4g}"
+        numbers["prior"] = f"{self.prior}{weight}"
         if self.history:
             numbers["iterations"] = str(self.history[-1].iteration)
         numbers["time"] = f"{self.seconds:.3g} s"

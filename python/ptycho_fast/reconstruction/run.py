@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from ptycho_fast.reconstruction.objective import Objective, Unknowns
 from ptycho_fast.reconstruction.positions import refine_positions, separate
 from ptycho_fast.reconstruction.prior import SmoothPrior
 from ptycho_fast.reconstruction.probe import start_probe
+from ptycho_fast.reconstruction.progress import Progress
 from ptycho_fast.reconstruction.resolution import ring_correlation
 from ptycho_fast.reconstruction.result import Reconstruction, Step
 from ptycho_fast.reconstruction.uncertainty import posterior_sigma
@@ -66,42 +66,6 @@ FEW = 1.5
 
 SHARES = (0.4, 0.4, 0.2)
 """About how long the choice, the fit to all counts, and the halves take, as fractions."""
-
-
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """How far a reconstruction is.
-
-    Parameters
-    ----------
-    iteration : int
-        Number of the iteration, from 1.
-    fraction : float
-        About how much of the work is done, 0..1.
-    deviance : float
-        Poisson deviance of the counts, divided by what noise alone would give.
-    remaining : float or None
-        About how many seconds are left.
-    coverage : ndarray, (H, W), float32
-        The light on it.
-    origin : (int, int)
-        The pixel (x, y) of ``object[0, 0]`` on the grid of the positions.
-    place : callable
-        Makes the image, which few of the iterations are asked for.
-    """
-
-    iteration: int
-    fraction: float
-    deviance: float
-    remaining: float | None
-    coverage: NDArray[np.float32]
-    origin: tuple[int, int]
-    place: Callable[[], NDArray[np.complex64]]
-
-    @functools.cached_property
-    def object(self) -> NDArray[np.complex64]:
-        """The image so far, (H, W), complex64."""
-        return self.place()
 
 
 class Run:
@@ -153,6 +117,10 @@ class Run:
         self.sigmas: tuple[Any, Any] = (None, None)
         self._coverage = np.zeros(self.canvas.shape, np.float32)
         self.mu = 0.0
+        self.prior = "smooth"
+        """Which prior the image has."""
+        self._improve: Callable[[Any, Any, Unknowns, float], Unknowns] | None = None
+        """What the learned prior does to a fit, if it is used."""
         self._moving: tuple[str, ...] = ()
         """Positions, if they are corrected until the end."""
         self._stage = 0
@@ -257,8 +225,16 @@ class Run:
         self.unknowns = replace(found, positions=self.model.positions)
         self.positions = self._absolute(found.positions)
 
-    def choose(self, probe: str, mu: float | None) -> None:
-        """Choose the weight of the prior, and whether to refine the probe."""
+    def choose(self, probe: str, prior: str) -> None:
+        """Choose the prior and its weight, and whether to refine the probe."""
+        if prior in {"learned", "auto"}:
+            try:
+                from ptycho_fast.reconstruction.learned import improve  # noqa: PLC0415
+            except ImportError as error:
+                self._warn(f"{error}. The smooth prior is used instead.")
+                prior = "smooth"
+            else:
+                self._improve = improve
         where = self._region_canvas()
         part = self._part(where)
         start = replace(
@@ -270,8 +246,21 @@ class Run:
             probe = "refine"
         self._expect(part, self.part, None)
         watch = self._watch(where)
-        chosen = choose(part, self.part, start, probe=probe, mu=mu, seed=self.seed, watch=watch)
-        self.mu = chosen.mu
+        chosen = choose(
+            part, self.part, start,
+            probe=probe, mu=0.0 if prior == "none" else None, seed=self.seed,
+            improve=self._improve if prior == "auto" else None, watch=watch,
+        )  # fmt: skip
+        self.mu, self.prior = chosen.mu, "none" if prior == "none" else "smooth"
+        if chosen.gain is not None:
+            better, other = "learned", "smooth"
+            if chosen.gain <= 0:
+                better, other, self._improve = other, better, None
+            self.notes.append(
+                f"The {better} prior was chosen: a fit that expects its image explains counts that "
+                f"were held out better than one that expects the image of the {other} prior (half "
+                f"the deviance is lower by {abs(chosen.gain):.4g})."
+            )
         self._free = ("object", "probe") if chosen.refine_probe else ("object",)
         self._expect(part, self.part, chosen.unknowns)
         logger.info("mu = %.4g, refined: %s", self.mu, ", ".join(self._free))
@@ -300,6 +289,11 @@ class Run:
             free=self._free + self._moving, mu=self.mu, steps=steps, watch=watch,
         )  # fmt: skip
         self._move_to(found)
+        if self._improve is not None:
+            self.unknowns = self._improve(self.model, self.counts, self.unknowns, self.mu)
+            loss = Objective(self.model, self.counts, self.unknowns, free=(), mu=0.0).loss(())
+            watch(Fitted(self.unknowns, self.mu, loss, len(self.counts)))
+            self.prior = "learned"
         self.best = (self.unknowns, self.canvas)
         self._expect(self.model, self.counts, self.unknowns)
 
@@ -315,6 +309,8 @@ class Run:
         for half in self.part.split(0.5, (self.seed, HALVES_KEY)):
             start = Unknowns(blurred, self.unknowns.probe * math.sqrt(0.5), part.positions)
             found = fit(part, half, start, free=("object",), mu=self.mu, tolerance=ROUGH)
+            if self._improve is not None:
+                found = self._improve(part, half, found, self.mu)
             images.append(self.model.to_numpy(found.object))
         light = self.model.to_numpy(part.light(self.unknowns.probe))
         try:
@@ -360,6 +356,7 @@ class Run:
             # Beside the noise of all patterns, which is computed once they are fitted.
             deviance=self._missed / self._expected,
             mu=self.mu,
+            prior=self.prior,
             pixel_size=self._pixel_size(),
             phase_sigma=phase_sigma,
             amplitude_sigma=None if amplitude_sigma is None else amplitude_sigma / np.float32(size),
