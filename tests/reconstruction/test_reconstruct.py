@@ -68,6 +68,21 @@ def test_scale_and_phase_are_those_of_the_contract(scan: pf.Scan, made: Reconstr
     assert (abs(made.probe) ** 2).sum() == pytest.approx(mean, rel=0.1)
 
 
+@pytest.mark.parametrize("photons", [4e8, 1e10])
+def test_the_brightest_scans_are_imaged(photons: float) -> None:
+    """From a flat object, many counts lie where nothing is expected, and the first step is huge."""
+    scan = pf.simulate_scan(40, 32, photons=photons, seed=0)
+    made = reconstruct(scan)
+    assert error_of(made, scan.object) < 2e-3
+    assert 0.7 < made.deviance < 1.1
+
+
+def test_an_object_that_cannot_change_is_refused(scan: pf.Scan) -> None:
+    shape = canvas(scan.positions, scan.N).shape
+    with pytest.raises(ValueError, match="object is 0 everywhere, which no iteration changes"):
+        reconstruct(scan, object=np.zeros(shape))
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_number_of_threads_changes_no_bit(
     scan: pf.Scan, made: Reconstruction, threads: int

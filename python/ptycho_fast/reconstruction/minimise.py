@@ -24,8 +24,10 @@ photons a pattern)."""
 ENOUGH = 1e-4
 """A step is accepted if the function falls by this fraction of what its slope promises."""
 
-SHORTEST = 1e-3
-"""A step is not shortened below this fraction."""
+SHORTEST, SHORTEST_FIRST = 1e-3, 1e-9
+"""A step is not shortened below this fraction; the first one, whose length only the preconditioner
+knows, below the other. Poisson likelihoods are steep where many counts fell on pixels that hardly
+any were expected on."""
 
 WINDOW = 5
 """The last steps that show whether the function still falls."""
@@ -112,11 +114,11 @@ def minimise(
                 break  # the gradient is 0, or not finite
             pairs.clear()  # rounding errors have spoilt the estimate of the curvature
             continue
-        size = 1.0
+        size, shortest = 1.0, SHORTEST if pairs else SHORTEST_FIRST
         while True:
             x = moved(now.x, size, direction)
             value, new = function(x)
-            if value <= now.value + ENOUGH * size * slope or size <= SHORTEST:
+            if value <= now.value + ENOUGH * size * slope or size <= shortest:
                 break
             # The minimum of the parabola through what is known, not too far from either end.
             excess = value - now.value - size * slope

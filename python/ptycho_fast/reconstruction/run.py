@@ -413,6 +413,9 @@ class Run:
             bad = np.count_nonzero(~np.isfinite(image))
             msg = f"object must be finite: {bad} of its {image.size} pixels are NaN or infinite."
             raise ValueError(msg)
+        if not image.any():
+            msg = "object is 0 everywhere, which no iteration changes. Begin with ones instead."
+            raise ValueError(msg)
         return image
 
     def _pixel_size(self) -> float | None:
