@@ -89,6 +89,7 @@ def test_a_dim_scan_it_has_never_seen_is_imaged_better(
     assert 0.95 < smooth.deviance < 1 < made.deviance < 1.3
     assert made.history[-1].deviance != smooth.history[-1].deviance
     assert made.history[:-1] == smooth.history
+    assert any("The smooth prior alone has a deviance of" in note for note in made.notes)
 
 
 def test_auto_takes_what_explains_held_out_counts_better(

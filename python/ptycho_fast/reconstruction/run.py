@@ -289,6 +289,7 @@ class Run:
             free=self._free + self._moving, mu=self.mu, steps=steps, watch=watch,
         )  # fmt: skip
         self._move_to(found)
+        before = self._missed
         if self._improve is not None:
             self.unknowns = self._improve(self.model, self.counts, self.unknowns, self.mu)
             loss = Objective(self.model, self.counts, self.unknowns, free=(), mu=0.0).loss(())
@@ -296,6 +297,11 @@ class Run:
             self.prior = "learned"
         self.best = (self.unknowns, self.canvas)
         self._expect(self.model, self.counts, self.unknowns)
+        if self.prior == "learned":
+            self.notes.append(
+                f"The smooth prior alone has a deviance of {before / self._expected:.4g}, part of "
+                "which is fitted noise. The learned prior leaves out what the counts do not tell."
+            )
 
     def judge(self, samples: int) -> None:
         """Estimate the resolution and, if samples are asked for, the uncertainty."""
