@@ -244,7 +244,7 @@ def test_the_uncertainty_is_that_of_the_image(scan: pf.Scan) -> None:
     # Photons alone: 1 / sqrt(2 n) for n on a pixel (Schulz, Opt. Express 29, 16736 (2021)).
     ideal = 1 / np.sqrt(2 * np.median(made.coverage[light]))
     assert ideal < np.median(made.phase_sigma[light]) < 10 * ideal
-    with pytest.raises(ValueError, match="the uncertainty is not defined"):
+    with pytest.raises(ValueError, match="The uncertainty is only known with the smooth prior"):
         reconstruct(scan, prior="none", uncertainty=4)
 
 
@@ -285,7 +285,7 @@ def test_scattered_positions_are_said() -> None:
     ("options", "sentence"),
     [
         ({"probe": "known"}, "probe must be 'auto', 'fixed' or 'refine', got 'known'"),
-        ({"prior": "tv"}, "prior must be 'smooth' or 'none', got 'tv'"),
+        ({"prior": "tv"}, "prior must be 'smooth', 'learned', 'auto' or 'none', got 'tv'"),
         ({"positions": True}, "positions must be 'fixed' or 'refine', got True"),
         ({"modes": 0}, "modes must be"),
         ({"iterations": -1}, "iterations must be"),
