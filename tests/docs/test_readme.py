@@ -33,6 +33,7 @@ NEEDED = {
     "ptycho_fast.models": "torch",
     "ptycho_fast.patches.tensorflow": "tensorflow",
     "ptycho_fast.patches.torch": "torch",
+    "ptycho_fast.reconstruction.learned": "torch",
     "ptycho_fast.reconstruction.torch": "torch",
 }
 """The framework without which modules of these names can't be imported, or have no example."""
