@@ -32,7 +32,14 @@ from safetensors import torch as safetensors
 import ptycho_fast as pf
 from ptycho_fast.atomic import replacing
 from ptycho_fast.canvas import place
-from ptycho_fast.reconstruction.learned import WEIGHTS, CanvasNetwork, Seen, improved, see
+from ptycho_fast.reconstruction.learned import (
+    WEIGHTS,
+    CanvasNetwork,
+    Seen,
+    improved,
+    network_of,
+    see,
+)
 from ptycho_fast.reconstruction.resolution import lit
 from ptycho_fast.reconstruction.run import Run
 from scans import Kind, random_scan
@@ -115,7 +122,6 @@ class Example:
                 held["object"], held["gained"], held["light"], held["sigma"], float(held["size"])
             )
             truth = held["truth"]
-            self.photons, self.overlap = float(held["photons"]), float(held["overlap"])
         self.seen = seen
         self.weight = weight_of(seen)
         # Neither the phase nor the size of an object can be known.
@@ -307,10 +313,7 @@ def score(processes: int) -> None:
 
 def load(out: Path) -> CanvasNetwork:
     """Return a network that was trained."""
-    network = CanvasNetwork()
-    weights = safetensors.load((out / WEIGHTS).read_bytes())
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
-    return network.eval().requires_grad_(False)
+    return network_of((out / WEIGHTS).read_bytes())
 
 
 def main() -> None:

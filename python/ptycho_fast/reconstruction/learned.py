@@ -224,7 +224,11 @@ def _blocks(width: int, number: int) -> nn.Sequential:
 @functools.cache
 def trained() -> CanvasNetwork:
     """Return the network that the package contains, with its weights."""
-    data = resources.files("ptycho_fast.reconstruction").joinpath(WEIGHTS).read_bytes()
+    return network_of(resources.files("ptycho_fast.reconstruction").joinpath(WEIGHTS).read_bytes())
+
+
+def network_of(data: bytes) -> CanvasNetwork:
+    """Return a network with the weights of a safetensors file, ready for use."""
     network = CanvasNetwork()
     network.load_state_dict({name: value.float() for name, value in safetensors.load(data).items()})
     return network.eval().requires_grad_(False)

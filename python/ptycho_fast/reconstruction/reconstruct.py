@@ -59,7 +59,7 @@ def reconstruct(
         "smooth" penalises high spatial frequencies of the object (`SmoothPrior`), with a weight
         that held-out counts choose. "learned" improves that image with a small network that has
         learned from simulated scans what objects look like; this needs PyTorch. "auto" uses it if
-        the image then explains held-out counts better.
+        a fit that expects its image explains held-out counts better.
     positions : {"fixed", "refine"}
         "refine" corrects the scan positions along with the object.
     iterations : int, optional

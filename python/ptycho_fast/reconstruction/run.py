@@ -293,8 +293,8 @@ class Run:
         if self._improve is not None:
             self.unknowns = self._improve(self.model, self.counts, self.unknowns, self.mu)
             loss = Objective(self.model, self.counts, self.unknowns, free=(), mu=0.0).loss(())
-            watch(Fitted(self.unknowns, self.mu, loss, len(self.counts)))
             self.prior = "learned"
+            watch(Fitted(self.unknowns, self.mu, loss, len(self.counts)))
         self.best = (self.unknowns, self.canvas)
         self._expect(self.model, self.counts, self.unknowns)
         if self.prior == "learned":
