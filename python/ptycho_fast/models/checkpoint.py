@@ -15,7 +15,7 @@ from ptycho_fast.models.storage import CONFIG, check_weights
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ptycho_fast.models.network import PatchNetwork
+    from ptycho_fast.models.network import ScanNetwork
 
 CHECKPOINT = "last.ckpt"
 
@@ -56,7 +56,7 @@ def find_checkpoint(folder: Path | None, *, resume: bool) -> Path | None:
     return found if resume else None
 
 
-def count_epochs(checkpoint: Path, network: PatchNetwork) -> int:
+def count_epochs(checkpoint: Path, network: ScanNetwork) -> int:
     """Return the number of epochs in a checkpoint, after checking that a run can resume from it.
 
     No code in the file is executed.
@@ -64,7 +64,7 @@ def count_epochs(checkpoint: Path, network: PatchNetwork) -> int:
     Parameters
     ----------
     checkpoint : Path
-    network : PatchNetwork
+    network : ScanNetwork
         The network of the run.
 
     Raises
@@ -142,7 +142,7 @@ def _check_archive(file: IO[bytes]) -> None:
         raise ValueError(f"the checksum of its entry {bad!r} is wrong")
 
 
-def _check_content(held: Any, network: PatchNetwork) -> int:
+def _check_content(held: Any, network: ScanNetwork) -> int:
     """Return the number of epochs, or raise an error that says what is wrong."""
     if not isinstance(held, dict):
         raise ValueError(f"it contains a {type(held).__name__}, not a run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,10 @@ from ptycho_fast.models.physics import diffract, light_share
 from ptycho_fast.models.reconstruction import Reconstruction
 from ptycho_fast.models.refinement import refine as refined
 from ptycho_fast.models.stitching import Stitcher
+from ptycho_fast.models.unrolled import UnrolledNetwork
 from ptycho_fast.notices import warn
+from ptycho_fast.patches.cpu import extract_patches
+from ptycho_fast.reconstruction.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 
     from ptycho_fast.canvas import Canvas
     from ptycho_fast.models.config import ModelConfig
-    from ptycho_fast.models.network import PatchNetwork
+    from ptycho_fast.models.network import ScanNetwork
     from ptycho_fast.scan import Scan
 
 logger = logging.getLogger("ptycho_fast")
@@ -69,7 +73,7 @@ def choose_rows(
 
 
 def image_scan(
-    network: PatchNetwork,
+    network: ScanNetwork,
     scan: Scan,
     rows: NDArray[np.integer],
     *,
@@ -84,7 +88,7 @@ def image_scan(
 
     Parameters
     ----------
-    network : PatchNetwork
+    network : ScanNetwork
         Afterwards it is on the device, in the mode, and has the mask, as before.
     scan : Scan
     rows : ndarray, (B, C), int
@@ -113,6 +117,11 @@ def image_scan(
     """
     on_canvas = area.local(scan.positions)
     with _on_device(network, device, scan.mask):
+        if isinstance(network, UnrolledNetwork):
+            probe = network.scaled(torch.from_numpy(bare).to(device)) * exposure
+            some = np.unique(rows)
+            made = _image_together(network, scan, some, probe, area=area, stitching=stitching)
+            return _finish(made, scan, probe, refine) if stitching else made
         lit = torch.from_numpy(bare).to(device).unsqueeze(0)
         probe = network.scaled(lit[0]) * exposure
         weight = light_share(lit)[0].cpu().numpy()
@@ -134,23 +143,76 @@ def image_scan(
     if stitcher is None:
         positions = scan.positions[rows.reshape(-1)].copy()
         return Reconstruction(None, None, metrics, np.concatenate(kept), positions)
-    image, coverage = stitcher.image(), stitcher.coverage
+    made = Reconstruction(stitcher.image(), stitcher.coverage, metrics, origin=area.origin)
+    return _finish(made, scan, probe, refine)
+
+
+def _image_together(
+    network: UnrolledNetwork,
+    scan: Scan,
+    rows: NDArray[np.integer],
+    probe: Tensor,
+    *,
+    area: Canvas,
+    stitching: bool,
+) -> Reconstruction:
+    """Make one image of all patterns that are asked for."""
+    if len(rows) < len(scan):
+        scan = scan.take(rows, scan.diffraction[rows])
+    run = Run(
+        replace(scan, probe=probe.cpu().numpy()),
+        seed=0,
+        device="gpu" if probe.is_cuda else "cpu",
+        num_threads=None,
+        progress=None,
+    )
+    run.start(None, modes=1, diameter=None, fixed=True)
+    model, lit = run.model, run.model.to_numpy(run.unknowns.probe)
+    image = network.images(model, run.counts, lit)[-1].cpu().numpy()
+    correlation = _Correlation()
+    for some, counts, good in run.counts.blocks():
+        numbers = np.arange(some.start, some.stop)
+        expected = model.intensity(model.asarray(image), run.unknowns.probe, rows=numbers)
+        measured, modelled = np.sqrt(counts), np.sqrt(model.to_numpy(expected))
+        known = (
+            None if good is None else torch.from_numpy(np.broadcast_to(good, counts.shape).copy())
+        )
+        correlation.add(torch.from_numpy(measured), torch.from_numpy(modelled), known)
+    metrics: dict[str, Any] = {"pattern_correlation": correlation.value()}
+    if not stitching:
+        where = model.positions[:, :, np.newaxis]
+        patches = extract_patches(image, where, scan.N)[..., 0]
+        return Reconstruction(None, None, metrics, patches, scan.positions)
+    light = model.to_numpy(model.light(run.unknowns.probe))
+    peak = np.square(np.abs(lit)).sum(axis=0).max()
+    # Some of the patterns may have a smaller canvas.
+    offset = (run.canvas.origin[0] - area.origin[0], run.canvas.origin[1] - area.origin[1])
+    coverage = place((light / peak).astype(np.float32), offset, area.shape)
+    image = np.where(coverage > 0, place(image, offset, area.shape), 0).astype(np.complex64)
+    return Reconstruction(image, coverage, metrics, origin=area.origin)
+
+
+def _finish(made: Reconstruction, scan: Scan, probe: Tensor, refine: int) -> Reconstruction:
+    """Refine an image if that is asked for, and score it."""
+    image, coverage = made.object, made.coverage
+    assert image is not None
+    assert coverage is not None
     if refine:
         found = refined(
             scan,
             probe.cpu().numpy(),
             iterations=refine,
             object=np.where(coverage > 0, image, 1).astype(np.complex64),
-            device=str(device),
+            device="gpu" if probe.is_cuda else "cpu",
         )
         image = np.where(coverage > 0, found.object, 0).astype(np.complex64)
-    metrics.update(_scores(image, area.origin, scan))
-    return Reconstruction(image, coverage, metrics, origin=area.origin)
+    metrics = {**made.metrics, **_scores(image, made.origin, scan)}
+    return replace(made, object=image, metrics=metrics)
 
 
 @contextlib.contextmanager
 def _on_device(
-    network: PatchNetwork, device: torch.device, mask: NDArray[np.bool_] | None
+    network: ScanNetwork, device: torch.device, mask: NDArray[np.bool_] | None
 ) -> Iterator[None]:
     """Evaluate a network on a device without gradients; then put it back as it was."""
     before = next(network.parameters()).device

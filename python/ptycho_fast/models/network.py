@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,60 +23,37 @@ from ptycho_fast.models.physics import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
     from numpy.typing import NDArray
 
-    from ptycho_fast.models.config import ModelConfig
 
+class ScanNetwork(nn.Module):
+    """What a network of scans consists of: learned stages, the probes, and a mask.
 
-class PatchNetwork(nn.Module):
-    """Computes patches of the object from groups of patterns, in several stages.
-
-    The first stage sees the patterns. Each further stage sees what the patches so far leave
-    unexplained: the difference between modelled and measured amplitudes, propagated back to the
-    object (the update step of ePIE, Maiden and Rodenburg, Ultramicroscopy 109, 1256 (2009), eq. 6).
-    Its output multiplies the patches. Two small networks in sequence reach a lower error than one
-    large network (this is unrolled gradient descent: Gregor and LeCun, ICML 2010).
+    Its ``forward`` turns groups of patterns into patches (`PatchNetwork.forward`).
 
     Parameters
     ----------
-    architecture : str
-        The architecture of each stage.
-    N : int
-        Pixels per side of a pattern.
+    stages : iterable of torch.nn.Module
+        What is learned.
     channels : int
         Number of patterns in a group (C).
     probe : ndarray, (modes, N, N), complex64
         Scaled to the patterns, see `ptycho_fast.models.physics.scale_probe`. `set_probes` gives the
         network the probes of several scans.
-    stages : int
-        Number of stages.
-    **options
-        Options of the architecture.
     """
 
+    SEES_GROUPS = False
+    """Whether it images groups of any number of patterns together, at their own exposure."""
+
     def __init__(
-        self,
-        architecture: str,
-        *,
-        N: int,
-        channels: int,
-        probe: NDArray[np.complex64],
-        stages: int = 2,
-        **options: Any,
+        self, stages: Iterable[nn.Module], *, channels: int, probe: NDArray[np.complex64]
     ) -> None:
         super().__init__()
         self.channels = channels
-        features = count_features(channels)
-        self.stages = nn.ModuleList(
-            build_architecture(
-                architecture,
-                features=features + (4 * channels if stage else 0),
-                channels=channels,
-                N=N,
-                **options,
-            )
-            for stage in range(stages)
-        ).to(memory_format=torch.channels_last)
+        self.stages = nn.ModuleList(stages).to(memory_format=torch.channels_last)
         # Stored as real and imaginary parts, because not every optimiser and not every way of
         # sharing weights between processes supports complex numbers.
         self.probe_parts = nn.Parameter(torch.view_as_real(torch.from_numpy(probe)).clone())
@@ -134,6 +110,55 @@ class PatchNetwork(nn.Module):
         tensor, (..., N, N), complex64
         """
         return bare * (self.log_intensity / 2).exp()
+
+
+class PatchNetwork(ScanNetwork):
+    """Computes patches of the object from groups of patterns, in several stages.
+
+    The first stage sees the patterns. Each further stage sees what the patches so far leave
+    unexplained: the difference between modelled and measured amplitudes, propagated back to the
+    object (the update step of ePIE, Maiden and Rodenburg, Ultramicroscopy 109, 1256 (2009), eq. 6).
+    Its output multiplies the patches. Two small networks in sequence reach a lower error than one
+    large network (this is unrolled gradient descent: Gregor and LeCun, ICML 2010).
+
+    Parameters
+    ----------
+    architecture : str
+        The architecture of each stage.
+    N : int
+        Pixels per side of a pattern.
+    channels : int
+        Number of patterns in a group (C).
+    probe : ndarray, (modes, N, N), complex64
+        See `ScanNetwork`.
+    stages : int
+        Number of stages.
+    **options
+        Options of the architecture.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        *,
+        N: int,
+        channels: int,
+        probe: NDArray[np.complex64],
+        stages: int = 2,
+        **options: Any,
+    ) -> None:
+        features = count_features(channels)
+        made = (
+            build_architecture(
+                architecture,
+                features=features + (4 * channels if stage else 0),
+                channels=channels,
+                N=N,
+                **options,
+            )
+            for stage in range(stages)
+        )
+        super().__init__(made, channels=channels, probe=probe)
 
     def forward(
         self,
@@ -207,51 +232,3 @@ class PatchNetwork(nn.Module):
             step = step + mode.conj() * near_field(excess * far_field(mode * patches))
         step = step / (intensity + FLOOR * peak)
         return step * patches.conj() / (patches.abs().square() + 1e-2)
-
-
-def build_network(config: ModelConfig, probe: NDArray[np.complex64]) -> PatchNetwork:
-    """Create the untrained network of a model. PyTorch's global random state does not change.
-
-    Parameters
-    ----------
-    config : ModelConfig
-    probe : ndarray, (modes, N, N), complex64
-        Scaled to the patterns.
-
-    Raises
-    ------
-    ValueError
-        If the architecture does not take the options in `config`.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
-        return PatchNetwork(
-            config.architecture,
-            N=config.N,
-            channels=config.channels,
-            probe=probe,
-            stages=config.stages,
-            **config.options,
-        )
-
-
-def sketch_network(config: ModelConfig) -> PatchNetwork:
-    """Create a network to ask for the names and shapes of its weights, if possible without memory.
-
-    Parameters
-    ----------
-    config : ModelConfig
-
-    Raises
-    ------
-    ValueError
-        If the architecture does not take the options in `config`.
-    """
-    dot = np.ones((1, 1, 1), np.complex64)
-    try:
-        with torch.device("meta"):
-            return build_network(config, dot)
-    except Exception:
-        # A user's network may need real numbers while it is built. If something else was wrong,
-        # the same error is raised again here.
-        return build_network(config, dot)

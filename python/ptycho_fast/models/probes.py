@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_fast.models.light import brightness
+from ptycho_fast.models.light import SeenLight, brightness
 from ptycho_fast.models.record import probe_checksum
 from ptycho_fast.models.scans import exposure_ratio, mean_light, probe_for
 from ptycho_fast.notices import warn
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ptycho_fast.models.light import Probes, SeenLight
+    from ptycho_fast.models.light import Probes
     from ptycho_fast.models.scans import NamedScan
     from ptycho_fast.scan import Scan
 
@@ -60,6 +60,22 @@ def probes_of(
                 bare, exposure = choose_probe(one.scan, *before, iterations)
                 probes.append(bare * np.float32(exposure))
     return probes
+
+
+def light_of(scans: Sequence[Scan], patterns: Sequence[NDArray[np.float64]]) -> SeenLight:
+    """Return what a model knows of the light of the scans that it is trained on.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+    patterns : sequence of ndarray, (N, N), float64
+        Their mean patterns.
+    """
+    return SeenLight(
+        tuple(None if one.probe is None else probe_checksum(one.probe) for one in scans),
+        float(np.mean([np.nansum(pattern) for pattern in patterns])),
+        patterns[0] if len(patterns) == 1 else np.stack(patterns),
+    )
 
 
 def choose_probe(

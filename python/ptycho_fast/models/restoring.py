@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ptycho_fast.models.building import build_network, sketch_network
 from ptycho_fast.models.checkpoint import count_epochs
 from ptycho_fast.models.config import ModelConfig
 from ptycho_fast.models.light import Probes
-from ptycho_fast.models.network import build_network, sketch_network
 from ptycho_fast.models.storage import CONFIG, PROBE_WEIGHTS, read_model, read_weights
 from ptycho_fast.models.training.history import read_history
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ptycho_fast.models.light import SeenLight
-    from ptycho_fast.models.network import PatchNetwork
+    from ptycho_fast.models.network import ScanNetwork
     from ptycho_fast.models.record import RunRecord
 
 
-def restore_model(folder: Path) -> tuple[ModelConfig, PatchNetwork, SeenLight]:
+def restore_model(folder: Path) -> tuple[ModelConfig, ScanNetwork, SeenLight]:
     """Read a model. No code in the files is executed.
 
     Parameters
@@ -32,7 +32,7 @@ def restore_model(folder: Path) -> tuple[ModelConfig, PatchNetwork, SeenLight]:
     Returns
     -------
     config : ModelConfig
-    network : PatchNetwork
+    network : ScanNetwork
         Ready for imaging.
     seen : SeenLight
 
@@ -68,7 +68,7 @@ def restore_model(folder: Path) -> tuple[ModelConfig, PatchNetwork, SeenLight]:
 
 def continue_run(
     checkpoint: Path, config: ModelConfig, record: RunRecord, max_epochs: int
-) -> tuple[PatchNetwork, SeenLight, list[dict[str, Any]]]:
+) -> tuple[ScanNetwork, SeenLight, list[dict[str, Any]]]:
     """Read a run, after checking that it can be continued and is the one that was asked for.
 
     Parameters
@@ -83,7 +83,7 @@ def continue_run(
 
     Returns
     -------
-    network : PatchNetwork
+    network : ScanNetwork
     seen : SeenLight
     rows : list of dict
         The history.

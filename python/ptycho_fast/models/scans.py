@@ -157,19 +157,27 @@ def _float32(scan: Scan) -> Scan:
     return replace(scan, diffraction=scan.diffraction.astype(np.float32))
 
 
-def refuse_copies(scans: Sequence[NamedScan], patterns: Sequence[NDArray[np.float64]]) -> None:
-    """Raise an error if two scans are the same, which would count twice or be held out in vain.
+def check_patterns(
+    scans: Sequence[NamedScan],
+    patterns: Sequence[NDArray[np.float64]],
+    *,
+    counts_are_drawn: bool = False,
+) -> None:
+    """Raise an error if two scans are the same, or if patterns do not suit the training.
 
     Parameters
     ----------
     scans : sequence of NamedScan
     patterns : sequence of ndarray, (N, N), float64
         Their mean patterns.
+    counts_are_drawn : bool
+        Whether training draws some of the counts at random.
 
     Raises
     ------
     ValueError
-        If positions and mean patterns of two scans are the same.
+        If positions and mean patterns of two scans are equal: one would count twice, or be held out
+        in vain. If squared amplitudes should be counts and can't be.
     """
     seen: dict[bytes, NamedScan] = {}
     for one, pattern in zip(scans, patterns, strict=True):
@@ -180,6 +188,14 @@ def refuse_copies(scans: Sequence[NamedScan], patterns: Sequence[NDArray[np.floa
                 "equal. Leave one of them out."
             )
             raise ValueError(msg)
+        if counts_are_drawn and (counts := float(np.nansum(pattern))) < 1:
+            msg = (
+                f"The patterns have {counts:.3g} counts on average. This training draws some of "
+                "the counts at random, so the squares of the amplitudes must be counts. Multiply "
+                "the amplitudes such that they are."
+            )
+            with one.named():
+                raise ValueError(msg)
 
 
 def as_scan(scan: ScanOrPath, N: int) -> Scan:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ptycho_fast.models.config import ModelConfig
-    from ptycho_fast.models.network import PatchNetwork
+    from ptycho_fast.models.network import ScanNetwork
 
 FORMAT = 1
 CONFIG, PROBE, WEIGHTS = "config.json", "probe.npy", "model.safetensors"
@@ -50,7 +50,7 @@ PROBE_WEIGHTS = "probe_parts"
 def save_model(
     folder: Path,
     config: ModelConfig,
-    network: PatchNetwork,
+    network: ScanNetwork,
     seen: SeenLight,
 ) -> None:
     """Write the three files of a model, the configuration last.
@@ -60,7 +60,7 @@ def save_model(
     folder : Path
         Created if it does not exist. Each file appears whole or not at all.
     config : ModelConfig
-    network : PatchNetwork
+    network : ScanNetwork
     seen : SeenLight
     """
     folder.mkdir(parents=True, exist_ok=True)

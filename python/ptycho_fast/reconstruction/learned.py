@@ -265,27 +265,47 @@ def improved(seen: Seen, network: CanvasNetwork) -> NDArray[np.complex64]:
     -------
     ndarray, (H, W), complex64
     """
+    with torch.inference_mode():
+        image: NDArray[np.complex64] = predicted(seen, network).cpu().numpy()
+    return image
+
+
+def predicted(seen: Seen, network: CanvasNetwork) -> Tensor:
+    """Return what `improved` does, on the network's device, differentiable by its weights.
+
+    Parameters
+    ----------
+    seen : Seen
+    network : CanvasNetwork
+
+    Returns
+    -------
+    tensor, (H, W), complex64
+    """
+    device = next(network.parameters()).device
     height, width = seen.light.shape
     margin = MARGIN if max(height, width) > TILE else 0
     channels = seen.channels()
     bottom, right = (-length % COARSEST for length in (height, width))
     channels = np.pad(channels, [(0, 0), (margin, margin + bottom), (margin, margin + right)])
-    change = np.empty((height, width), np.complex64)
-    with torch.inference_mode():
-        for y in range(0, height, TILE):
-            for x in range(0, width, TILE):
-                rows, columns = min(TILE, height - y), min(TILE, width - x)
-                some = channels[
-                    :,
-                    y : y + rows + -rows % COARSEST + 2 * margin,
-                    x : x + columns + -columns % COARSEST + 2 * margin,
-                ]
-                made = network(torch.from_numpy(np.ascontiguousarray(some[np.newaxis])))[0].numpy()
-                there = (slice(margin, margin + rows), slice(margin, margin + columns))
-                change[y : y + rows, x : x + columns] = made[0][there] + 1j * made[1][there]
-    image = seen.object + seen.sigma * change
+    change = torch.empty((2, height, width), device=device)
+    for y in range(0, height, TILE):
+        for x in range(0, width, TILE):
+            rows, columns = min(TILE, height - y), min(TILE, width - x)
+            some = channels[
+                :,
+                y : y + rows + -rows % COARSEST + 2 * margin,
+                x : x + columns + -columns % COARSEST + 2 * margin,
+            ]
+            made = network(torch.from_numpy(np.ascontiguousarray(some[np.newaxis])).to(device))[0]
+            there = made[:, margin : margin + rows, margin : margin + columns]
+            change[:, y : y + rows, x : x + columns] = there
+    fitted, sigma, light = (
+        torch.from_numpy(values).to(device) for values in (seen.object, seen.sigma, seen.light)
+    )
+    image = fitted + sigma * torch.complex(change[0], change[1])
     # What the network leaves out, since it can't be known, had its part in explaining the counts.
     # The light that passes the object stays the same.
-    passed = float((seen.light * np.abs(image) ** 2).sum() / seen.light.sum(dtype=np.float64))
-    image *= np.float32(seen.size / np.sqrt(passed))
-    return image.astype(np.complex64)
+    passing = (light * image.detach().abs().square()).sum(dtype=torch.float64)
+    passed = passing / light.sum(dtype=torch.float64)
+    return image * (seen.size / passed.sqrt()).float()

@@ -12,12 +12,10 @@ import numpy as np
 
 from ptycho_fast.canvas import Canvas, canvas, fast_length, place, span
 from ptycho_fast.checks import as_object
-from ptycho_fast.devices import choose_device
 from ptycho_fast.memory import available
 from ptycho_fast.notices import warn
 from ptycho_fast.reconstruction.choice import FIRST, choose, region
 from ptycho_fast.reconstruction.counts import Counts, CountsOfScan, counts_of, spread
-from ptycho_fast.reconstruction.cpu import CpuModel
 from ptycho_fast.reconstruction.deviance import expected_deviance
 from ptycho_fast.reconstruction.fit import (
     COARSEST,
@@ -31,6 +29,7 @@ from ptycho_fast.reconstruction.fit import (
 from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.modes import as_modes, orthogonal_modes, scaled, with_modes
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
+from ptycho_fast.reconstruction.on_device import model_on
 from ptycho_fast.reconstruction.positions import refine_positions, separate
 from ptycho_fast.reconstruction.prior import SmoothPrior
 from ptycho_fast.reconstruction.probe import start_probe
@@ -104,8 +103,12 @@ class Run:
             (whole.shape[0] + 2 * margin, whole.shape[1] + 2 * margin),
         )
         self._check_memory()
-        self.model = _model(
-            device, num_threads, self.canvas.local(scan.positions), self.canvas.shape, scan.N
+        self.model = model_on(
+            device,
+            self.canvas.local(scan.positions),
+            self.canvas.shape,
+            scan.N,
+            num_threads=num_threads,
         )
         self._planned = self.model.positions
         self.counts, notes = counts_of(scan)
@@ -485,14 +488,3 @@ class Run:
             )
 
         return watch
-
-
-def _model(
-    device: str, num_threads: int | None, positions: Any, shape: tuple[int, int], N: int
-) -> Any:
-    """Return the model of the diffraction on a device."""
-    if choose_device(device) == "gpu":
-        from ptycho_fast.reconstruction.torch import TorchModel  # noqa: PLC0415
-
-        return TorchModel(positions, shape, N, device="cuda")
-    return CpuModel(positions, shape, N, num_threads=num_threads)

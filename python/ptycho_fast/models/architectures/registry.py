@@ -18,6 +18,10 @@ OURS = {"cnn": "CNN", "fno": "FNO", "hybrid": "Hybrid", "hybrid_resnet": "Hybrid
 """The class of each architecture of this package. It is in the module of the architecture's name,
 which is imported when the architecture is built."""
 
+UNROLLED = "unrolled"
+"""The architecture of `ptycho_fast.models.PtychoModel.pretrained`. It takes groups of patterns and
+not their features, so it is none of the others."""
+
 MOST = 4096
 """Largest value of an option of these architectures. No machine can hold a larger network."""
 
@@ -71,7 +75,7 @@ def register_architecture(name: str) -> Callable[[Any], Any]:
     """
 
     def register(network: Network) -> Network:
-        if name in OURS or registered.get(name, network) is not network:
+        if name in {*OURS, UNROLLED} or registered.get(name, network) is not network:
             msg = f"architecture {name!r} is registered already. Choose another name."
             raise ValueError(msg)
         registered[name] = network

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ptycho_fast.models.config import ModelConfig
     from ptycho_fast.models.light import Probes
-    from ptycho_fast.models.network import PatchNetwork
+    from ptycho_fast.models.network import ScanNetwork
     from ptycho_fast.models.training.options import TrainingOptions
     from ptycho_fast.models.training.setup import TrainingPlan
 
@@ -37,7 +37,7 @@ logger = logging.getLogger("ptycho_fast")
 
 
 def train_network(
-    network: PatchNetwork,
+    network: ScanNetwork,
     config: ModelConfig,
     plan: TrainingPlan,
     options: TrainingOptions,
@@ -52,7 +52,7 @@ def train_network(
 
     Parameters
     ----------
-    network : PatchNetwork
+    network : ScanNetwork
     config : ModelConfig
     plan : TrainingPlan
     options : TrainingOptions

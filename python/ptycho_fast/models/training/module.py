@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ptycho_fast.models.physics import GroupCanvas, diffract, diffraction_loss, light_share
 from ptycho_fast.models.training.lightning import LightningModule
-from ptycho_fast.models.training.thinning import thin
+from ptycho_fast.models.training.thinning import halves, thin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ptycho_fast.models.config import ModelConfig
     from ptycho_fast.models.light import Probes
-    from ptycho_fast.models.network import PatchNetwork
+    from ptycho_fast.models.network import ScanNetwork
 
 WARM_UP = 500
 """Number of steps in which the learning rate rises, but at most a tenth of all steps."""
@@ -32,7 +32,7 @@ class TrainingModule(LightningModule):
 
     Parameters
     ----------
-    network : PatchNetwork
+    network : ScanNetwork
     config : ModelConfig
         Loss, learning rate, schedule, exposures and seed. The schedule "cosine" lets the learning
         rate fall to 0 at the last step; "plateau" halves it after 5 epochs without a lower loss.
@@ -44,7 +44,7 @@ class TrainingModule(LightningModule):
 
     def __init__(
         self,
-        network: PatchNetwork,
+        network: ScanNetwork,
         config: ModelConfig,
         *,
         held_out: Probes | None = None,
@@ -98,17 +98,17 @@ class TrainingModule(LightningModule):
         amplitude, good = batch["diffraction"].float(), batch.get("good")
         bare, exposure = self._light(batch, held_out=held_out)
         seen = amplitude
-        if least_exposure < 1:
-            # Random, but a function of seed, step and rank: a resumed run sees the same exposures.
-            generator = torch.Generator(amplitude.device)
-            key = np.random.SeedSequence([self.config.seed, self.global_rank, self.global_step])
-            generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-            seen = thin(amplitude, least_exposure, generator)
+        if network.SEES_GROUPS:
+            bare = bare if exposure is None else bare * exposure
+            bare, exposure = bare * math.sqrt(0.5), None
+            seen, amplitude = halves(amplitude, self._generator(amplitude.device))
+        elif least_exposure < 1:
+            seen = thin(amplitude, least_exposure, self._generator(amplitude.device))
         probe = network.scaled(bare)
         if exposure is not None:
             seen, probe = seen / exposure, probe * exposure
-        positions = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
-        if network.channels == amplitude.shape[1]:
+        positions = _positions(batch)
+        if network.SEES_GROUPS or network.channels == amplitude.shape[1]:
             made = network(seen, positions, good, bare)
         else:
             # The network sees single patterns, but its patches are merged with those of their
@@ -122,6 +122,16 @@ class TrainingModule(LightningModule):
             for intensity in diffract(torch.stack(made), probe)
         ]
         return losses, made[-1].detach()
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        """Return random numbers that are a function of seed, step and rank.
+
+        A resumed run sees the same exposures.
+        """
+        generator = torch.Generator(device)
+        key = np.random.SeedSequence([self.config.seed, self.global_rank, self.global_step])
+        generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        return generator
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of all stages; the loss of the last stage is logged."""
@@ -147,11 +157,14 @@ class TrainingModule(LightningModule):
         """Return the `variation` of the patches before they are merged with their neighbours."""
         network, amplitude, good = self.network, batch["diffraction"].float(), batch.get("good")
         bare, exposure = self._light(batch)
-        amplitude = amplitude if exposure is None else amplitude / exposure
-        alone = network.channels != amplitude.shape[1]
-        seen = (amplitude, None, good, bare)
-        if alone:
-            seen = _one_by_one(amplitude, good, bare)
+        seen: tuple[Any, ...]
+        if network.SEES_GROUPS:
+            bare = bare if exposure is None else bare * exposure
+            seen = (amplitude, _positions(batch), good, bare)
+        else:
+            amplitude = amplitude if exposure is None else amplitude / exposure
+            alone = network.channels != amplitude.shape[1]
+            seen = _one_by_one(amplitude, good, bare) if alone else (amplitude, None, good, bare)
         with torch.no_grad():
             return variation(network(*seen)[-1], light_share(bare).mean(dim=0))
 
@@ -236,6 +249,12 @@ class TrainingModule(LightningModule):
             name = self.names[scan]
             told.append(f"{found} of {name}" if name else found)
         return "; ".join(told)
+
+
+def _positions(batch: dict[str, Tensor]) -> NDArray[np.float64]:
+    """Return the positions of the patterns in each group, (B, 2, C)."""
+    found: NDArray[np.float64] = (batch["coords_offsets"] - batch["coords_relative"])[:, 0].numpy()
+    return found
 
 
 def _one_by_one(

@@ -1,4 +1,4 @@
-"""Simulate shorter exposures: patterns with fewer counts, for training on dark scans."""
+"""Random parts of the counts: shorter exposures, and counts that the network does not see."""
 
 from __future__ import annotations
 
@@ -30,3 +30,29 @@ def thin(amplitude: Tensor, least_exposure: float, generator: torch.Generator) -
     counts = torch.nan_to_num(amplitude.square()).round()  # NaN is reported later, by the loss
     kept = torch.binomial(counts, share.expand_as(counts).contiguous(), generator=generator)
     return (kept / share).sqrt()
+
+
+def halves(amplitude: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return two patterns with half of the counts each, whose noise is independent.
+
+    A network that is told one half and judged by the other gains nothing by copying noise.
+
+    Parameters
+    ----------
+    amplitude : tensor, (B, C, N, N), float32
+        Square roots of counts.
+    generator : torch.Generator
+        On the device of the patterns.
+
+    Returns
+    -------
+    tensor, tensor, (B, C, N, N), float32
+        Square roots of counts. Each count is in the first with probability 1/2, else in the second;
+        what is no whole count is divided. NaN is NaN in the second.
+    """
+    counts = amplitude.square()
+    whole = torch.nan_to_num((counts + 1e-3).floor())  # squares are not quite whole numbers
+    rest = torch.nan_to_num(counts - whole) / 2
+    drawn = torch.binomial(whole, torch.full_like(whole, 0.5), generator=generator)
+    first = (drawn + rest).clamp(min=0)
+    return first.sqrt(), (counts - first).clamp(min=0).sqrt()
