@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ptycho_fast.io.formats import cxi, named, npz_scan, ptychodus
+from ptycho_fast.io.formats import cxi, named, npz_scan, ptychodus, ptypy
 
 if TYPE_CHECKING:
     from ptycho_fast.io.container import Container
@@ -22,7 +22,7 @@ class Format(Protocol):
         """Read a scan, whose patterns stay in the file as `PreparedFrames`."""
 
 
-FORMATS: tuple[Format, ...] = (npz_scan, cxi, ptychodus, named)
+FORMATS: tuple[Format, ...] = (npz_scan, cxi, ptychodus, ptypy, named)
 """The formats in the order in which they are asked.
 
 `npz_scan` recognises every NPZ file, and `named` every file.

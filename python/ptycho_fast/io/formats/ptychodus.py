@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho_fast.io.assemble import Given, as_ids, assemble
 from ptycho_fast.io.layouts import as_coordinates
 from ptycho_fast.io.masks import good_pixels, read_mask
-from ptycho_fast.io.recipe import Recipe, window
+from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
@@ -40,13 +40,7 @@ def recognises(container: Container) -> bool:
 def read(container: Container, recipe: Recipe) -> Scan:
     """Read a product and its patterns; `ptycho_fast.read_scan` explains how."""
     path = container.path
-    if fixed := recipe.given(*FIXED):
-        msg = (
-            f"{path} is a ptychodus product, which says itself where its positions lie "
-            f"on its object; leave out {', '.join(fixed)}. (To read it as any HDF5 file, name "
-            "diffraction, x, y and unit.)"
-        )
-        raise ValueError(msg)
+    recipe.refuse(path, "a ptychodus product", *FIXED)
     if not container.attribute("/", "far_field", True):
         warn(
             f"{path} says that its patterns are near-field ones (far_field is False), "
@@ -59,7 +53,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
             f"{path} is a ptychodus product, which holds no patterns. Name those it was "
             "made of: diffraction='diffraction.h5:/patterns'."
         )
-        raise KeyError(msg)
+        raise NotGivenError(msg, "diffraction")
     source = container.named_frames(key, recipe)
     part = window(source.shape, recipe)
     frame_ids, mask = _beside(container, key, source, recipe)
