@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ptycho_fast.io.formats import cxi, named, npz_scan, ptychodus, ptypy
+from ptycho_fast.io.formats import (
+    cxi,
+    fold_slice,
+    named,
+    npz_scan,
+    ptychodus,
+    ptychoshelves,
+    ptypy,
+)
 
 if TYPE_CHECKING:
     from ptycho_fast.io.container import Container
@@ -22,7 +30,15 @@ class Format(Protocol):
         """Read a scan, whose patterns stay in the file as `PreparedFrames`."""
 
 
-FORMATS: tuple[Format, ...] = (npz_scan, cxi, ptychodus, ptypy, named)
+FORMATS: tuple[Format, ...] = (
+    npz_scan,
+    cxi,
+    ptychodus,  # before fold_slice: a product may hold dp, too
+    ptypy,
+    ptychoshelves,
+    fold_slice,
+    named,
+)
 """The formats in the order in which they are asked.
 
 `npz_scan` recognises every NPZ file, and `named` every file.
