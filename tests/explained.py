@@ -7,7 +7,7 @@ that were taken for counts: each makes the misfit much larger than 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,15 +35,38 @@ class Truth(NamedTuple):
     """The same along its rows."""
 
 
-def truth(N: int = N, seed: int = 3) -> Truth:
-    """Return a scan without any symmetry, with zero frequency at ``[N // 2, N // 2]``."""
+def truth(N: int = N, seed: int = 3, *, whole_pixels: bool = False) -> Truth:
+    """Return a scan without any symmetry, with zero frequency at ``[N // 2, N // 2]``.
+
+    `whole_pixels` rounds the positions, so that it does not matter how a program interpolates.
+    """
     scan = pf.simulate_scan(n, N, trajectory="spiral", jitter=1.0, photons=3e5, seed=seed)
     counts = np.rint(np.square(np.asarray(scan.diffraction), dtype=np.float64))
+    positions = scan.positions
+    if whole_pixels:
+        assert scan.object is not None
+        assert scan.probe is not None
+        positions = np.rint(positions)
+        model = intensities(scan.object, scan.probe, positions)
+        model *= 3e5 * n / model.sum()
+        counts = np.random.default_rng(seed).poisson(model)
+        scan = pf.Scan(positions, np.sqrt(counts), probe=scan.probe, object=scan.object)
     assert counts.max() < 2**16 - 1
     pixel = WAVELENGTH * DISTANCE / (N * PIXEL)
     # Nothing lies at 0, so that no sign can be lost.
-    x, y = (scan.positions - scan.positions.mean(axis=0) + (7, -4)).T * pixel
+    x, y = (positions - positions.mean(axis=0) + (7, -4)).T * pixel
     return Truth(scan, counts.astype(np.uint16), x, y)
+
+
+def intensities(
+    image: NDArray[Any], probe: NDArray[Any], positions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the diffraction patterns of an object, (n, N, N), up to a factor."""
+    N = probe.shape[-1]
+    patches = pf.extract_patches(image, positions[:, :, np.newaxis], N)[..., 0]
+    waves = np.reshape(probe, (-1, 1, N, N)) * patches
+    fields = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(waves, axes=(2, 3))), axes=(2, 3))
+    return np.asarray(np.sum(np.abs(fields) ** 2, axis=0, dtype=np.float64))
 
 
 def misfit(read: pf.Scan, of: Truth, rows: slice | NDArray[np.int64] = slice(None)) -> float:
@@ -57,17 +80,13 @@ def misfit(read: pf.Scan, of: Truth, rows: slice | NDArray[np.int64] = slice(Non
     assert scan.object is not None
     probe = scan.probe if read.probe is None else read.probe
     assert probe is not None
-    probe = np.reshape(probe, (-1, *probe.shape[-2:]))
-    positions = read.positions - read.positions.mean(axis=0) + scan.positions[rows].mean(axis=0)
-    image, places = scan.object, positions
+    image, places = scan.object, read.positions
     if read.object is not None:
-        image, places = read.object, read.positions
-    patches = pf.extract_patches(image, places[:, :, np.newaxis], read.N)[..., 0]
-    waves = probe[:, np.newaxis] * patches
-    fields = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(waves, axes=(2, 3))), axes=(2, 3))
-    model = np.sum(np.abs(fields) ** 2, axis=0)
-    rows = np.arange(len(read))
-    amplitudes, good = read.measured(rows)
+        image = read.object
+    else:
+        places = places - places.mean(axis=0) + scan.positions[rows].mean(axis=0)
+    model = intensities(image, probe, places)
+    amplitudes, good = read.measured(np.arange(len(read)))
     counts = np.square(amplitudes.astype(np.float64))
     good = np.ones(counts.shape, bool) if good is None else np.broadcast_to(good, counts.shape)
     model *= counts[good].sum() / model[good].sum()

@@ -20,6 +20,7 @@ from beamline_files import (
     motors,
     n,
 )
+from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,3 +218,21 @@ def test_naming_everything_reads_cxi_as_any_file(tmp_path: Path) -> None:
     )  # fmt: skip
     x, y = motors()
     np.testing.assert_array_equal(scan.positions, np.stack([y, x], axis=1))
+
+
+def test_patterns_of_a_cxi_file_may_be_in_another(tmp_path: Path) -> None:
+    whole = cxi(tmp_path / "whole.cxi", **{f"{DETECTOR}/mask": np.eye(N, dtype="u4")})
+    with h5py.File(whole) as old, h5py.File(tmp_path / "positions.cxi", "w") as file:
+        for key in ("cxi_version", TRANSLATION, "entry_1/instrument_1/source_1/energy"):
+            file[key] = old[key][()]
+    with h5py.File(whole, "r+") as file:
+        del file[TRANSLATION]
+    with pytest.raises(KeyError, match="has no positions"):
+        pf.read_scan(whole)
+    with pytest.raises(KeyError, match="holds no patterns. Name those.*diffraction='FILE:/entry_1"):
+        pf.read_scan(tmp_path / "positions.cxi")
+    assert "--diffraction ?" in proposal(tmp_path / "positions.cxi")
+    scan = pf.read_scan(tmp_path / "positions.cxi", diffraction=f"{whole}:/{DETECTOR}/data")
+    np.testing.assert_allclose(scan.positions, expected(*motors()), rtol=1e-12)
+    # What is said of the detector lies beside the patterns.
+    np.testing.assert_array_equal(scan.mask, ~np.eye(N, dtype=bool))

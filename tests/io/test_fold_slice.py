@@ -130,21 +130,8 @@ def shelves(path: Path, of: Truth) -> Path:
     return path
 
 
-def whole_pixels(of: Truth) -> Truth:
-    """Return the scan, at the same positions rounded to whole pixels."""
-    positions = np.rint(of.scan.positions)
-    assert of.scan.object is not None
-    assert of.scan.probe is not None
-    patches = pf.extract_patches(of.scan.object, positions[:, :, np.newaxis], N)[..., 0]
-    fields = np.fft.fft2(np.fft.ifftshift(of.scan.probe * patches, axes=(1, 2)), norm="ortho")
-    model = 3e5 * np.abs(np.fft.fftshift(fields, axes=(1, 2))) ** 2
-    counts = np.random.default_rng(0).poisson(model).astype(np.uint16)
-    scan = pf.Scan(positions, np.sqrt(counts), probe=of.scan.probe, object=of.scan.object)
-    return Truth(scan, counts, of.x, of.y)
-
-
-def test_data_prepared_by_ptychoshelves_explain_themselves(tmp_path: Path, of: Truth) -> None:
-    of = whole_pixels(of)
+def test_data_prepared_by_ptychoshelves_explain_themselves(tmp_path: Path) -> None:
+    of = truth(whole_pixels=True)
     path = shelves(tmp_path / "a.h5", of)
     scan = pf.read_scan(path)
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)

@@ -31,9 +31,9 @@ class Format(Protocol):
 
 
 FORMATS: tuple[Format, ...] = (
+    ptychodus,  # before fold_slice: a product may hold dp, too
     npz_scan,
     cxi,
-    ptychodus,  # before fold_slice: a product may hold dp, too
     ptypy,
     ptychoshelves,
     fold_slice,
@@ -41,7 +41,7 @@ FORMATS: tuple[Format, ...] = (
 )
 """The formats in the order in which they are asked.
 
-`npz_scan` recognises every NPZ file, and `named` every file.
+`npz_scan` recognises every NPZ file that comes to it, and `named` every file.
 """
 
 

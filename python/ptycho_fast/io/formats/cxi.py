@@ -8,7 +8,7 @@ import numpy as np
 
 from ptycho_fast.io.assemble import Given, assemble
 from ptycho_fast.io.masks import good_pixels, read_mask
-from ptycho_fast.io.recipe import EV_METRE, window
+from ptycho_fast.io.recipe import EV_METRE, NotGivenError, window
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
@@ -38,10 +38,13 @@ EV_JOULE = 1.602176634e-19
 
 
 def recognises(container: Container) -> bool:
-    """Tell whether a file is CXI."""
-    return any(key in container for key in DATA) and (
-        "cxi_version" in container or any(key in container for key in TRANSLATION)
+    """Tell whether a file is CXI, with patterns or with positions of patterns elsewhere."""
+    signs = (
+        "cxi_version" in container,
+        _first(container, TRANSLATION) is not None,
+        _first(container, DATA) is not None,
     )
+    return sum(signs) > 1
 
 
 def read(container: Container, recipe: Recipe) -> Scan:
@@ -49,7 +52,12 @@ def read(container: Container, recipe: Recipe) -> Scan:
     path = container.path
     _check_options(path, recipe)
     data = recipe.diffraction or _first(container, DATA)
-    assert data is not None  # it was recognised by this
+    if data is None:
+        msg = (
+            f"{path} holds no patterns. Name those that its positions belong to: "
+            f"diffraction='FILE:{DATA[0]}' (--diffraction)."
+        )
+        raise NotGivenError(msg, "diffraction")
     translation = _first(container, TRANSLATION)
     if translation is None:
         msg = f"{path} has no positions: no {TRANSLATION[0]}."
@@ -57,10 +65,12 @@ def read(container: Container, recipe: Recipe) -> Scan:
     source = container.named_frames(data, recipe)
     part = window(source.shape, recipe)
     metres = _wavelength(container, recipe)
-    distance = recipe.distance_m or _positive(path, "distance", _detector(container, "distance"))
-    basis = _detector(container, "basis_vectors")
+    # What is said of the detector lies beside its patterns.
+    beside = [container.locate(data)[0], container]
+    distance = recipe.distance_m or _positive(path, "distance", _detector(beside, "distance"))
+    basis = _detector(beside, "basis_vectors")
     slow, fast, lengths = _directions(path, basis, len(source))
-    height, width = _detector_pixel(container, recipe, lengths)
+    height, width = _detector_pixel(beside, recipe, lengths)
     _warn_of_near_field(path, metres, distance, (height, width))
     # Where the sample moves by the translation, the beam moves on it by minus the translation.
     moved = -_translation(container, translation)
@@ -75,8 +85,8 @@ def read(container: Container, recipe: Recipe) -> Scan:
         np.einsum("ni,ni->n", moved, np.broadcast_to(slow, moved.shape)),
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=(metres * distance / (side * width), metres * distance / (side * height)),
-        mask=_mask(container, recipe, source.shape),
-        probe=None if probe is None else container.read_named(probe),
+        mask=_mask(container, beside[0], recipe, source.shape),
+        probe=None if probe is None else _probe(container.read_named(probe)),
     )
     return assemble(given, part, recipe)
 
@@ -99,10 +109,10 @@ def _first(container: Container, keys: tuple[str, ...]) -> str | None:
     return next((key for key in keys if key in container), None)
 
 
-def _detector(container: Container, name: str) -> NDArray[Any] | None:
-    """Read what the file says of its detector; None if it does not say it."""
+def _detector(files: list[Container], name: str) -> NDArray[Any] | None:
+    """Read what the first of some files that says it says of the detector; else None."""
     key = f"{DETECTOR}/{name}"
-    return container.read(key) if key in container else None
+    return next((file.read(key) for file in files if key in file), None)
 
 
 def _warn_of_near_field(
@@ -129,7 +139,7 @@ def _positive(path: str, name: str, value: NDArray[Any] | None) -> float:
     option = options.get(name, "detector_pixel_m")
     if value is None:
         msg = f"{path} has no {name}. Pass {option}=."
-        raise KeyError(msg)
+        raise NotGivenError(msg, option)
     number = np.unique(value)
     if value.dtype.kind not in "fiu" or len(number) != 1 or not 0 < number[0] < np.inf:
         msg = f"{path}: {name} is {value}, which is no positive number. Pass {option}=."
@@ -138,7 +148,7 @@ def _positive(path: str, name: str, value: NDArray[Any] | None) -> float:
 
 
 def _detector_pixel(
-    container: Container, recipe: Recipe, lengths: tuple[float, float]
+    files: list[Container], recipe: Recipe, lengths: tuple[float, float]
 ) -> tuple[float, float]:
     """Return height and width of a detector pixel in metres.
 
@@ -149,9 +159,9 @@ def _detector_pixel(
         return recipe.detector_pixel_m, recipe.detector_pixel_m
     sides = []
     for name, length in zip(("y_pixel_size", "x_pixel_size"), lengths, strict=True):
-        stored = _detector(container, name)
+        stored = _detector(files, name)
         sides.append(
-            length if stored is None and length else _positive(container.path, name, stored)
+            length if stored is None and length else _positive(files[-1].path, name, stored)
         )
     return sides[0], sides[1]
 
@@ -211,12 +221,19 @@ def _translation(container: Container, key: str) -> NDArray[np.float64]:
     return moved.astype(np.float64)
 
 
-def _mask(container: Container, recipe: Recipe, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Read the mask; in that of the file, any bit but `HAS_SIGNAL` is a fault."""
-    key = _first(container, MASK)
+def _probe(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the illumination without what it has of a leading axis of length 1."""
+    return values[0] if values.ndim == 4 and len(values) == 1 else values
+
+
+def _mask(
+    container: Container, beside: Container, recipe: Recipe, shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Read the mask beside the patterns; in it, any bit but `HAS_SIGNAL` is a fault."""
+    key = _first(beside, MASK)
     if recipe.mask is not None or key is None:
         return read_mask(container, recipe, shape)
-    bits = container.read(key)
+    bits = beside.read(key)
     if bits.dtype.kind in "iu":
         bits = bits.astype(np.int64) & ~HAS_SIGNAL
     return good_pixels(key, bits, shape, invert=recipe.invert_mask)

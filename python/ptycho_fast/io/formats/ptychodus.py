@@ -1,4 +1,4 @@
-"""Products of ptychodus, and the file of patterns that they were made from."""
+"""Products of ptychodus, HDF5 or NPZ, the patterns that they were made from, and training data."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 POSITIONS = ("probe_position_x_m", "probe_position_y_m")
+PIXELS = ("probe_position_x_px", "probe_position_y_px")
+"""Positions of training data."""
+
 GRID = ("pixel_width_m", "pixel_height_m", "center_x_m", "center_y_m")
-"""Attributes of `object`."""
+"""Attributes of `object`; in NPZ, arrays whose names begin with ``object_``."""
 
 PATTERNS = ("patterns", "dp")
 """Where the patterns are if they are in the product's own file."""
@@ -33,20 +36,25 @@ FIXED = (
 
 
 def recognises(container: Container) -> bool:
-    """Tell whether a file is a product."""
-    return all(key in container for key in ("object", *POSITIONS))
+    """Tell whether a file is a product, or training data made of one."""
+    return "object" in container and any(
+        all(key in container for key in keys) for keys in (POSITIONS, PIXELS)
+    )
 
 
 def read(container: Container, recipe: Recipe) -> Scan:
     """Read a product and its patterns; `ptycho_fast.read_scan` explains how."""
     path = container.path
     recipe.refuse(path, "a ptychodus product", *FIXED)
-    if not container.attribute("/", "far_field", True):
+    far_field = container.attribute("/", "far_field", True)
+    if "far_field" in container:
+        far_field = bool(container.read("far_field"))
+    if not far_field:
         warn(
             f"{path} says that its patterns are near-field ones (far_field is False), "
             "but they are treated as far-field ones: neither object nor probe will be right."
         )
-    grid = _grid(container)
+    grid = {} if PIXELS[0] in container else _grid(container)
     key = recipe.diffraction or next((key for key in PATTERNS if key in container), None)
     if key is None:
         msg = (
@@ -69,12 +77,11 @@ def read(container: Container, recipe: Recipe) -> Scan:
         position_ids = as_ids(container.read(name), name)
     object_ = container.read("object")
     probe = _probe(container, recipe, part)
-    height, width = object_.shape[-2:]
-    x, y = (as_coordinates(name, name, container.read(name), (), Recipe()) for name in POSITIONS)
+    x, y = _positions(container, grid, object_.shape, part.N)
     given = Given(
         source,
-        (x - grid["center_x_m"]) / grid["pixel_width_m"] + width / 2,
-        (y - grid["center_y_m"]) / grid["pixel_height_m"] + height / 2,
+        x,
+        y,
         intensity=True if recipe.intensity is None else recipe.intensity,
         frame_ids=frame_ids,
         position_ids=position_ids,
@@ -85,16 +92,43 @@ def read(container: Container, recipe: Recipe) -> Scan:
     return assemble(given, part, recipe)
 
 
+def _positions(
+    container: Container, grid: dict[str, float], shape: tuple[int, ...], N: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return x and y of pixel N // 2 of each window, in pixels of the object."""
+    # The middle of an array of n pixels is at (n - 1) / 2, for ptychodus.
+    middle = N // 2 - (N - 1) / 2
+    if not grid:
+        x, y = (_line(container, name) for name in PIXELS)
+        return x + middle, y + middle
+    x, y = (_line(container, name) for name in POSITIONS)
+    height, width = shape[-2:]
+    return (
+        (x - grid["center_x_m"]) / grid["pixel_width_m"] + (width - 1) / 2 + middle,
+        (y - grid["center_y_m"]) / grid["pixel_height_m"] + (height - 1) / 2 + middle,
+    )
+
+
+def _line(container: Container, name: str) -> NDArray[np.float64]:
+    return as_coordinates(name, name, container.read(name), (), Recipe())
+
+
 def _grid(container: Container) -> dict[str, float]:
     """Return where the object lies, in metres."""
-    grid = {name: container.attribute("object", name) for name in GRID}
-    if absent := [name for name, value in grid.items() if value is None]:
+    grid = {}
+    for name in GRID:
+        stored = container.attribute("object", name)
+        if stored is None and f"object_{name}" in container:
+            stored = container.read(f"object_{name}")
+        if stored is not None:
+            grid[name] = float(stored)
+    if absent := [name for name in GRID if name not in grid]:
         msg = (
             f"{container.path}: the object lacks {', '.join(absent)}. To read the file as any "
-            "HDF5 file, name diffraction, x, y and unit."
+            "other file, name diffraction, x, y and unit."
         )
         raise KeyError(msg)
-    return {name: float(value) for name, value in grid.items()}
+    return grid
 
 
 def _probe(container: Container, recipe: Recipe, part: Window) -> NDArray[Any] | None:
