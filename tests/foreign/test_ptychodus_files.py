@@ -22,7 +22,7 @@ pytest.importorskip("h5py")
 
 def moved(scan: pf.Scan) -> NDArray[np.float64]:
     """Return positions that are half a pixel off in x."""
-    return scan.positions + np.array([0.5, 0])
+    return np.asarray(scan.positions + np.array([0.5, 0]))
 
 
 def test_a_product_explains_the_patterns_of_its_program(

@@ -11,6 +11,7 @@ from ptycho_fast.io.formats import (
     npz_scan,
     ptychodus,
     ptychoshelves,
+    ptylab,
     ptypy,
 )
 
@@ -35,6 +36,7 @@ FORMATS: tuple[Format, ...] = (
     npz_scan,
     cxi,
     ptypy,
+    ptylab,
     ptychoshelves,
     fold_slice,
     named,
