@@ -1,4 +1,8 @@
-"""CXI, the format of cxidb.org: frames, the motion of the sample and the geometry, in SI units."""
+"""CXI, the format of cxidb.org, and NXcxi_ptycho, the one of NeXus with the same names.
+
+Both hold frames, the motion of the sample and the geometry: CXI in SI units, NeXus in those that
+the attribute ``units`` names.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ import numpy as np
 from ptycho_fast.io.assemble import Given, assemble
 from ptycho_fast.io.masks import good_pixels, read_mask
 from ptycho_fast.io.recipe import EV_METRE, NotGivenError, window
+from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from ptycho_fast.io.container import Container
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 
 DETECTOR = "/entry_1/instrument_1/detector_1"
 SOURCE = "/entry_1/instrument_1/source_1"
+BEAM = "/entry_1/instrument_1/beam_1"
 
 # Where each is looked for, in this order.
 DATA = ("/entry_1/data_1/data", f"{DETECTOR}/data")
@@ -31,10 +39,16 @@ TRANSLATION = (
 MASK = (f"{DETECTOR}/mask", "/entry_1/data_1/mask")
 PROBE = (f"{SOURCE}/illumination", f"{SOURCE}/probe", f"{DETECTOR}/data_illumination")
 
+PHOTON_ENERGY = (
+    f"{BEAM}/incident_beam_energy", f"{BEAM}/incident_energy", f"{BEAM}/energy", f"{SOURCE}/energy",
+)  # fmt: skip
+"""In NeXus, the energy of the source is that of its electrons."""
+
 HAS_SIGNAL = 0x1000
 """The one bit of a CXI mask that is no fault: the pixel is above the background."""
 
 EV_JOULE = 1.602176634e-19
+JOULES = {unit: EV_JOULE * size for unit, size in ELECTRONVOLTS.items()}
 
 
 def recognises(container: Container) -> bool:
@@ -112,7 +126,24 @@ def _first(container: Container, keys: tuple[str, ...]) -> str | None:
 def _detector(files: list[Container], name: str) -> NDArray[Any] | None:
     """Read what the first of some files that says it says of the detector; else None."""
     key = f"{DETECTOR}/{name}"
-    return next((file.read(key) for file in files if key in file), None)
+    return next((_in_si(file, key, METRES) for file in files if key in file), None)
+
+
+def _in_si(container: Container, key: str, sizes: Mapping[str, float]) -> NDArray[Any]:
+    """Read numbers and convert them from the unit that the file names, if it names one."""
+    values = container.read(key)
+    said = container.attribute(key, "units")
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    unit = unit_of([text]) if isinstance(text, str) else None
+    if unit is None:
+        return values
+    if unit not in sizes:
+        msg = (
+            f"{container.path}: {key} is said to be in {text!r}, which is not one of "
+            f"{', '.join(sizes)}. Name diffraction, x, y and unit to read it as any HDF5 file."
+        )
+        raise ValueError(msg)
+    return np.asarray(values * sizes[unit])
 
 
 def _warn_of_near_field(
@@ -168,17 +199,18 @@ def _detector_pixel(
 
 def _wavelength(container: Container, recipe: Recipe) -> float:
     """Return the wavelength in metres."""
-    path, wavelength, energy = container.path, f"{SOURCE}/wavelength", f"{SOURCE}/energy"
+    path, wavelength = container.path, f"{SOURCE}/wavelength"
     if recipe.energy_eV is not None:
         return EV_METRE / recipe.energy_eV
     if wavelength in container:
-        return _positive(path, "wavelength", container.read(wavelength))
-    stored = container.read(energy) if energy in container else None
+        return _positive(path, "wavelength", _in_si(container, wavelength, METRES))
+    energy = _first(container, PHOTON_ENERGY)
+    stored = None if energy is None else _in_si(container, energy, JOULES)
     joules = _positive(path, "energy", stored)
     if joules > 1e-10:  # 0.6 GeV
         msg = (
-            f"{path}: {energy} is {joules:g}; CXI says joules, and no photon has so "
-            "many. Pass energy_eV=."
+            f"{path}: {energy} is {joules:g} J, and no photon has so many (CXI says joules, unless "
+            "the attribute units names another unit). Pass energy_eV=."
         )
         raise ValueError(msg)
     return EV_METRE * EV_JOULE / joules
@@ -212,7 +244,7 @@ def _directions(
 
 def _translation(container: Container, key: str) -> NDArray[np.float64]:
     """Return the motion of the sample in metres, (n, 3); some programs write (3, n)."""
-    moved = container.read(key)
+    moved = _in_si(container, key, METRES)
     if moved.ndim == 2 and moved.shape[0] == 3 != moved.shape[1]:
         moved = moved.T
     if moved.ndim != 2 or moved.shape[1] != 3 or moved.dtype.kind not in "fiu":
