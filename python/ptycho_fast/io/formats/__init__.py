@@ -13,6 +13,7 @@ from ptycho_fast.io.formats import (
     ptychoshelves,
     ptylab,
     ptypy,
+    tike,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Format(Protocol):
 
 FORMATS: tuple[Format, ...] = (
     ptychodus,  # before fold_slice: a product may hold dp, too
+    tike,
     npz_scan,
     cxi,
     ptypy,
