@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ptycho_fast.io.foreign import HEAD_BYTES, is_text
 from ptycho_fast.io.hdf5.container import HDF5Container
 from ptycho_fast.io.hdf5.links import has_signature
 from ptycho_fast.io.npz.container import NPZContainer
 from ptycho_fast.io.regular import open_regular
+from ptycho_fast.io.single import NPYContainer, TIFFContainer
+from ptycho_fast.io.text import TextContainer
 
 if TYPE_CHECKING:
     import os
 
     from ptycho_fast.io.container import ArrayInfo, Container
+
+
+NPY = b"\x93NUMPY"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of such files."""
 
 
 def open_container(path: str | os.PathLike[str]) -> Container:
@@ -21,7 +29,8 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     Parameters
     ----------
     path : path
-        An HDF5 or an NPZ file. That a file is neither is said when something is read from it.
+        An HDF5, NPZ, NPY or TIFF file. That a file is none of them is said when something is read
+        from it.
 
     Returns
     -------
@@ -47,14 +56,32 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     file = open_regular(path)
     try:
         is_hdf5 = has_signature(file)
+        file.seek(0)
+        head = file.read(len(NPY))
     except BaseException:
         file.close()
         raise
-    if is_hdf5:
+    if is_hdf5 or head.startswith(TIFF):
         file.close()
-        return HDF5Container(path, open_container)
+        return (HDF5Container if is_hdf5 else TIFFContainer)(path, open_other)
     file.seek(0)
-    return NPZContainer(path, open_container, file)
+    if head == NPY:
+        return NPYContainer(path, open_other, file)
+    return NPZContainer(path, open_other, file)
+
+
+def open_other(path: str | os.PathLike[str]) -> Container:
+    """Open a file that is named beside a scan: one of `open_container`, or a table of text.
+
+    Raises
+    ------
+    OSError
+        As `open_container`.
+    """
+    with open_regular(path) as file:
+        if is_text(file.read(HEAD_BYTES)):
+            return TextContainer(path, open_other)
+    return open_container(path)
 
 
 def list_arrays(path: str | os.PathLike[str], most: int | None = None) -> dict[str, ArrayInfo]:
@@ -63,7 +90,7 @@ def list_arrays(path: str | os.PathLike[str], most: int | None = None) -> dict[s
     Raises
     ------
     OSError
-        If the file cannot be read, or is neither HDF5 nor NPZ.
+        If the file cannot be read, or is of no known kind.
     """
     with open_container(path) as container:
         return container.arrays(most)

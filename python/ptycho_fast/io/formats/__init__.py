@@ -13,6 +13,7 @@ from ptycho_fast.io.formats import (
     ptychoshelves,
     ptylab,
     ptypy,
+    stack,
     tike,
 )
 
@@ -35,6 +36,7 @@ class Format(Protocol):
 FORMATS: tuple[Format, ...] = (
     ptychodus,  # before fold_slice: a product may hold dp, too
     tike,
+    stack,
     npz_scan,
     cxi,
     ptypy,
