@@ -126,7 +126,9 @@ def test_what_a_stack_does_not_say_is_asked_for(tmp_path: Path, of: Truth, kind:
     path = stack(tmp_path, of, kind)
     with pytest.raises(KeyError, match="holds patterns alone. Name their positions.*csv:0'"):
         pf.read_scan(path)
-    assert "(--counts or --amplitude) --x ? --y ? --unit ?" in proposal(path)
+    assert " --counts --x ? --y ? --unit ?" in proposal(path)
+    np.save(tmp_path / "f.npy", of.counts.astype("f4"))
+    assert "(--counts or --amplitude) --x ? --y ? --unit ?" in proposal(tmp_path / "f.npy")
 
 
 @pytest.mark.parametrize(

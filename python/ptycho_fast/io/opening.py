@@ -53,35 +53,32 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     ...     container.info("motors").shape, container.read_named("motors[:,0]")
     ((2, 2), array([1., 3.]))
     """
+    return _open(path, tables=False)
+
+
+def _open_other(path: str | os.PathLike[str]) -> Container:
+    """Open a file that is named beside a scan, which may also be a table of text."""
+    return _open(path, tables=True)
+
+
+def _open(path: str | os.PathLike[str], *, tables: bool) -> Container:
     file = open_regular(path)
     try:
         is_hdf5 = has_signature(file)
         file.seek(0)
-        head = file.read(len(NPY))
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
     except BaseException:
         file.close()
         raise
-    if is_hdf5 or head.startswith(TIFF):
-        file.close()
-        return (HDF5Container if is_hdf5 else TIFFContainer)(path, open_other)
-    file.seek(0)
-    if head == NPY:
-        return NPYContainer(path, open_other, file)
-    return NPZContainer(path, open_other, file)
-
-
-def open_other(path: str | os.PathLike[str]) -> Container:
-    """Open a file that is named beside a scan: one of `open_container`, or a table of text.
-
-    Raises
-    ------
-    OSError
-        As `open_container`.
-    """
-    with open_regular(path) as file:
-        if is_text(file.read(HEAD_BYTES)):
-            return TextContainer(path, open_other)
-    return open_container(path)
+    if head.startswith(NPY):
+        return NPYContainer(path, _open_other, file)
+    is_table = tables and is_text(head)
+    if not (is_hdf5 or is_table or head.startswith(TIFF)):
+        return NPZContainer(path, _open_other, file)
+    file.close()
+    kind = HDF5Container if is_hdf5 else TextContainer if is_table else TIFFContainer
+    return kind(path, _open_other)
 
 
 def list_arrays(path: str | os.PathLike[str], most: int | None = None) -> dict[str, ArrayInfo]:

@@ -146,6 +146,8 @@ class _Guess:
             beside = os.path.join(os.path.dirname(container.path), "diffraction.h5")
             if "diffraction" in asked and os.path.exists(beside):
                 self.options["diffraction"] = f"{beside}:/patterns"
+            if "counts" in asked and container.info("").dtype.kind in "iu":
+                self.options["counts"] = "True"
             return
         self.found = container.arrays() if found is None else found
         self.options = dict.fromkeys(("diffraction", "counts", "x", "y", "unit"), "?")

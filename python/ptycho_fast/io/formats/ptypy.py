@@ -146,9 +146,9 @@ def _mask(
         return read_mask(container, recipe, shape)
     keys = [f"/chunks/{number}/weights" for number in chunks]
     if not any(key in infos for key in keys):
-        shared = "/meta/weight2d"
-        if shared in infos and infos[shared].shape == shape[1:]:
-            return _good(container.read(shared), recipe)
+        for shared in ("/meta/weight2d", "/info/weight2d"):
+            if shared in infos and infos[shared].shape == shape[1:]:
+                return _good(container.read(shared), recipe)
         return read_mask(container, recipe, shape)
     good = np.ones(shape, np.bool_)
     first = 0
