@@ -7,13 +7,17 @@ that were taken for counts: each makes the misfit much larger than 1.
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import ptycho_fast as pf
+from ptycho_fast.io import convert
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 n, N = 60, 32
@@ -92,3 +96,22 @@ def misfit(read: pf.Scan, of: Truth, rows: slice | NDArray[np.int64] = slice(Non
     model *= counts[good].sum() / model[good].sum()
     bright = good & (model > 5)
     return float(np.mean((counts - model)[bright] ** 2 / model[bright]))
+
+
+def check_ways(path: Path, read: pf.Scan, **options: Any) -> None:
+    """Check that patterns that stay in the file, and a converted file, are those of a scan."""
+    rows = np.random.default_rng(0).permutation(len(read))[:7]
+    lazy = pf.read_scan(path, load=False, **options)
+    again = pickle.loads(pickle.dumps(lazy.diffraction))
+    for frames in (lazy.diffraction, again):
+        np.testing.assert_array_equal(frames[rows], read.diffraction[rows])
+    np.testing.assert_array_equal(lazy.diffraction[:], read.diffraction)
+    target = path.with_name(f"{path.name}.converted.npz")
+    convert(path, target, **options)
+    converted = pf.read_scan(target)
+    np.testing.assert_array_equal(converted.diffraction, read.diffraction)
+    np.testing.assert_array_equal(converted.positions, read.positions)
+    if read.mask is None:
+        assert converted.mask is None
+    else:
+        np.testing.assert_array_equal(converted.mask, read.mask)

@@ -21,7 +21,7 @@ from beamline_files import (
     motors,
     n,
 )
-from explained import Truth, misfit, truth
+from explained import Truth, check_ways, misfit, truth
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -275,6 +275,7 @@ def test_units_of_nexus_are_honoured(tmp_path: Path) -> None:
         options: dict[str, Any] = {wrong: True}
         assert misfit(pf.read_scan(tmp_path / "a.nxs", **options), of) > 10
     np.testing.assert_allclose(scan.metadata["object_pixel_m"], explained.OBJECT_PIXEL)
+    check_ways(tmp_path / "a.nxs", scan)
 
 
 def test_units_that_are_not_known_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from explained import (
     WAVELENGTH,
     N,
     Truth,
+    check_ways,
     misfit,
     n,
     truth,
@@ -60,6 +61,7 @@ def test_a_pair_of_files_explains_its_patterns(tmp_path: Path, of: Truth, which:
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
     np.testing.assert_array_equal(scan.diffraction, np.sqrt(of.counts, dtype="f4"))
     assert scan.metadata["object_pixel_m"] == pytest.approx((OBJECT_PIXEL, OBJECT_PIXEL))
+    check_ways(path, scan)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -106,6 +108,7 @@ def test_matlab_reverses_the_axes_of_what_it_saves(tmp_path: Path, of: Truth) ->
         scan = pf.read_scan(path, load=load)
         assert misfit(scan, of) == pytest.approx(1, abs=0.1)
         np.testing.assert_array_equal(scan.diffraction[:], np.sqrt(of.counts, dtype="f4"))
+    check_ways(path, pf.read_scan(path))
     assert misfit(pf.read_scan(path, swap_xy=True), of) > 10
 
 
@@ -140,6 +143,7 @@ def test_data_prepared_by_ptychoshelves_explain_themselves(tmp_path: Path) -> No
     for wrong in WRONG:
         turned: dict[str, Any] = {wrong: True}
         assert misfit(pf.read_scan(path, **turned), of) > 10
+    check_ways(path, scan)
     good = np.ones((N, N), bool)
     good[10:13], good[20, 3], good[21, 7] = False, False, False
     np.testing.assert_array_equal(scan.mask, good)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import DISTANCE, PIXEL, WAVELENGTH, Truth, misfit, truth
+from explained import DISTANCE, PIXEL, WAVELENGTH, Truth, check_ways, misfit, truth
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def test_patterns_are_turned_as_the_file_says(
     path = ptylab(tmp_path / "a.hdf5", of, ptychogram=stored, orientation=orientation)
     scan = pf.read_scan(path, load=load)
     np.testing.assert_array_equal(scan.diffraction[:], np.sqrt(of.counts, dtype="f4"))
+    if load and number == 5:
+        check_ways(path, scan)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import DISTANCE, ENERGY, PIXEL, N, Truth, misfit, n, truth
+from explained import DISTANCE, ENERGY, PIXEL, N, Truth, check_ways, misfit, n, truth
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def test_a_ptyd_explains_its_patterns(tmp_path: Path, of: Truth) -> None:
     step = np.diff(of.scan.positions, axis=0)
     np.testing.assert_allclose(np.diff(scan.positions, axis=0), step, atol=1e-6)
     assert scan.mask is None
+    check_ways(tmp_path / "a.ptyd", scan)
 
 
 @pytest.mark.parametrize("wrong", ["swap_xy", "flip_x", "flip_y"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import N, Truth, misfit, truth
+from explained import N, Truth, check_ways, misfit, truth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,7 @@ def test_data_of_tike_explain_themselves(tmp_path: Path, side: int) -> None:
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
     np.testing.assert_array_equal(scan.diffraction, np.sqrt(of.counts, dtype="f4"))
     np.testing.assert_allclose(scan.positions, of.scan.positions, atol=1e-4)
+    check_ways(tmp_path / "a.npz", scan)
     for wrong in ("swap_xy", "flip_x", "flip_y"):
         options: dict[str, Any] = {wrong: True}
         assert misfit(pf.read_scan(tmp_path / "a.npz", **options), of) > 10
