@@ -415,7 +415,7 @@ def test_a_message_about_many_arrays_is_short() -> None:
     [
         ("a.csv", b"1,2\n3,4\n", "is text.*columns of a text file can be named.*a.csv:0"),
         ("a.fits", b"SIMPLE  = T" + bytes(100), "is a FITS file.*astropy.*numpy.savez"),
-        ("a.mat", b"MATLAB 5.0 MAT-file, Platform" + bytes(100), "version 5.*-v7.3, which is HDF5"),
+        ("a.mat", b"MATLAB 5.0 MAT-file, Platform" + bytes(100), "a.mat is damaged or cut short"),
         ("a.h5.gz", b"\x1f\x8b\x08" + bytes(100), "is compressed. Decompress it first: gzip -d"),
         ("a.bin", bytes(range(256)), "is not an NPZ file, or it is damaged"),
         ("cut.npz", b"PK\x03\x04" + bytes(100), "is not an NPZ file, or it is damaged"),

@@ -112,6 +112,35 @@ def test_matlab_reverses_the_axes_of_what_it_saves(tmp_path: Path, of: Truth) ->
     assert misfit(pf.read_scan(path, swap_xy=True), of) > 10
 
 
+def matlab5(path: Path, of: Truth, **changes: Any) -> Path:
+    """Save dp(row, column, frame), ppX(frame, 1) and ppY with MATLAB's default, version 5."""
+    io = pytest.importorskip("scipy.io")
+    arrays = {
+        "dp": of.counts.transpose(1, 2, 0).astype("f8"), "ppX": of.x[:, np.newaxis],
+        "ppY": of.y[:, np.newaxis], "dx": OBJECT_PIXEL, "note": "text", **changes,
+    }  # fmt: skip
+    io.savemat(path, {key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def test_matlab_files_of_version_5_are_read(tmp_path: Path, of: Truth) -> None:
+    path = matlab5(tmp_path / "scan.mat", of)
+    scan = pf.read_scan(path)
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    np.testing.assert_array_equal(scan.diffraction, np.sqrt(of.counts, dtype="f4"))
+    check_ways(path, scan)
+    assert misfit(pf.read_scan(path, swap_xy=True), of) > 10
+    named = pf.read_scan(
+        path, diffraction="dp", x="ppX", y="ppY", unit="m", counts=True, **GEOMETRY
+    )
+    np.testing.assert_allclose(named.positions, scan.positions)
+    with pytest.raises(KeyError, match=r"has no 'dq'. It has: dp \(32, 32, 60\)"):
+        pf.read_scan(path, diffraction="dq", x="ppX", y="ppY", unit="px", counts=True)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(OSError, match="is damaged or cut short at byte 3000 of 3000"):
+        pf.read_scan(path)
+
+
 def test_a_pair_needs_both_files(tmp_path: Path, of: Truth) -> None:
     path = pair(tmp_path, of)
     (tmp_path / "data_roi0_Ndp32_para.hdf5").unlink()

@@ -13,10 +13,9 @@ SAVE = (
     "amplitudes and x and y are pixels of the object"
 )
 
-READ = "NPZ, CXI, ptychodus and other HDF5, NPY and TIFF"
+READ = "NPZ, CXI, ptychodus and other HDF5, NPY, TIFF and MATLAB"
 
 SIGNATURES = {
-    b"MATLAB 5.0": ("a MATLAB file of version 5", "scipy.io.loadmat"),
     b"\x89PNG": ("a PNG picture", "imageio.imread"),
     b"\xff\xd8\xff": ("a JPEG picture", "imageio.imread"),
     b"CDF\x01": ("a NetCDF 3 file", "scipy.io.netcdf_file"),
@@ -73,8 +72,6 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
         cure = f"The columns of a text file can be named beside the patterns: x='{name}:0' (--x)."
     else:
         cure = f"Load it with {reader} and save it as a scan: {SAVE}."
-    if "MATLAB" in what:
-        cure = f"{cure[:-1]} (or save it in MATLAB with -v7.3, which is HDF5)."
     return f"{name} is {what}. The formats that can be read are {READ}. {cure}"
 
 

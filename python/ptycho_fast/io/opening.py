@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ptycho_fast.io.foreign import HEAD_BYTES, is_text
 from ptycho_fast.io.hdf5.container import HDF5Container
 from ptycho_fast.io.hdf5.links import has_signature
+from ptycho_fast.io.matlab import MATLABContainer
 from ptycho_fast.io.npz.container import NPZContainer
 from ptycho_fast.io.regular import open_regular
 from ptycho_fast.io.single import NPYContainer, TIFFContainer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 NPY = b"\x93NUMPY"
+MATLAB = b"MATLAB 5.0"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of such files."""
 
@@ -29,8 +31,8 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     Parameters
     ----------
     path : path
-        An HDF5, NPZ, NPY or TIFF file. That a file is none of them is said when something is read
-        from it.
+        An HDF5, NPZ, NPY, TIFF or MATLAB file. That a file is none of them is said when something
+        is read from it.
 
     Returns
     -------
@@ -73,11 +75,16 @@ def _open(path: str | os.PathLike[str], *, tables: bool) -> Container:
         raise
     if head.startswith(NPY):
         return NPYContainer(path, _open_other, file)
-    is_table = tables and is_text(head)
-    if not (is_hdf5 or is_table or head.startswith(TIFF)):
+    kinds: tuple[tuple[bool, type[Container]], ...] = (
+        (is_hdf5, HDF5Container),
+        (head.startswith(MATLAB), MATLABContainer),
+        (head.startswith(TIFF), TIFFContainer),
+        (tables and is_text(head), TextContainer),
+    )
+    kind = next((kind for fits, kind in kinds if fits), None)
+    if kind is None:
         return NPZContainer(path, _open_other, file)
     file.close()
-    kind = HDF5Container if is_hdf5 else TextContainer if is_table else TIFFContainer
     return kind(path, _open_other)
 
 

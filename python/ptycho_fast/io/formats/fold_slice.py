@@ -61,7 +61,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         as_coordinates(name, name, container.read_named(name), (), Recipe())
         for name in names.positions
     )
-    source = container.named_frames(names.patterns, recipe)
+    source = container.named_frames(names.patterns, recipe, len(x))
     home, key = container.locate(names.patterns)
     if home.attribute(key, "MATLAB_class") is not None:
         # MATLAB's version 7.3 writes dp(row, column, frame) with its axes reversed.
