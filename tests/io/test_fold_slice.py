@@ -213,3 +213,34 @@ def test_wrong_windows_of_ptychoshelves_are_refused(tmp_path: Path, of: Truth) -
         file["measurement/n0/positions"] = np.zeros((2, n))
     with pytest.raises(ValueError, match=r"positions must be \(60, 2\), row and column"):
         pf.read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "sentence"),
+    [
+        (
+            "detector/n0/bad_pixels",
+            np.array([[0, N]]),
+            "row 0, column 32 of a detector of 32 x 32",
+        ),
+        ("detector/n0/bad_pixels", np.array([1, 2, 3]), r"must be whole numbers \(m, 2\)"),
+        ("detector/n0/modules", np.zeros((2, 4)), r"must be whole numbers \(m, 4\)"),
+    ],
+)
+def test_wrong_masks_of_ptychoshelves_are_refused(
+    tmp_path: Path, of: Truth, key: str, values: Any, sentence: str
+) -> None:
+    path = shelves(tmp_path / "a.h5", of)
+    with h5py.File(path, "r+") as file:
+        del file[key]
+        file[key] = values
+    with pytest.raises(ValueError, match=sentence):
+        pf.read_scan(path)
+
+
+@pytest.mark.parametrize("dx", [0.0, np.nan, np.zeros(0), np.ones(2)])
+def test_a_pixel_of_the_object_is_one_positive_number(tmp_path: Path, of: Truth, dx: Any) -> None:
+    path = pair(tmp_path, of, dx=dx)
+    with pytest.raises(ValueError, match="dx, the size of a pixel of the object, is"):
+        pf.read_scan(path)
+    assert misfit(pf.read_scan(path, unit="m", **GEOMETRY), of) == pytest.approx(1, abs=0.1)

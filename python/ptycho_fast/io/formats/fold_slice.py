@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,7 +71,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
     beside, pixel = container.locate(names.pixel)
     object_pixel: tuple[float, float] | None
     if recipe.unit is None and pixel in beside:
-        dx = float(beside.read(pixel).reshape(-1)[0])
+        dx = _positive(beside, pixel)
         side = part.N * part.bin
         object_pixel = dx * source.shape[2] / side, dx * source.shape[1] / side
     else:
@@ -90,6 +91,17 @@ def read(container: Container, recipe: Recipe) -> Scan:
         probe=probe,
     )
     return assemble(given, part, recipe)
+
+
+def _positive(container: Container, key: str) -> float:
+    values = container.read(key)
+    if values.size != 1 or values.dtype.kind not in "fiu" or not 0 < values.item() < math.inf:
+        msg = (
+            f"{container.path}: dx, the size of a pixel of the object, is {values}, which is no "
+            "positive number. Pass unit= of ppX and ppY, which then decides."
+        )
+        raise ValueError(msg)
+    return float(values.item())
 
 
 def _ask_for_unit(path: str, recipe: Recipe) -> None:

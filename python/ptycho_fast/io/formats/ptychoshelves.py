@@ -93,11 +93,11 @@ def _good(
     good = None
     if modules in container:
         good = np.zeros(shape[1:], np.bool_)
-        for rows, columns, row, column in container.read(modules).reshape(-1, 4).tolist():
+        for rows, columns, row, column in _table(container, modules, 4).tolist():
             good[row : row + rows, column : column + columns] = True
     if bad in container:
         good = np.ones(shape[1:], np.bool_) if good is None else good
-        row, column = container.read(bad).reshape(-1, 2).astype(np.int64).T
+        row, column = _pixels(container, bad, shape)
         good[row, column] = False
     return good, _listed(container, number, shape)
 
@@ -107,6 +107,34 @@ def _listed(container: Container, number: int, shape: tuple[int, int, int]) -> B
     listed, ends = (f"/measurement/n{number}/bad_pixels{part}" for part in ("", "_index"))
     if listed not in container or ends not in container:
         return None
-    row, column = container.read(listed).reshape(-1, 2).astype(np.int64).T
+    row, column = _pixels(container, listed, shape)
     starts = np.concatenate([[0], container.read(ends).reshape(-1).astype(np.int64)])
     return BadPixels(starts, (row * shape[2] + column).astype(np.int32))
+
+
+def _table(container: Container, key: str, width: int) -> NDArray[np.int64]:
+    """Read whole numbers, (m, width)."""
+    values = container.read(key)
+    if values.dtype.kind not in "iu" or values.size % width:
+        msg = (
+            f"{container.path}: {key} must be whole numbers (m, {width}), got {values.shape} of "
+            f"{values.dtype}."
+        )
+        raise ValueError(msg)
+    return values.reshape(-1, width).astype(np.int64)
+
+
+def _pixels(
+    container: Container, key: str, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read rows and columns of pixels, which must lie on the detector."""
+    row, column = _table(container, key, 2).T
+    inside = (row >= 0) & (row < shape[1]) & (column >= 0) & (column < shape[2])
+    if not inside.all():
+        first = int(np.argmin(inside))
+        msg = (
+            f"{container.path}: {key} names row {row[first]}, column {column[first]} of a detector "
+            f"of {shape[1]} x {shape[2]} pixels."
+        )
+        raise ValueError(msg)
+    return row, column
