@@ -118,14 +118,17 @@ def test_ptychodus_drops_frames_that_the_product_lacks(tmp_path: Path) -> None:
     ("changes", "options", "error", "sentence"),
     [
         ({}, {}, KeyError, "holds no patterns. Name those.*diffraction="),
-        ({"center_x_m": None}, {}, KeyError, "the object lacks center_x_m"),
+        (
+            {"pixel_width_m": None, "pixel_height_m": None}, {},
+            KeyError, "the object lacks pixel_width_m, pixel_height_m",
+        ),
         ({}, {"flip_x": True}, ValueError, "which says itself.*leave out flip_x"),
         ({}, {"unit": "m", "y": "b"}, ValueError, "leave out y, unit"),
         ({"dp": counts("u2", (n, 16, 16))}, {}, ValueError, "8 pixels a side.*Pass crop=8"),
         ({"dp": counts("u2", (n, 16, 16))}, {"bin": 2, "crop": 8}, ValueError, "Pass crop=16"),
         ({"dp": counts()}, {"index": "probe_position_x_m"}, ValueError, "must be whole numbers"),
     ],
-)
+)  # fmt: skip
 def test_wrong_ptychodus_products_are_refused(
     tmp_path: Path,
     changes: dict[str, Any],
@@ -182,3 +185,29 @@ def test_windows_lie_on_the_object_as_ptychodus_lays_them(
     assert scan.object is not None
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
     np.testing.assert_allclose(scan.positions, of.scan.positions, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["_dp", "_para"])
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_product_and_its_patterns_may_be_a_pair(tmp_path: Path, which: str, centre: bool) -> None:
+    of = truth(whole_pixels=True)
+    assert of.scan.object is not None
+    pixel, (height, width) = 1e-8, of.scan.object.shape
+    x, y = ((of.scan.positions - np.array([width, height]) / 2) * pixel + CENTER).T
+    with h5py.File(tmp_path / "scan_dp.hdf5", "w") as file:
+        file["dp"] = of.counts
+    with h5py.File(tmp_path / "scan_para.hdf5", "w") as file:
+        file["object"], file["probe"] = of.scan.object[np.newaxis], of.scan.probe
+        file["probe_position_x_m"], file["probe_position_y_m"] = x, y
+        file["object"].attrs["pixel_height_m"] = pixel
+        if centre:
+            file["object"].attrs.update(center_x_m=CENTER[0], center_y_m=CENTER[1])
+    path = tmp_path / f"scan{which}.hdf5"
+    if centre:
+        scan = pf.read_scan(path)
+        np.testing.assert_allclose(scan.positions, of.scan.positions, atol=1e-6)
+    else:
+        with pytest.warns(UserWarning, match="does not say where its object lies"):
+            scan = pf.read_scan(path)
+    assert (scan.object is not None) == centre
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ptycho_fast.io.assemble import Given, assemble, scaled
 from ptycho_fast.io.layouts import as_coordinates, as_probe
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.oriented import Oriented
+from ptycho_fast.io.pairs import partner
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 PATTERNS, POSITIONS, PIXEL = "/dp", ("/ppX", "/ppY"), "/dx"
-
-ENDINGS = ("_dp", "_para")
-"""How the names of the two files end, before their extension."""
 
 
 class _Names(NamedTuple):
@@ -42,15 +39,15 @@ def _names(container: Container) -> _Names | None:
         return None
     dp = para = ""
     if not all(has):
-        base, extension = os.path.splitext(container.path)
-        mine, other = ENDINGS if has[0] else reversed(ENDINGS)
-        partner = f"{base.removesuffix(mine)}{other}{extension}"
-        if not base.endswith(mine) or not os.path.exists(partner):
+        other = partner(container.path)
+        if other is None:
             return None
-        dp, para = ("", f"{partner}:") if has[0] else (f"{partner}:", "")
-    return _Names(
+        dp, para = ("", f"{other}:") if has[0] else (f"{other}:", "")
+    names = _Names(
         f"{dp}{PATTERNS}", (f"{para}{POSITIONS[0]}", f"{para}{POSITIONS[1]}"), f"{para}{PIXEL}"
     )
+    there = (container.locate(name) for name in (names.patterns, *names.positions))
+    return names if all(key in file for file, key in there) else None
 
 
 def read(container: Container, recipe: Recipe) -> Scan:

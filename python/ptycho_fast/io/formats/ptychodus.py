@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho_fast.io.assemble import Given, as_ids, assemble
 from ptycho_fast.io.layouts import as_coordinates
 from ptycho_fast.io.masks import good_pixels, read_mask
+from ptycho_fast.io.pairs import partner
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 from ptycho_fast.notices import warn
 
@@ -36,14 +37,40 @@ FIXED = (
 
 
 def recognises(container: Container) -> bool:
-    """Tell whether a file is a product, or training data made of one."""
+    """Tell whether a file is a product, training data made of one, or the patterns of a pair."""
+    return _is_product(container) or _product_beside(container) is not None
+
+
+def _is_product(container: Container) -> bool:
     return "object" in container and any(
         all(key in container for key in keys) for keys in (POSITIONS, PIXELS)
     )
 
 
+def _product_beside(container: Container) -> Container | None:
+    """Return the product ``<name>_para.hdf5`` of patterns ``<name>_dp.hdf5``."""
+    beside = partner(container.path) if PATTERNS[-1] in container else None
+    if beside is None:
+        return None
+    product, _ = container.locate(f"{beside}:object")
+    return product if _is_product(product) else None
+
+
+def _patterns(container: Container, recipe: Recipe) -> str | None:
+    """Return the name of the patterns: those that are named, in the file, or in its partner."""
+    if recipe.diffraction is not None:
+        return recipe.diffraction
+    inside = next((key for key in PATTERNS if key in container), None)
+    beside = partner(container.path)
+    return inside or (None if beside is None else f"{beside}:{PATTERNS[-1]}")
+
+
 def read(container: Container, recipe: Recipe) -> Scan:
     """Read a product and its patterns; `ptycho_fast.read_scan` explains how."""
+    if not _is_product(container):
+        product = _product_beside(container)
+        assert product is not None  # it was recognised by this
+        container = product
     path = container.path
     recipe.refuse(path, "a ptychodus product", *FIXED)
     far_field = container.attribute("/", "far_field", True)
@@ -55,7 +82,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
             "but they are treated as far-field ones: neither object nor probe will be right."
         )
     grid = {} if PIXELS[0] in container else _grid(container)
-    key = recipe.diffraction or next((key for key in PATTERNS if key in container), None)
+    key = _patterns(container, recipe)
     if key is None:
         msg = (
             f"{path} is a ptychodus product, which holds no patterns. Name those it was "
@@ -77,35 +104,48 @@ def read(container: Container, recipe: Recipe) -> Scan:
         position_ids = as_ids(container.read(name), name)
     object_ = container.read("object")
     probe = _probe(container, recipe, part)
-    x, y = _positions(container, grid, object_.shape, part.N)
+    x, y, object_pixel = _positions(container, grid, object_.shape, part.N)
+    if object_pixel is not None:
+        warn(
+            f"{path} does not say where its object lies (center_x_m, center_y_m): it was left out."
+        )
     given = Given(
         source,
         x,
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
+        object_pixel=object_pixel,
         frame_ids=frame_ids,
         position_ids=position_ids,
         mask=mask,
         probe=probe,
-        object=_one_layer(path, object_),
+        object=_one_layer(path, object_) if object_pixel is None else None,
     )
     return assemble(given, part, recipe)
 
 
 def _positions(
     container: Container, grid: dict[str, float], shape: tuple[int, ...], N: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return x and y of pixel N // 2 of each window, in pixels of the object."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float] | None]:
+    """Return x and y of pixel N // 2 of each window, in pixels of the object.
+
+    If it is not known where the object lies, they are in metres, and the size of its pixels is
+    returned, too.
+    """
     # The middle of an array of n pixels is at (n - 1) / 2, for ptychodus.
     middle = N // 2 - (N - 1) / 2
     if not grid:
         x, y = (_line(container, name) for name in PIXELS)
-        return x + middle, y + middle
+        return x + middle, y + middle, None
     x, y = (_line(container, name) for name in POSITIONS)
+    pixel = grid["pixel_width_m"], grid["pixel_height_m"]
+    if "center_x_m" not in grid or "center_y_m" not in grid:
+        return x, y, pixel
     height, width = shape[-2:]
     return (
-        (x - grid["center_x_m"]) / grid["pixel_width_m"] + (width - 1) / 2 + middle,
-        (y - grid["center_y_m"]) / grid["pixel_height_m"] + (height - 1) / 2 + middle,
+        (x - grid["center_x_m"]) / pixel[0] + (width - 1) / 2 + middle,
+        (y - grid["center_y_m"]) / pixel[1] + (height - 1) / 2 + middle,
+        None,
     )
 
 
@@ -122,7 +162,10 @@ def _grid(container: Container) -> dict[str, float]:
             stored = container.read(f"object_{name}")
         if stored is not None:
             grid[name] = float(stored)
-    if absent := [name for name in GRID if name not in grid]:
+    for one, other in (GRID[:2], GRID[1::-1]):
+        if one in grid:
+            grid.setdefault(other, grid[one])  # pixels are square, where one side is given
+    if absent := [name for name in GRID[:2] if name not in grid]:
         msg = (
             f"{container.path}: the object lacks {', '.join(absent)}. To read the file as any "
             "other file, name diffraction, x, y and unit."

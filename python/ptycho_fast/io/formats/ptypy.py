@@ -145,7 +145,9 @@ def _mask(
     if recipe.mask is not None:
         return read_mask(container, recipe, shape)
     keys = [f"/chunks/{number}/weights" for number in chunks]
-    if not any(key in infos for key in keys):
+    # Chunks without weights may hold an empty array.
+    keys = [key if key in infos and 0 not in infos[key].shape else "" for key in keys]
+    if not any(keys):
         for shared in ("/meta/weight2d", "/info/weight2d"):
             if shared in infos and infos[shared].shape == shape[1:]:
                 return _good(container.read(shared), recipe)
@@ -154,7 +156,7 @@ def _mask(
     first = 0
     for number, key in zip(chunks, keys, strict=True):
         last = first + infos[f"/chunks/{number}/data"].shape[0]
-        if key in infos:
+        if key:
             weights = container.read(key)
             if weights.shape not in ((last - first, *shape[1:]), shape[1:]):
                 msg = (
