@@ -48,6 +48,10 @@ def read(container: Container, recipe: Recipe) -> Scan:
     pixels = Recipe(unit="px")
     x, y, _ = scaled(x, y, pixels, part, source.shape)
     mask, listed = _good(container, number, source.shape)
+    if recipe.mask is not None or mask is None:
+        mask = read_mask(container, recipe, source.shape)
+    elif recipe.invert_mask:
+        mask = ~mask
     probe = None
     if recipe.probe is not None:
         what = f"{path}: {recipe.probe!r}"
@@ -57,7 +61,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         x,
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
-        mask=mask if recipe.mask is None else read_mask(container, recipe, source.shape),
+        mask=mask,
         listed=listed,
         probe=probe,
     )
