@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import explained
 import ptycho_fast as pf
 from beamline_files import (
     DISTANCE,
@@ -20,6 +21,8 @@ from beamline_files import (
     motors,
     n,
 )
+from explained import Truth, check_ways, misfit, truth
+from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,7 +158,7 @@ def test_cxi_mask_and_probe_are_cropped_with_the_patterns(tmp_path: Path) -> Non
         ({f"{DETECTOR}/distance": 0.0}, {}, ValueError, "no positive number"),
         (
             {"entry_1/instrument_1/source_1/energy": 8800.0}, {},
-            ValueError, "is 8800; CXI says joules.*Pass energy_eV=",
+            ValueError, "is 8800 J, and no photon has so many.*Pass energy_eV=",
         ),
         ({"entry_1/instrument_1/source_1/energy": None}, {}, KeyError, "Pass energy_eV="),
         (
@@ -217,3 +220,74 @@ def test_naming_everything_reads_cxi_as_any_file(tmp_path: Path) -> None:
     )  # fmt: skip
     x, y = motors()
     np.testing.assert_array_equal(scan.positions, np.stack([y, x], axis=1))
+
+
+def test_patterns_of_a_cxi_file_may_be_in_another(tmp_path: Path) -> None:
+    whole = cxi(tmp_path / "whole.cxi", **{f"{DETECTOR}/mask": np.eye(N, dtype="u4")})
+    with h5py.File(whole) as old, h5py.File(tmp_path / "positions.cxi", "w") as file:
+        for key in ("cxi_version", TRANSLATION, "entry_1/instrument_1/source_1/energy"):
+            file[key] = old[key][()]
+    with h5py.File(whole, "r+") as file:
+        del file[TRANSLATION]
+    with pytest.raises(KeyError, match="has no positions"):
+        pf.read_scan(whole)
+    with pytest.raises(KeyError, match="holds no patterns. Name those.*diffraction='FILE:/entry_1"):
+        pf.read_scan(tmp_path / "positions.cxi")
+    assert "--diffraction ?" in proposal(tmp_path / "positions.cxi")
+    scan = pf.read_scan(tmp_path / "positions.cxi", diffraction=f"{whole}:/{DETECTOR}/data")
+    np.testing.assert_allclose(scan.positions, expected(*motors()), rtol=1e-12)
+    # What is said of the detector lies beside the patterns.
+    np.testing.assert_array_equal(scan.mask, ~np.eye(N, dtype=bool))
+
+
+def nexus(path: Path, of: Truth) -> Path:
+    """Write NXcxi_ptycho: the names of CXI, but units of anyone's choice."""
+    # The sample moves against the beam; x is to the left and y upwards, against the columns and
+    # rows of the detector.
+    moved = np.stack([of.x, of.y, 0 * of.x], axis=1)
+    entries = {
+        f"{DETECTOR}/data": (of.counts, None),
+        f"{DETECTOR}/translation": (moved * 1e6, "um"),
+        f"{DETECTOR}/distance": (explained.DISTANCE * 1e3, "mm"),
+        f"{DETECTOR}/x_pixel_size": (explained.PIXEL * 1e6, "micron"),
+        f"{DETECTOR}/y_pixel_size": (explained.PIXEL * 1e6, "micron"),
+        "entry_1/instrument_1/beam_1/energy": (explained.ENERGY / 1e3, "keV"),
+        "entry_1/instrument_1/source_1/energy": (3.0, "GeV"),
+        "entry_1/sample_1/name": (b"star", None),
+    }
+    with h5py.File(path, "w") as file:
+        file["cxi_version"] = 160
+        file["entry_1/definition"] = "NXcxi_ptycho"
+        for key, (value, unit) in entries.items():
+            file[key] = value
+            if unit is not None:
+                file[key].attrs["units"] = unit
+        file["entry_1/data_1/data"] = h5py.SoftLink(f"/{DETECTOR}/data")
+        file["entry_1/sample_1/geometry_1/translation"] = file[f"{DETECTOR}/translation"]
+    return path
+
+
+def test_units_of_nexus_are_honoured(tmp_path: Path) -> None:
+    of = truth()
+    scan = pf.read_scan(nexus(tmp_path / "a.nxs", of))
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    for wrong in ("swap_xy", "flip_x", "flip_y"):
+        options: dict[str, Any] = {wrong: True}
+        assert misfit(pf.read_scan(tmp_path / "a.nxs", **options), of) > 10
+    np.testing.assert_allclose(scan.metadata["object_pixel_m"], explained.OBJECT_PIXEL)
+    check_ways(tmp_path / "a.nxs", scan)
+
+
+def test_units_that_are_not_known_are_refused(tmp_path: Path) -> None:
+    path = nexus(tmp_path / "a.nxs", truth())
+    with h5py.File(path, "r+") as file:
+        file[f"{DETECTOR}/distance"].attrs["units"] = "furlong"
+    with pytest.raises(ValueError, match="distance is said to be in 'furlong', which is not one"):
+        pf.read_scan(path)
+    with h5py.File(path, "r+") as file:
+        file[f"{DETECTOR}/distance"].attrs["units"] = np.bytes_("mm")
+        del file["entry_1/instrument_1/beam_1"]
+    # The energy of the machine is no photon's.
+    with pytest.raises(ValueError, match="'GeV', which is not one of ev, kev"):
+        pf.read_scan(path)
+    assert len(pf.read_scan(path, energy_eV=explained.ENERGY)) == explained.n

@@ -9,6 +9,7 @@ import pytest
 
 import ptycho_fast as pf
 from beamline_files import N, counts, motors, n
+from explained import misfit, truth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,14 +118,17 @@ def test_ptychodus_drops_frames_that_the_product_lacks(tmp_path: Path) -> None:
     ("changes", "options", "error", "sentence"),
     [
         ({}, {}, KeyError, "holds no patterns. Name those.*diffraction="),
-        ({"center_x_m": None}, {}, KeyError, "the object lacks center_x_m"),
+        (
+            {"pixel_width_m": None, "pixel_height_m": None}, {},
+            KeyError, "the object lacks pixel_width_m, pixel_height_m",
+        ),
         ({}, {"flip_x": True}, ValueError, "which says itself.*leave out flip_x"),
         ({}, {"unit": "m", "y": "b"}, ValueError, "leave out y, unit"),
         ({"dp": counts("u2", (n, 16, 16))}, {}, ValueError, "8 pixels a side.*Pass crop=8"),
         ({"dp": counts("u2", (n, 16, 16))}, {"bin": 2, "crop": 8}, ValueError, "Pass crop=16"),
         ({"dp": counts()}, {"index": "probe_position_x_m"}, ValueError, "must be whole numbers"),
     ],
-)
+)  # fmt: skip
 def test_wrong_ptychodus_products_are_refused(
     tmp_path: Path,
     changes: dict[str, Any],
@@ -148,3 +152,62 @@ def test_an_object_of_layers_is_left_out(tmp_path: Path) -> None:
                    probe_position_indexes=np.arange(n), dp=counts())  # fmt: skip
     with pytest.warns(UserWarning, match="the object has 3 layers"):
         assert pf.read_scan(path).object is None
+
+
+@pytest.mark.parametrize("side", [31, 32])
+@pytest.mark.parametrize("kind", ["h5", "npz", "training"])
+def test_windows_lie_on_the_object_as_ptychodus_lays_them(
+    tmp_path: Path, side: int, kind: str
+) -> None:
+    of = truth(side, whole_pixels=True)
+    assert of.scan.object is not None
+    height, width = of.scan.object.shape
+    # The middle of n pixels is at (n - 1) / 2: of a window, and of the object.
+    middle = of.scan.positions - side // 2 + (side - 1) / 2
+    x, y = ((middle - (np.array([width, height]) - 1) / 2) * OBJECT_PIXEL + CENTER).T
+    common = {"object": of.scan.object, "probe": of.scan.probe, "patterns": of.counts}
+    metres = {"probe_position_x_m": x, "probe_position_y_m": y}
+    grid = {"center_x_m": CENTER[0], "center_y_m": CENTER[1], "pixel_width_m": OBJECT_PIXEL[0],
+            "pixel_height_m": OBJECT_PIXEL[1]}  # fmt: skip
+    path = tmp_path / "a.h5"
+    if kind == "npz":
+        path = tmp_path / "a.npz"
+        turned = {f"object_{name}": value for name, value in grid.items()}
+        np.savez_compressed(path, **common, **metres, **turned)  # type: ignore[arg-type]
+    else:
+        pixels = {"probe_position_x_px": middle[:, 0], "probe_position_y_px": middle[:, 1]}
+        with h5py.File(path, "w") as file:
+            for key, value in {**common, **(pixels if kind == "training" else metres)}.items():
+                file[key] = value
+            if kind == "h5":
+                file["object"].attrs.update(grid)
+    scan = pf.read_scan(path)
+    assert scan.object is not None
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    np.testing.assert_allclose(scan.positions, of.scan.positions, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["_dp", "_para"])
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_product_and_its_patterns_may_be_a_pair(tmp_path: Path, which: str, centre: bool) -> None:
+    of = truth(whole_pixels=True)
+    assert of.scan.object is not None
+    pixel, (height, width) = 1e-8, of.scan.object.shape
+    x, y = ((of.scan.positions - np.array([width, height]) / 2) * pixel + CENTER).T
+    with h5py.File(tmp_path / "scan_dp.hdf5", "w") as file:
+        file["dp"] = of.counts
+    with h5py.File(tmp_path / "scan_para.hdf5", "w") as file:
+        file["object"], file["probe"] = of.scan.object[np.newaxis], of.scan.probe
+        file["probe_position_x_m"], file["probe_position_y_m"] = x, y
+        file["object"].attrs["pixel_height_m"] = pixel
+        if centre:
+            file["object"].attrs.update(center_x_m=CENTER[0], center_y_m=CENTER[1])
+    path = tmp_path / f"scan{which}.hdf5"
+    if centre:
+        scan = pf.read_scan(path)
+        np.testing.assert_allclose(scan.positions, of.scan.positions, atol=1e-6)
+    else:
+        with pytest.warns(UserWarning, match="does not say where its object lies"):
+            scan = pf.read_scan(path)
+    assert (scan.object is not None) == centre
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)

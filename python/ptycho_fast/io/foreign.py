@@ -13,13 +13,9 @@ SAVE = (
     "amplitudes and x and y are pixels of the object"
 )
 
+READ = "NPZ, CXI, ptychodus and other HDF5, NPY, TIFF and MATLAB"
+
 SIGNATURES = {
-    b"\x93NUMPY": ("an NPY file, which holds one array and no names", "numpy.load"),
-    b"II*\0": ("a TIFF file", "tifffile.imread"),
-    b"MM\0*": ("a TIFF file", "tifffile.imread"),
-    b"II+\0": ("a TIFF file", "tifffile.imread"),
-    b"MM\0+": ("a TIFF file", "tifffile.imread"),
-    b"MATLAB 5.0": ("a MATLAB file of version 5", "scipy.io.loadmat"),
     b"\x89PNG": ("a PNG picture", "imageio.imread"),
     b"\xff\xd8\xff": ("a JPEG picture", "imageio.imread"),
     b"CDF\x01": ("a NetCDF 3 file", "scipy.io.netcdf_file"),
@@ -55,12 +51,12 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
     Examples
     --------
     >>> import tempfile, pathlib
-    >>> import numpy as np
     >>> from ptycho_fast.io.foreign import what_it_is
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "patterns.npy"
-    >>> np.save(path, np.ones((3, 2, 2), np.float32))
-    >>> what_it_is(path).partition("patterns.npy")[2][:51]
-    ' is an NPY file, which holds one array and no names'
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "patterns.fits"
+    >>> path.write_bytes(b"SIMPLE  = T")
+    11
+    >>> what_it_is(path).partition("patterns.fits")[2][:15]
+    ' is a FITS file'
     """
     with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
@@ -69,20 +65,18 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
         if head.startswith(sign):
             return f"{name} is compressed. Decompress it first: {tool} {name}"
     kind = next((found for sign, found in SIGNATURES.items() if head.startswith(sign)), None)
-    if kind is None and _is_text(head):
-        kind = "text", "numpy.loadtxt"
-    if kind is None:
+    if kind is None and not is_text(head):
         return None
-    what, reader = kind
-    matlab = " (or save it in MATLAB with -v7.3, which is HDF5)" if "MATLAB" in what else ""
-    return (
-        f"{name} is {what}. The formats that can be read are NPZ, CXI, ptychodus and other HDF5. "
-        f"Load it with {reader} and save it as a scan: {SAVE}{matlab}."
-    )
+    what, reader = kind or ("text", None)
+    if what == "text":
+        cure = f"The columns of a text file can be named beside the patterns: x='{name}:0' (--x)."
+    else:
+        cure = f"Load it with {reader} and save it as a scan: {SAVE}."
+    return f"{name} is {what}. The formats that can be read are {READ}. {cure}"
 
 
-def _is_text(head: bytes) -> bool:
-    """Tell whether these bytes are text; the last character may be cut off."""
+def is_text(head: bytes) -> bool:
+    """Tell whether the first bytes of a file are text; the last character may be cut off."""
     try:
         text = head.decode("utf-8", errors="strict" if len(head) < HEAD_BYTES else "ignore")
     except UnicodeDecodeError:

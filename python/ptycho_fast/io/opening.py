@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ptycho_fast.io.foreign import HEAD_BYTES, is_text
 from ptycho_fast.io.hdf5.container import HDF5Container
 from ptycho_fast.io.hdf5.links import has_signature
+from ptycho_fast.io.matlab import MATLABContainer
 from ptycho_fast.io.npz.container import NPZContainer
 from ptycho_fast.io.regular import open_regular
+from ptycho_fast.io.single import NPYContainer, TIFFContainer
+from ptycho_fast.io.text import TextContainer
 
 if TYPE_CHECKING:
     import os
 
     from ptycho_fast.io.container import ArrayInfo, Container
+
+
+NPY = b"\x93NUMPY"
+MATLAB = b"MATLAB 5.0"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of such files."""
 
 
 def open_container(path: str | os.PathLike[str]) -> Container:
@@ -21,7 +31,8 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     Parameters
     ----------
     path : path
-        An HDF5 or an NPZ file. That a file is neither is said when something is read from it.
+        An HDF5, NPZ, NPY, TIFF or MATLAB file. That a file is none of them is said when something
+        is read from it.
 
     Returns
     -------
@@ -44,17 +55,37 @@ def open_container(path: str | os.PathLike[str]) -> Container:
     ...     container.info("motors").shape, container.read_named("motors[:,0]")
     ((2, 2), array([1., 3.]))
     """
+    return _open(path, tables=False)
+
+
+def _open_other(path: str | os.PathLike[str]) -> Container:
+    """Open a file that is named beside a scan, which may also be a table of text."""
+    return _open(path, tables=True)
+
+
+def _open(path: str | os.PathLike[str], *, tables: bool) -> Container:
     file = open_regular(path)
     try:
         is_hdf5 = has_signature(file)
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
     except BaseException:
         file.close()
         raise
-    if is_hdf5:
-        file.close()
-        return HDF5Container(path, open_container)
-    file.seek(0)
-    return NPZContainer(path, open_container, file)
+    if head.startswith(NPY):
+        return NPYContainer(path, _open_other, file)
+    kinds: tuple[tuple[bool, type[Container]], ...] = (
+        (is_hdf5, HDF5Container),
+        (head.startswith(MATLAB), MATLABContainer),
+        (head.startswith(TIFF), TIFFContainer),
+        (tables and is_text(head), TextContainer),
+    )
+    kind = next((kind for fits, kind in kinds if fits), None)
+    if kind is None:
+        return NPZContainer(path, _open_other, file)
+    file.close()
+    return kind(path, _open_other)
 
 
 def list_arrays(path: str | os.PathLike[str], most: int | None = None) -> dict[str, ArrayInfo]:
@@ -63,7 +94,7 @@ def list_arrays(path: str | os.PathLike[str], most: int | None = None) -> dict[s
     Raises
     ------
     OSError
-        If the file cannot be read, or is neither HDF5 nor NPZ.
+        If the file cannot be read, or is of no known kind.
     """
     with open_container(path) as container:
         return container.arrays(most)

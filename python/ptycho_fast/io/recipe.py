@@ -23,6 +23,22 @@ UNITS = (*METRES, "px")
 """Units in which positions can be given."""
 
 
+class NotGivenError(KeyError):
+    """What a file does not say, and the options that say it.
+
+    Parameters
+    ----------
+    message : str
+        A sentence that names the options.
+    *options : str
+        Options of `ptycho_fast.read_scan`.
+    """
+
+    def __init__(self, message: str, *options: str) -> None:
+        super().__init__(message)
+        self.options = options
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything the caller says about a file; `ptycho_fast.read_scan` explains each option.
@@ -80,6 +96,31 @@ class Recipe:
     def given(self, *names: str) -> list[str]:
         """Return those of the named options that the caller set."""
         return [name for name in names if getattr(self, name) != getattr(Recipe, name)]
+
+    def refuse(self, path: str, what: str, *names: str) -> None:
+        """Refuse options that a file leaves nothing to say about.
+
+        Parameters
+        ----------
+        path : str
+            The file.
+        what : str
+            Its format, with an article.
+        *names : str
+            Such options.
+
+        Raises
+        ------
+        ValueError
+            If the caller set one of them.
+        """
+        if fixed := self.given(*names):
+            msg = (
+                f"{path} is {what}, which says itself where its positions lie; leave out "
+                f"{', '.join(fixed)}. (To read it as any other file, name diffraction, x, y and "
+                "unit.)"
+            )
+            raise ValueError(msg)
 
     @property
     def names_everything(self) -> bool:

@@ -62,7 +62,7 @@ def read_scan(
     index_base: int | None = None,
     average_positions: bool = False,
 ) -> Scan:
-    """Read a scan file: NPZ, CXI, a ptychodus product, or any HDF5 file whose data sets you name.
+    """Read a scan file: NPZ, CXI, one of another program, or any file whose arrays you name.
 
     The format is recognised by the content of the file, not by its name. If you name `diffraction`,
     `x` and `y`, the file is read by these names, whatever its format.
@@ -76,7 +76,11 @@ def read_scan(
     - **ptychodus product**: positions on the object of the product. The counts are in another file,
       which you name: ``diffraction="diffraction.h5:/patterns"``. The ``indexes`` and
       ``bad_pixels`` that ptychodus writes beside ``patterns`` are used.
+    - **ptypy, fold_slice, PtychoShelves, PtyLab, tike, NXcxi_ptycho**: what their files hold;
+      ``docs/formats.md`` has the rules.
     - **Any other HDF5 file**: `diffraction`, `x`, `y`, `unit` and `counts` must be given.
+    - **NPY or TIFF** (with tifffile): patterns alone. `x`, `y`, `unit` and `counts` must be given;
+      ``x="positions.csv:0"`` is the first column of a text file.
 
     Parameters
     ----------
@@ -92,8 +96,8 @@ def read_scan(
         True: the patterns are counts, of which square roots are taken. False: they are amplitudes.
         These are two names for the same option. It is never guessed.
     diffraction, x, y, probe, mask, index : str, optional
-        Names of arrays. ``FILE:KEY`` names one in another file; ``KEY[:,0]`` selects a column and
-        ``KEY[0]`` a row of it.
+        Names of arrays. ``FILE:KEY`` names one in another file, or a column of a text file;
+        ``KEY[:,0]`` selects a column and ``KEY[0]`` a row of it.
     mask
         (H, W), one mask for the whole detector, or (n, H, W), one for each frame.
         `ptycho_fast.io.masks` says how good and bad pixels are marked.

@@ -9,12 +9,12 @@ import shlex
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io.formats import format_of, ptychodus
+from ptycho_fast.io.formats import format_of, named, npz_scan
 from ptycho_fast.io.layouts import is_complex
 from ptycho_fast.io.listing import listed
 from ptycho_fast.io.masks import good_pixels, names_a_mask
 from ptycho_fast.io.opening import open_container
-from ptycho_fast.io.recipe import EV_METRE, Recipe
+from ptycho_fast.io.recipe import EV_METRE, NotGivenError, Recipe
 from ptycho_fast.io.recipe import METRES as POSITION_UNITS
 from ptycho_fast.io.scan_files import read_scan
 from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
@@ -141,10 +141,13 @@ class _Guess:
         self.reasons: list[str] = []
         self.options: dict[str, str] = {}
         self.found: dict[str, ArrayInfo] = {}
-        if format_of(container, Recipe()) is ptychodus:  # which lacks nothing but its patterns
+        if (asked := _asked_for(container)) is not None:
+            self.options = dict.fromkeys(asked, "?")
             beside = os.path.join(os.path.dirname(container.path), "diffraction.h5")
-            there = os.path.exists(beside)
-            self.options["diffraction"] = f"{beside}:/patterns" if there else "?"
+            if "diffraction" in asked and os.path.exists(beside):
+                self.options["diffraction"] = f"{beside}:/patterns"
+            if "counts" in asked and container.info("").dtype.kind in "iu":
+                self.options["counts"] = "True"
             return
         self.found = container.arrays() if found is None else found
         self.options = dict.fromkeys(("diffraction", "counts", "x", "y", "unit"), "?")
@@ -375,6 +378,22 @@ class _Guess:
         if metres is None or not value > 0:
             return None
         return EV_METRE / (value * metres) if option == "energy_eV" else value * metres
+
+
+def _asked_for(container: Container) -> tuple[str, ...] | None:
+    """Return the options that a file of a known format needs; None if it is of none."""
+    form = format_of(container, Recipe())
+    if form is named or form is npz_scan:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            form.read(container, Recipe())
+    except NotGivenError as error:
+        return error.options
+    except (OSError, KeyError, ValueError):
+        return None
+    return ()
 
 
 def _last(key: str) -> str:

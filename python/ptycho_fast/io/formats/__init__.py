@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ptycho_fast.io.formats import cxi, named, npz_scan, ptychodus
+from ptycho_fast.io.formats import (
+    cxi,
+    fold_slice,
+    named,
+    npz_scan,
+    ptychodus,
+    ptychoshelves,
+    ptylab,
+    ptypy,
+    stack,
+    tike,
+)
 
 if TYPE_CHECKING:
     from ptycho_fast.io.container import Container
@@ -22,10 +33,21 @@ class Format(Protocol):
         """Read a scan, whose patterns stay in the file as `PreparedFrames`."""
 
 
-FORMATS: tuple[Format, ...] = (npz_scan, cxi, ptychodus, named)
+FORMATS: tuple[Format, ...] = (
+    ptychodus,  # before fold_slice: a product may hold dp, too
+    tike,
+    stack,
+    npz_scan,
+    cxi,
+    ptypy,
+    ptylab,
+    ptychoshelves,
+    fold_slice,
+    named,
+)
 """The formats in the order in which they are asked.
 
-`npz_scan` recognises every NPZ file, and `named` every file.
+`npz_scan` recognises every NPZ file that comes to it, and `named` every file.
 """
 
 

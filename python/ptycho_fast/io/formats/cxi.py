@@ -1,4 +1,8 @@
-"""CXI, the format of cxidb.org: frames, the motion of the sample and the geometry, in SI units."""
+"""CXI, the format of cxidb.org, and NXcxi_ptycho, the one of NeXus with the same names.
+
+Both hold frames, the motion of the sample and the geometry: CXI in SI units, NeXus in those that
+the attribute ``units`` names.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,13 @@ import numpy as np
 
 from ptycho_fast.io.assemble import Given, assemble
 from ptycho_fast.io.masks import good_pixels, read_mask
-from ptycho_fast.io.recipe import EV_METRE, window
+from ptycho_fast.io.recipe import EV_METRE, NotGivenError, window
+from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from ptycho_fast.io.container import Container
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
 
 DETECTOR = "/entry_1/instrument_1/detector_1"
 SOURCE = "/entry_1/instrument_1/source_1"
+BEAM = "/entry_1/instrument_1/beam_1"
 
 # Where each is looked for, in this order.
 DATA = ("/entry_1/data_1/data", f"{DETECTOR}/data")
@@ -31,17 +39,26 @@ TRANSLATION = (
 MASK = (f"{DETECTOR}/mask", "/entry_1/data_1/mask")
 PROBE = (f"{SOURCE}/illumination", f"{SOURCE}/probe", f"{DETECTOR}/data_illumination")
 
+PHOTON_ENERGY = (
+    f"{BEAM}/incident_beam_energy", f"{BEAM}/incident_energy", f"{BEAM}/energy", f"{SOURCE}/energy",
+)  # fmt: skip
+"""In NeXus, the energy of the source is that of its electrons."""
+
 HAS_SIGNAL = 0x1000
 """The one bit of a CXI mask that is no fault: the pixel is above the background."""
 
 EV_JOULE = 1.602176634e-19
+JOULES = {unit: EV_JOULE * size for unit, size in ELECTRONVOLTS.items()}
 
 
 def recognises(container: Container) -> bool:
-    """Tell whether a file is CXI."""
-    return any(key in container for key in DATA) and (
-        "cxi_version" in container or any(key in container for key in TRANSLATION)
+    """Tell whether a file is CXI, with patterns or with positions of patterns elsewhere."""
+    signs = (
+        "cxi_version" in container,
+        _first(container, TRANSLATION) is not None,
+        _first(container, DATA) is not None,
     )
+    return sum(signs) > 1
 
 
 def read(container: Container, recipe: Recipe) -> Scan:
@@ -49,7 +66,12 @@ def read(container: Container, recipe: Recipe) -> Scan:
     path = container.path
     _check_options(path, recipe)
     data = recipe.diffraction or _first(container, DATA)
-    assert data is not None  # it was recognised by this
+    if data is None:
+        msg = (
+            f"{path} holds no patterns. Name those that its positions belong to: "
+            f"diffraction='FILE:{DATA[0]}' (--diffraction)."
+        )
+        raise NotGivenError(msg, "diffraction")
     translation = _first(container, TRANSLATION)
     if translation is None:
         msg = f"{path} has no positions: no {TRANSLATION[0]}."
@@ -57,10 +79,12 @@ def read(container: Container, recipe: Recipe) -> Scan:
     source = container.named_frames(data, recipe)
     part = window(source.shape, recipe)
     metres = _wavelength(container, recipe)
-    distance = recipe.distance_m or _positive(path, "distance", _detector(container, "distance"))
-    basis = _detector(container, "basis_vectors")
+    # What is said of the detector lies beside its patterns.
+    beside = [container.locate(data)[0], container]
+    distance = recipe.distance_m or _positive(path, "distance", _detector(beside, "distance"))
+    basis = _detector(beside, "basis_vectors")
     slow, fast, lengths = _directions(path, basis, len(source))
-    height, width = _detector_pixel(container, recipe, lengths)
+    height, width = _detector_pixel(beside, recipe, lengths)
     _warn_of_near_field(path, metres, distance, (height, width))
     # Where the sample moves by the translation, the beam moves on it by minus the translation.
     moved = -_translation(container, translation)
@@ -75,8 +99,8 @@ def read(container: Container, recipe: Recipe) -> Scan:
         np.einsum("ni,ni->n", moved, np.broadcast_to(slow, moved.shape)),
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=(metres * distance / (side * width), metres * distance / (side * height)),
-        mask=_mask(container, recipe, source.shape),
-        probe=None if probe is None else container.read_named(probe),
+        mask=_mask(container, beside[0], recipe, source.shape),
+        probe=None if probe is None else _probe(container.read_named(probe)),
     )
     return assemble(given, part, recipe)
 
@@ -99,10 +123,27 @@ def _first(container: Container, keys: tuple[str, ...]) -> str | None:
     return next((key for key in keys if key in container), None)
 
 
-def _detector(container: Container, name: str) -> NDArray[Any] | None:
-    """Read what the file says of its detector; None if it does not say it."""
+def _detector(files: list[Container], name: str) -> NDArray[Any] | None:
+    """Read what the first of some files that says it says of the detector; else None."""
     key = f"{DETECTOR}/{name}"
-    return container.read(key) if key in container else None
+    return next((_in_si(file, key, METRES) for file in files if key in file), None)
+
+
+def _in_si(container: Container, key: str, sizes: Mapping[str, float]) -> NDArray[Any]:
+    """Read numbers and convert them from the unit that the file names, if it names one."""
+    values = container.read(key)
+    said = container.attribute(key, "units")
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    unit = unit_of([text]) if isinstance(text, str) else None
+    if unit is None:
+        return values
+    if unit not in sizes:
+        msg = (
+            f"{container.path}: {key} is said to be in {text!r}, which is not one of "
+            f"{', '.join(sizes)}. Name diffraction, x, y and unit to read it as any HDF5 file."
+        )
+        raise ValueError(msg)
+    return np.asarray(values * sizes[unit])
 
 
 def _warn_of_near_field(
@@ -129,7 +170,7 @@ def _positive(path: str, name: str, value: NDArray[Any] | None) -> float:
     option = options.get(name, "detector_pixel_m")
     if value is None:
         msg = f"{path} has no {name}. Pass {option}=."
-        raise KeyError(msg)
+        raise NotGivenError(msg, option)
     number = np.unique(value)
     if value.dtype.kind not in "fiu" or len(number) != 1 or not 0 < number[0] < np.inf:
         msg = f"{path}: {name} is {value}, which is no positive number. Pass {option}=."
@@ -138,7 +179,7 @@ def _positive(path: str, name: str, value: NDArray[Any] | None) -> float:
 
 
 def _detector_pixel(
-    container: Container, recipe: Recipe, lengths: tuple[float, float]
+    files: list[Container], recipe: Recipe, lengths: tuple[float, float]
 ) -> tuple[float, float]:
     """Return height and width of a detector pixel in metres.
 
@@ -149,26 +190,27 @@ def _detector_pixel(
         return recipe.detector_pixel_m, recipe.detector_pixel_m
     sides = []
     for name, length in zip(("y_pixel_size", "x_pixel_size"), lengths, strict=True):
-        stored = _detector(container, name)
+        stored = _detector(files, name)
         sides.append(
-            length if stored is None and length else _positive(container.path, name, stored)
+            length if stored is None and length else _positive(files[-1].path, name, stored)
         )
     return sides[0], sides[1]
 
 
 def _wavelength(container: Container, recipe: Recipe) -> float:
     """Return the wavelength in metres."""
-    path, wavelength, energy = container.path, f"{SOURCE}/wavelength", f"{SOURCE}/energy"
+    path, wavelength = container.path, f"{SOURCE}/wavelength"
     if recipe.energy_eV is not None:
         return EV_METRE / recipe.energy_eV
     if wavelength in container:
-        return _positive(path, "wavelength", container.read(wavelength))
-    stored = container.read(energy) if energy in container else None
+        return _positive(path, "wavelength", _in_si(container, wavelength, METRES))
+    energy = _first(container, PHOTON_ENERGY)
+    stored = None if energy is None else _in_si(container, energy, JOULES)
     joules = _positive(path, "energy", stored)
     if joules > 1e-10:  # 0.6 GeV
         msg = (
-            f"{path}: {energy} is {joules:g}; CXI says joules, and no photon has so "
-            "many. Pass energy_eV=."
+            f"{path}: {energy} is {joules:g} J, and no photon has so many (CXI says joules, unless "
+            "the attribute units names another unit). Pass energy_eV=."
         )
         raise ValueError(msg)
     return EV_METRE * EV_JOULE / joules
@@ -202,7 +244,7 @@ def _directions(
 
 def _translation(container: Container, key: str) -> NDArray[np.float64]:
     """Return the motion of the sample in metres, (n, 3); some programs write (3, n)."""
-    moved = container.read(key)
+    moved = _in_si(container, key, METRES)
     if moved.ndim == 2 and moved.shape[0] == 3 != moved.shape[1]:
         moved = moved.T
     if moved.ndim != 2 or moved.shape[1] != 3 or moved.dtype.kind not in "fiu":
@@ -211,12 +253,19 @@ def _translation(container: Container, key: str) -> NDArray[np.float64]:
     return moved.astype(np.float64)
 
 
-def _mask(container: Container, recipe: Recipe, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """Read the mask; in that of the file, any bit but `HAS_SIGNAL` is a fault."""
-    key = _first(container, MASK)
+def _probe(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the illumination without what it has of a leading axis of length 1."""
+    return values[0] if values.ndim == 4 and len(values) == 1 else values
+
+
+def _mask(
+    container: Container, beside: Container, recipe: Recipe, shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Read the mask beside the patterns; in it, any bit but `HAS_SIGNAL` is a fault."""
+    key = _first(beside, MASK)
     if recipe.mask is not None or key is None:
         return read_mask(container, recipe, shape)
-    bits = container.read(key)
+    bits = beside.read(key)
     if bits.dtype.kind in "iu":
         bits = bits.astype(np.int64) & ~HAS_SIGNAL
     return good_pixels(key, bits, shape, invert=recipe.invert_mask)

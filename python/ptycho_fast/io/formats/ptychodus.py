@@ -1,4 +1,4 @@
-"""Products of ptychodus, and the file of patterns that they were made from."""
+"""Products of ptychodus, HDF5 or NPZ, the patterns that they were made from, and training data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ptycho_fast.io.assemble import Given, as_ids, assemble
 from ptycho_fast.io.layouts import as_coordinates
 from ptycho_fast.io.masks import good_pixels, read_mask
-from ptycho_fast.io.recipe import Recipe, window
+from ptycho_fast.io.pairs import partner
+from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 POSITIONS = ("probe_position_x_m", "probe_position_y_m")
+PIXELS = ("probe_position_x_px", "probe_position_y_px")
+"""Positions of training data."""
+
 GRID = ("pixel_width_m", "pixel_height_m", "center_x_m", "center_y_m")
-"""Attributes of `object`."""
+"""Attributes of `object`; in NPZ, arrays whose names begin with ``object_``."""
 
 PATTERNS = ("patterns", "dp")
 """Where the patterns are if they are in the product's own file."""
@@ -33,33 +37,58 @@ FIXED = (
 
 
 def recognises(container: Container) -> bool:
-    """Tell whether a file is a product."""
-    return all(key in container for key in ("object", *POSITIONS))
+    """Tell whether a file is a product, training data made of one, or the patterns of a pair."""
+    return _is_product(container) or _product_beside(container) is not None
+
+
+def _is_product(container: Container) -> bool:
+    return "object" in container and any(
+        all(key in container for key in keys) for keys in (POSITIONS, PIXELS)
+    )
+
+
+def _product_beside(container: Container) -> Container | None:
+    """Return the product ``<name>_para.hdf5`` of patterns ``<name>_dp.hdf5``."""
+    beside = partner(container.path) if PATTERNS[-1] in container else None
+    if beside is None:
+        return None
+    product, _ = container.locate(f"{beside}:object")
+    return product if _is_product(product) else None
+
+
+def _patterns(container: Container, recipe: Recipe) -> str | None:
+    """Return the name of the patterns: those that are named, in the file, or in its partner."""
+    if recipe.diffraction is not None:
+        return recipe.diffraction
+    inside = next((key for key in PATTERNS if key in container), None)
+    beside = partner(container.path)
+    return inside or (None if beside is None else f"{beside}:{PATTERNS[-1]}")
 
 
 def read(container: Container, recipe: Recipe) -> Scan:
     """Read a product and its patterns; `ptycho_fast.read_scan` explains how."""
+    if not _is_product(container):
+        product = _product_beside(container)
+        assert product is not None  # it was recognised by this
+        container = product
     path = container.path
-    if fixed := recipe.given(*FIXED):
-        msg = (
-            f"{path} is a ptychodus product, which says itself where its positions lie "
-            f"on its object; leave out {', '.join(fixed)}. (To read it as any HDF5 file, name "
-            "diffraction, x, y and unit.)"
-        )
-        raise ValueError(msg)
-    if not container.attribute("/", "far_field", True):
+    recipe.refuse(path, "a ptychodus product", *FIXED)
+    far_field = container.attribute("/", "far_field", True)
+    if "far_field" in container:
+        far_field = bool(container.read("far_field"))
+    if not far_field:
         warn(
             f"{path} says that its patterns are near-field ones (far_field is False), "
             "but they are treated as far-field ones: neither object nor probe will be right."
         )
-    grid = _grid(container)
-    key = recipe.diffraction or next((key for key in PATTERNS if key in container), None)
+    grid = {} if PIXELS[0] in container else _grid(container)
+    key = _patterns(container, recipe)
     if key is None:
         msg = (
             f"{path} is a ptychodus product, which holds no patterns. Name those it was "
             "made of: diffraction='diffraction.h5:/patterns'."
         )
-        raise KeyError(msg)
+        raise NotGivenError(msg, "diffraction")
     source = container.named_frames(key, recipe)
     part = window(source.shape, recipe)
     frame_ids, mask = _beside(container, key, source, recipe)
@@ -75,32 +104,74 @@ def read(container: Container, recipe: Recipe) -> Scan:
         position_ids = as_ids(container.read(name), name)
     object_ = container.read("object")
     probe = _probe(container, recipe, part)
-    height, width = object_.shape[-2:]
-    x, y = (as_coordinates(name, name, container.read(name), (), Recipe()) for name in POSITIONS)
+    x, y, object_pixel = _positions(container, grid, object_.shape, part.N)
+    if object_pixel is not None:
+        warn(
+            f"{path} does not say where its object lies (center_x_m, center_y_m): it was left out."
+        )
     given = Given(
         source,
-        (x - grid["center_x_m"]) / grid["pixel_width_m"] + width / 2,
-        (y - grid["center_y_m"]) / grid["pixel_height_m"] + height / 2,
+        x,
+        y,
         intensity=True if recipe.intensity is None else recipe.intensity,
+        object_pixel=object_pixel,
         frame_ids=frame_ids,
         position_ids=position_ids,
         mask=mask,
         probe=probe,
-        object=_one_layer(path, object_),
+        object=_one_layer(path, object_) if object_pixel is None else None,
     )
     return assemble(given, part, recipe)
 
 
+def _positions(
+    container: Container, grid: dict[str, float], shape: tuple[int, ...], N: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float] | None]:
+    """Return x and y of pixel N // 2 of each window, in pixels of the object.
+
+    If it is not known where the object lies, they are in metres, and the size of its pixels is
+    returned, too.
+    """
+    # The middle of an array of n pixels is at (n - 1) / 2, for ptychodus.
+    middle = N // 2 - (N - 1) / 2
+    if not grid:
+        x, y = (_line(container, name) for name in PIXELS)
+        return x + middle, y + middle, None
+    x, y = (_line(container, name) for name in POSITIONS)
+    pixel = grid["pixel_width_m"], grid["pixel_height_m"]
+    if "center_x_m" not in grid or "center_y_m" not in grid:
+        return x, y, pixel
+    height, width = shape[-2:]
+    return (
+        (x - grid["center_x_m"]) / pixel[0] + (width - 1) / 2 + middle,
+        (y - grid["center_y_m"]) / pixel[1] + (height - 1) / 2 + middle,
+        None,
+    )
+
+
+def _line(container: Container, name: str) -> NDArray[np.float64]:
+    return as_coordinates(name, name, container.read(name), (), Recipe())
+
+
 def _grid(container: Container) -> dict[str, float]:
     """Return where the object lies, in metres."""
-    grid = {name: container.attribute("object", name) for name in GRID}
-    if absent := [name for name, value in grid.items() if value is None]:
+    grid = {}
+    for name in GRID:
+        stored = container.attribute("object", name)
+        if stored is None and f"object_{name}" in container:
+            stored = container.read(f"object_{name}")
+        if stored is not None:
+            grid[name] = float(stored)
+    for one, other in (GRID[:2], GRID[1::-1]):
+        if one in grid:
+            grid.setdefault(other, grid[one])  # pixels are square, where one side is given
+    if absent := [name for name in GRID[:2] if name not in grid]:
         msg = (
             f"{container.path}: the object lacks {', '.join(absent)}. To read the file as any "
-            "HDF5 file, name diffraction, x, y and unit."
+            "other file, name diffraction, x, y and unit."
         )
         raise KeyError(msg)
-    return {name: float(value) for name, value in grid.items()}
+    return grid
 
 
 def _probe(container: Container, recipe: Recipe, part: Window) -> NDArray[Any] | None:

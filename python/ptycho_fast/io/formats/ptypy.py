@@ -1,0 +1,174 @@
+"""Prepared data of ptypy, ``.ptyd``: frames, positions and weights in numbered chunks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptycho_fast.io.assemble import Given, assemble
+from ptycho_fast.io.geometry import geometry
+from ptycho_fast.io.layouts import as_probe
+from ptycho_fast.io.masks import read_mask
+from ptycho_fast.io.oriented import Joined
+from ptycho_fast.io.recipe import window
+from ptycho_fast.notices import warn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ptycho_fast.frames import Frames
+    from ptycho_fast.io.container import ArrayInfo, Container
+    from ptycho_fast.io.recipe import Recipe
+    from ptycho_fast.scan import Scan
+
+CHUNK = re.compile(r"/chunks/(\d+)/data")
+
+FIXED = ("diffraction", "x", "y", "unit", "index", "reshape", "frames_axis")
+"""Options that such a file leaves nothing to say about."""
+
+
+def recognises(container: Container) -> bool:
+    """Tell whether a file is prepared data of ptypy."""
+    return "/chunks/0/data" in container and "/chunks/0/positions" in container
+
+
+def read(container: Container, recipe: Recipe) -> Scan:
+    """Read the frames of all chunks; `ptycho_fast.read_scan` explains how."""
+    path = container.path
+    recipe.refuse(path, "prepared data of ptypy", *FIXED)
+    infos = container.arrays()
+    chunks = _chunks(path, infos)
+    parts = [container.frames(f"/chunks/{number}/data", recipe) for number in chunks]
+    source = parts[0] if len(parts) == 1 else Joined(parts)
+    y, x = _positions(container, chunks, parts).T
+    part = window(source.shape, _centred(container, infos, recipe, source.shape))
+    energy = _number(container, infos, "energy")
+    lengths = geometry(
+        path,
+        recipe,
+        energy_eV=None if energy is None else 1e3 * energy,  # ptypy counts in keV
+        distance_m=_number(container, infos, "distance"),
+        detector_pixel_m=_number(container, infos, "psize"),
+    )
+    _warn_of_missing(container, infos, len(source))
+    probe = None
+    if recipe.probe is not None:
+        what = f"{path}: {recipe.probe!r}"
+        probe = as_probe(what, container.read_named(recipe.probe), (part.N, part.N))
+    given = Given(
+        source,
+        x,
+        y,
+        intensity=True if recipe.intensity is None else recipe.intensity,
+        object_pixel=lengths.object_pixel(part),
+        mask=_mask(container, infos, chunks, source.shape, recipe),
+        probe=probe,
+    )
+    return assemble(given, part, recipe)
+
+
+def _chunks(path: str, infos: dict[str, ArrayInfo]) -> list[int]:
+    """Return the numbers of the chunks in order, of which none may be missing."""
+    found = sorted(int(match[1]) for key in infos if (match := CHUNK.fullmatch(key)))
+    if missing := sorted(set(range(found[-1])) - set(found)):
+        msg = (
+            f"{path} has chunks 0 .. {found[-1]}, but {', '.join(map(str, missing))} cannot be "
+            "found. If a chunk is a file of its own, put it beside this one."
+        )
+        raise OSError(msg)
+    return found
+
+
+def _positions(container: Container, chunks: list[int], parts: list[Frames]) -> NDArray[np.float64]:
+    """Return the positions of all frames in metres, (n, 2), rows first."""
+    found = []
+    for number, frames in zip(chunks, parts, strict=True):
+        key = f"/chunks/{number}/positions"
+        values = container.read(key)
+        if values.shape != (len(frames), 2) or values.dtype.kind not in "fiu":
+            msg = (
+                f"{container.path}: {key} must be ({len(frames)}, 2), the position of each frame, "
+                f"got {values.shape} of {values.dtype}."
+            )
+            raise ValueError(msg)
+        found.append(values.astype(np.float64))
+    return np.concatenate(found)
+
+
+def _number(container: Container, infos: dict[str, ArrayInfo], name: str) -> NDArray[Any] | None:
+    """Return an entry of ``meta`` if it is a number or two."""
+    info = infos.get(f"/meta/{name}")
+    return container.read(f"/meta/{name}") if info and info.dtype.kind in "fiu" else None
+
+
+def _centred(
+    container: Container, infos: dict[str, ArrayInfo], recipe: Recipe, shape: tuple[int, ...]
+) -> Recipe:
+    """Return the recipe with the centre of the light that the file names, where it crops."""
+    stored = _number(container, infos, "center")
+    if stored is None or recipe.centre is not None or stored.size != 2:
+        return recipe
+    row, column = (float(value) for value in stored.reshape(-1))
+    if recipe.crop is not None:
+        return replace(recipe, centre=(row, column))
+    if (round(row), round(column)) != (shape[1] // 2, shape[2] // 2):
+        margins = (row, shape[1] - row, column, shape[2] - column)
+        warn(
+            f"{container.path} says that zero frequency is at row {row:g}, column {column:g} of "
+            f"{shape[1]} x {shape[2]} pixels, not in the middle. Pass "
+            f"crop={2 * int(min(margins))} (--crop) to cut the patterns out about it."
+        )
+    return recipe
+
+
+def _warn_of_missing(container: Container, infos: dict[str, ArrayInfo], n: int) -> None:
+    """Warn if the file has fewer frames than it announces."""
+    planned = _number(container, infos, "num_frames")
+    if planned is not None and planned.size == 1 and n < int(planned.reshape(-1)[0]):
+        warn(
+            f"{container.path} was to hold {int(planned.reshape(-1)[0])} frames, but its chunks "
+            f"hold {n}: the preparation ended early, or the files of the last chunks are missing."
+        )
+
+
+def _mask(
+    container: Container,
+    infos: dict[str, ArrayInfo],
+    chunks: list[int],
+    shape: tuple[int, int, int],
+    recipe: Recipe,
+) -> NDArray[np.bool_] | None:
+    """Return the good pixels, (H, W) or (n, H, W): those whose weight is more than 0."""
+    if recipe.mask is not None:
+        return read_mask(container, recipe, shape)
+    keys = [f"/chunks/{number}/weights" for number in chunks]
+    # Chunks without weights may hold an empty array.
+    keys = [key if key in infos and 0 not in infos[key].shape else "" for key in keys]
+    if not any(keys):
+        for shared in ("/meta/weight2d", "/info/weight2d"):
+            if shared in infos and infos[shared].shape == shape[1:]:
+                return _good(container.read(shared), recipe)
+        return read_mask(container, recipe, shape)
+    good = np.ones(shape, np.bool_)
+    first = 0
+    for number, key in zip(chunks, keys, strict=True):
+        last = first + infos[f"/chunks/{number}/data"].shape[0]
+        if key:
+            weights = container.read(key)
+            if weights.shape not in ((last - first, *shape[1:]), shape[1:]):
+                msg = (
+                    f"{container.path}: {key} must be {(last - first, *shape[1:])}, one weight for "
+                    f"each pixel of each frame, got {weights.shape}."
+                )
+                raise ValueError(msg)
+            good[first:last] = _good(weights, recipe)
+        first = last
+    return good[0] if (good == good[:1]).all() else good
+
+
+def _good(weights: NDArray[Any], recipe: Recipe) -> NDArray[np.bool_]:
+    good: NDArray[np.bool_] = weights > 0
+    return ~good if recipe.invert_mask else good

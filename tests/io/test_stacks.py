@@ -1,0 +1,202 @@
+"""Stacks of patterns in NPY and TIFF files, and positions in text files."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import ptycho_fast as pf
+from explained import DISTANCE, ENERGY, OBJECT_PIXEL, PIXEL, N, Truth, check_ways, misfit, n, truth
+from ptycho_fast.io.suggest import proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GEOMETRY: dict[str, Any] = {
+    "unit": "um", "energy_eV": ENERGY, "distance_m": DISTANCE, "detector_pixel_m": PIXEL,
+    "counts": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of() -> Truth:
+    return truth()
+
+
+def table(path: Path, of: Truth, header: str = "", delimiter: str = ",") -> Path:
+    """Write number, x and y of each position, in micrometres."""
+    rows = np.stack([np.arange(n), of.x * 1e6, of.y * 1e6], axis=1)
+    np.savetxt(path, rows, delimiter=delimiter, header=header, comments="", fmt="%.9g")
+    return path
+
+
+def stack(path: Path, of: Truth, kind: str) -> Path:
+    """Write the counts; the kinds of TIFF are those that are read in different ways."""
+    if kind == "npy":
+        np.save(path / "a.npy", of.counts)
+        return path / "a.npy"
+    tifffile = pytest.importorskip("tifffile")
+    kinds: dict[str, dict[str, Any]] = {
+        "plain": {}, "big": {"bigtiff": True}, "motorola": {"byteorder": ">"},
+        "imagej": {"imagej": True}, "packed": {},
+    }  # fmt: skip
+    compression = "zlib" if kind == "packed" else None
+    with tifffile.TiffWriter(path / "a.tif", **kinds[kind]) as file:
+        file.write(of.counts, photometric="minisblack", compression=compression)
+    return path / "a.tif"
+
+
+@pytest.mark.parametrize("kind", ["npy", "plain", "big", "motorola", "imagej", "packed"])
+@pytest.mark.parametrize("load", [True, False])
+def test_a_stack_and_a_table_make_a_scan(tmp_path: Path, of: Truth, kind: str, load: bool) -> None:
+    path, positions = stack(tmp_path, of, kind), table(tmp_path / "pos.csv", of)
+    scan = pf.read_scan(path, load=load, x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    np.testing.assert_array_equal(scan.diffraction[:], np.sqrt(of.counts, dtype="f4"))
+    np.testing.assert_array_equal(scan.diffraction[[7, 3]], np.sqrt(of.counts[[7, 3]], dtype="f4"))
+    if load:
+        check_ways(path, scan, x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+    swapped = pf.read_scan(path, x=f"{positions}:2", y=f"{positions}:1", **GEOMETRY)
+    assert misfit(swapped, of) > 10
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter", "x", "y"),
+    [
+        ("index,x (um),y (um)", ",", "x (um)", "y (um)"),
+        ("index,x,y", ",", "1", "2"),
+        ("# measured on a Monday\n% at night\n", " ", "1", "2"),
+        ("frame;x;y", ";", "x", "y"),
+        ("\ufeffframe\tx\ty", "\t", "x", "y"),
+    ],
+)
+def test_columns_have_names_or_numbers(
+    tmp_path: Path, of: Truth, header: str, delimiter: str, x: str, y: str
+) -> None:
+    path = stack(tmp_path, of, "npy")
+    positions = table(tmp_path / "pos.txt", of, header, delimiter)
+    scan = pf.read_scan(path, x=f"{positions}:{x}", y=f"{positions}:{y}", **GEOMETRY)
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+
+
+def test_a_table_may_number_the_frames(tmp_path: Path, of: Truth) -> None:
+    order = np.random.default_rng(0).permutation(n)[:50]
+    shuffled = Truth(of.scan, of.counts, of.x, of.y)
+    positions = table(tmp_path / "pos.csv", shuffled)
+    lines = positions.read_text().splitlines()
+    positions.write_text("\n".join(lines[row] for row in order))
+    path = stack(tmp_path, of, "npy")
+    with pytest.warns(UserWarning, match="10 of 60 frames have no position"):
+        scan = pf.read_scan(
+            path, x=f"{positions}:1", y=f"{positions}:2", index=f"{positions}:0", **GEOMETRY
+        )
+    assert misfit(scan, of, np.sort(order)) == pytest.approx(1, abs=0.1)
+
+
+def test_positions_may_be_in_an_npy_file(tmp_path: Path, of: Truth) -> None:
+    path = stack(tmp_path, of, "npy")
+    np.save(tmp_path / "pos.npy", np.asfortranarray(of.scan.positions))
+    scan = pf.read_scan(
+        path, x=f"{tmp_path / 'pos.npy'}:[:,0]", y=f"{tmp_path / 'pos.npy'}:[:,1]", unit="px",
+        counts=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(scan.positions, of.scan.positions)
+
+
+def test_the_table_of_a_beamline_serves_hdf5_too(tmp_path: Path, of: Truth) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry/data"] = of.counts
+    positions = table(tmp_path / "pos.csv", of)
+    scan = pf.read_scan(
+        tmp_path / "a.h5", diffraction="/entry/data", x=f"{positions}:1", y=f"{positions}:2",
+        **GEOMETRY,
+    )  # fmt: skip
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    np.testing.assert_allclose(scan.metadata["object_pixel_m"], OBJECT_PIXEL)
+
+
+@pytest.mark.parametrize("kind", ["npy", "plain"])
+def test_what_a_stack_does_not_say_is_asked_for(tmp_path: Path, of: Truth, kind: str) -> None:
+    path = stack(tmp_path, of, kind)
+    with pytest.raises(KeyError, match="holds patterns alone. Name their positions.*csv:0'"):
+        pf.read_scan(path)
+    assert " --counts --x ? --y ? --unit ?" in proposal(path)
+    np.save(tmp_path / "f.npy", of.counts.astype("f4"))
+    assert "(--counts or --amplitude) --x ? --y ? --unit ?" in proposal(tmp_path / "f.npy")
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "error", "sentence"),
+    [
+        ("x,y\n1,2\n3\n", "x", OSError, "line 1 has 2 columns, but line 3 has 1"),
+        ("1,2\n3,four\n", "1", ValueError, "'four' in line 2, column '1', is no number"),
+        ("x,y\n1,2\n", "z", KeyError, r"has no column 'z'. Its columns: x \(1,\), y \(1,\)"),
+        ("1,2\n3,4\n", "2", KeyError, r"no column '2'.*0 \(2,\), 1 \(2,\).*counted from 0"),
+        ("# nothing\n\n", "0", OSError, "holds no table"),
+    ],
+)
+def test_wrong_tables_are_refused(
+    tmp_path: Path, of: Truth, text: str, column: str, error: type[Exception], sentence: str
+) -> None:
+    (tmp_path / "pos.csv").write_text(text)
+    name = f"{tmp_path / 'pos.csv'}:{column}"
+    with pytest.raises(error, match=sentence):
+        pf.read_scan(stack(tmp_path, of, "npy"), x=name, y=name, **GEOMETRY)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def garbled(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:10] + bytes(500))
+
+
+@pytest.mark.parametrize("damage", [cut, garbled])
+@pytest.mark.parametrize("kind", ["npy", "plain", "packed"])
+def test_damaged_stacks_are_refused(
+    tmp_path: Path, of: Truth, kind: str, damage: Callable[[Path], None]
+) -> None:
+    path, positions = stack(tmp_path, of, kind), table(tmp_path / "pos.csv", of)
+    damage(path)
+    # Of compressed pages, those that were lost do not count.
+    with pytest.raises((OSError, ValueError), match="cut short|damaged|There are 1 frames, but 60"):
+        pf.read_scan(path, x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+
+
+@pytest.mark.parametrize("order", ["fortran", "last"])
+def test_stacks_in_another_order_are_refused(tmp_path: Path, of: Truth, order: str) -> None:
+    turned = np.asfortranarray(of.counts)
+    if order == "last":
+        turned = np.ascontiguousarray(of.counts.transpose(1, 2, 0))
+    np.save(tmp_path / "a.npy", turned)
+    positions = table(tmp_path / "pos.csv", of)
+    with pytest.raises(ValueError, match="numpy.ascontiguousarray"):
+        pf.read_scan(tmp_path / "a.npy", x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+
+
+def test_pictures_are_no_patterns(tmp_path: Path, of: Truth) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    positions = table(tmp_path / "pos.csv", of)
+    names: dict[str, Any] = {"x": f"{positions}:1", "y": f"{positions}:2", **GEOMETRY}
+    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((n, N, N, 3), "u1"), photometric="rgb")
+    with pytest.raises(ValueError, match="must hold frames .* of real numbers"):
+        pf.read_scan(tmp_path / "rgb.tif", **names)
+    with tifffile.TiffWriter(tmp_path / "two.tif") as file:
+        file.write(np.zeros((3, 8, 8), "u2"))
+        file.write(np.zeros((4, 9, 9), "u2"))
+    with pytest.raises(ValueError, match=r"pages of one size, got \(3, 8, 8\), \(4, 9, 9\)"):
+        pf.read_scan(tmp_path / "two.tif", **names)
+
+
+def test_pages_that_were_changed_are_not_mixed(tmp_path: Path, of: Truth) -> None:
+    path, positions = stack(tmp_path, of, "packed"), table(tmp_path / "pos.csv", of)
+    scan = pf.read_scan(path, load=False, x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(OSError, match="was changed since it was opened"):
+        scan.diffraction[3]

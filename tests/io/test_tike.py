@@ -1,0 +1,73 @@
+"""Data of tike, written by the rules of its functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import ptycho_fast as pf
+from explained import N, Truth, check_ways, misfit, truth
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def of() -> Truth:
+    return truth()
+
+
+def tike(path: Path, of: Truth, **changes: Any) -> Path:
+    """Write (1, n, N, N), (1, n, 2) and (1, 1, 1, modes, N, N); None leaves an array out."""
+    assert of.scan.probe is not None
+    side = of.scan.N
+    arrays = {
+        "data": np.fft.ifftshift(of.counts, axes=(1, 2)).astype("f4")[np.newaxis],
+        # Row and column of the first pixel of each window.
+        "scan": (of.scan.positions[:, ::-1] - side // 2).astype("f4")[np.newaxis],
+        "probe": of.scan.probe[np.newaxis, np.newaxis, np.newaxis, np.newaxis],
+        **changes,
+    }
+    np.savez_compressed(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize("side", [31, 32])
+def test_data_of_tike_explain_themselves(tmp_path: Path, side: int) -> None:
+    of = truth(side)
+    scan = pf.read_scan(tike(tmp_path / "a.npz", of))
+    assert scan.probe is not None
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    np.testing.assert_array_equal(scan.diffraction, np.sqrt(of.counts, dtype="f4"))
+    np.testing.assert_allclose(scan.positions, of.scan.positions, atol=1e-4)
+    check_ways(tmp_path / "a.npz", scan)
+    for wrong in ("swap_xy", "flip_x", "flip_y"):
+        options: dict[str, Any] = {wrong: True}
+        assert misfit(pf.read_scan(tmp_path / "a.npz", **options), of) > 10
+
+
+def test_positions_of_tike_lie_on_its_object(tmp_path: Path, of: Truth) -> None:
+    assert of.scan.object is not None
+    scan = pf.read_scan(tike(tmp_path / "a.npz", of, psi=of.scan.object[np.newaxis]))
+    np.testing.assert_array_equal(scan.object, of.scan.object)
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    # A smaller window has larger pixels, which are not those of the object.
+    with pytest.warns(UserWarning, match="The probe has shape"):
+        small = pf.read_scan(tmp_path / "a.npz", crop=16)
+    assert small.object is None
+    np.testing.assert_allclose(small.positions, of.scan.positions / 2, atol=1e-4)
+
+
+def test_arrays_of_other_shapes_are_not_taken_for_tike(tmp_path: Path, of: Truth) -> None:
+    for change in ({"scan": np.zeros((3, 2))}, {"probe": np.zeros((N, N))}, {"probe": None}):
+        with pytest.raises(KeyError, match="is not a scan: it lacks xcoords"):
+            pf.read_scan(tike(tmp_path / "a.npz", of, **change))
+
+
+def test_a_mask_is_shifted_as_the_patterns_are(tmp_path: Path, of: Truth) -> None:
+    good = np.ones((N, N), bool)
+    good[N // 2 + 2, 0] = False
+    path = tike(tmp_path / "a.npz", of, good_pixels=np.fft.ifftshift(good))
+    np.testing.assert_array_equal(pf.read_scan(path, mask="good_pixels").mask, good)
