@@ -12,7 +12,7 @@ from ptycho_fast.io.recipe import UNITS
 if TYPE_CHECKING:
     import argparse
 
-FORMATS = "NPZ, CXI, ptychodus product or other HDF5"
+FORMATS = "NPZ, CXI, the file of another program, or any HDF5"
 
 KEYS = {
     "diffraction": "diffraction patterns, (n, rows, columns)",
@@ -37,9 +37,9 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     """
     options = command.add_argument_group(
         "what the file holds",
-        "A file that is not an NPZ scan, CXI or a ptychodus product needs --diffraction, --x,\n"
-        "--y, --unit, and --counts or --amplitude. KEY is the name of a data set, KEY[:,0] is\n"
-        "a column of it, and FILE:KEY is a data set in another file.",
+        "A file of no known format needs --diffraction, --x, --y, --unit, and --counts or\n"
+        "--amplitude; inspect says which. KEY is the name of a data set, KEY[:,0] is a column\n"
+        "of it, FILE:KEY is a data set in another file, and FILE:0 the first column of a text.",
     )
     kind = options.add_mutually_exclusive_group()
     kind.add_argument(

@@ -244,7 +244,10 @@ def _open_tiff(path: str) -> Any:
     try:
         import tifffile  # noqa: PLC0415  # an optional dependency
     except ImportError as error:
-        msg = f'{path} is a TIFF file, which needs tifffile: pip install "tifffile".'
+        msg = (
+            f"{path} is a TIFF file, which needs tifffile. Install it with: pip install "
+            '"ptycho_fast[tiff]"'
+        )
         raise ImportError(msg) from error
     with _damage(path):
         return tifffile.TiffFile(path)
