@@ -1,8 +1,9 @@
 """Redraw docs/validation.md: the method that is replaced and this package, side by side.
 
 ``python benches/validation.py`` takes some minutes; ``--quick`` prints the page for small scans
-and leaves the file alone. Each job runs in a process of its own, so that its peak (VmHWM above
-what the imports took) is its own, and every answer is checked in the same run.
+and a part of the tests, and leaves the file alone. Each job runs in a process of its own, so that
+its peak (VmHWM above what the imports took) is its own, and every answer is checked in the same
+run.
 
 "Before" is group-then-sample, written here from its description: around every position 50 random
 groups, of all these the distinct ones, of these a sample. PtychoPINN itself is not run.
@@ -263,9 +264,9 @@ def cache_table(sizes: tuple[int, ...], repeats: int) -> str:
     return "\n".join([*lines, "", verdict])
 
 
-def count_tests() -> tuple[int, int]:
-    """Return how many tests pytest and cargo run."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", str(ROOT / "tests")]
+def count_tests(folder: Path) -> tuple[int, int]:
+    """Return how many tests of a folder pytest runs, and how many cargo."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     collected = re.search(r"^(\d+) tests collected", done.stdout, re.MULTILINE)
     assert collected is not None, done.stdout[-2000:]
@@ -284,9 +285,9 @@ def machine() -> str:
     )
 
 
-def page(sizes: tuple[int, ...], repeats: int) -> str:
-    """Return the whole page."""
-    python, rust = count_tests()
+def page(sizes: tuple[int, ...], repeats: int, tests: Path = ROOT / "tests") -> str:
+    """Return the whole page; `tests` is the folder of those that are counted."""
+    python, rust = count_tests(tests)
     old, new = lines_of(before), lines_of(here)
     return f"""\
 # Validation
@@ -355,7 +356,7 @@ def main() -> None:
     if arguments.here:
         print(json.dumps(run_here(*json.loads(arguments.here))))
     elif arguments.quick:
-        print(page(SIZES[:1], 3))
+        print(page(SIZES[:1], 3, ROOT / "tests" / "grouping"))
     else:
         PAGE.write_text(page(SIZES, 5))
         print(f"{PAGE} is written.")

@@ -17,7 +17,7 @@ from ptycho_fast.models import PtychoModel
 if TYPE_CHECKING:
     from pathlib import Path
 
-N, POSITIONS, EPOCHS = 16, 100, 4
+N, POSITIONS, EPOCHS, GROUPS = 16, 100, 4, 48
 FILES = ("config.json", "probe.npy", "model.safetensors")
 OF_A_RUN = ("history.csv", "last.ckpt", "run.json")
 
@@ -33,6 +33,13 @@ def make_model(architecture: str = "cnn", **options: Any) -> PtychoModel:
 def train(model: PtychoModel, scan: Any, epochs: int = 2, **options: Any) -> list[dict[str, Any]]:
     options = {"batch_size": 8, "device": "cpu", "picture_every": 0, **options}
     return model.train(scan, max_epochs=epochs, **options)
+
+
+def train_run(
+    model: PtychoModel, scan: Any, epochs: int = 2, **options: Any
+) -> list[dict[str, Any]]:
+    """Train with few groups: enough to be interrupted and resumed."""
+    return train(model, scan, epochs, **{"n_groups": GROUPS, **options})
 
 
 def infer(model: PtychoModel, scan: Any, **options: Any) -> Any:

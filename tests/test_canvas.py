@@ -160,7 +160,7 @@ def model(scan: Any) -> Any:
     from ptycho_fast.models import PtychoModel  # noqa: PLC0415
 
     made = PtychoModel(N=N, width=8)
-    made.train(scan, max_epochs=2, picture_every=0, device="cpu", refine_probe=2)
+    made.train(scan, n_groups=32, max_epochs=2, picture_every=0, device="cpu", refine_probe=2)
     return made
 
 

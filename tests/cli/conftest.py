@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ import pytest
 
 import ptycho_fast as pf
 from commands import ERROR
-from ptycho_fast.cli import main
+from ptycho_fast.cli import demo, main
+from ptycho_fast.reconstruction import reconstruct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,3 +64,9 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo with two iterations. `.ci/run` runs the whole one, in a process of its own."""
+    monkeypatch.setattr(demo, "reconstruct", functools.partial(reconstruct, iterations=2))

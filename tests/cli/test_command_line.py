@@ -83,7 +83,7 @@ def test_full_disk_leaves_the_old_file(
 
 
 @needs_matplotlib
-@pytest.mark.usefixtures("scan")
+@pytest.mark.usefixtures("scan", "quick_demo")
 @pytest.mark.parametrize("command", ["demo", "simulate", "inspect", "convert", "group"])
 def test_help_has_an_example_that_runs(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

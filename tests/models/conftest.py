@@ -38,11 +38,11 @@ def model(trained: Any) -> Any:
 @pytest.fixture(scope="session")
 def uninterrupted(scan: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A model and the folder of its run of 4 epochs, not to be changed."""
-    from small_models import EPOCHS, make_model, train  # noqa: PLC0415
+    from small_models import EPOCHS, make_model, train_run  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("whole") / "run"
     model = make_model()
-    train(model, scan, EPOCHS, output=folder)
+    train_run(model, scan, EPOCHS, output=folder)
     return model, folder
 
 

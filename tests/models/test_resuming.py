@@ -25,6 +25,7 @@ from ptycho_fast.models import PtychoModel  # noqa: E402
 from small_models import (  # noqa: E402
     EPOCHS,
     FILES,
+    GROUPS,
     OF_A_RUN,
     StoppedError,
     files_in,
@@ -35,6 +36,7 @@ from small_models import (  # noqa: E402
     stopping,
     told,
     train,
+    train_run,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ from ptycho_fast.models import PtychoModel
 torch.set_num_threads(1)
 # A shell that runs the tests in the background may have SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-place, output = sys.argv[1:]
+place, output, groups = sys.argv[1:]
 
 class Wait(Callback):
     def wait(self):
@@ -73,8 +75,8 @@ def waiting(callbacks, **options):
 
 scan = pf.simulate_scan(n_positions=100, N=16, seed=0)
 model = PtychoModel("cnn", N=16, width=8)
-model.train(scan, batch_size=8, max_epochs=4, device="cpu", picture_every=0, output=output,
-            trainer_cls=waiting)
+model.train(scan, n_groups=int(groups), batch_size=8, max_epochs=4, device="cpu", picture_every=0,
+            output=output, trainer_cls=waiting)
 print("DONE", flush=True)
 """
 
@@ -87,7 +89,7 @@ def test_a_run_leaves_its_files_and_its_history(uninterrupted: tuple[Any, Path],
     assert same_weights(loaded, model)
     # Without an output nothing is written, but the returned history is the same.
     again = make_model()
-    assert told(train(again, scan, EPOCHS)) == history_of(folder)
+    assert told(train_run(again, scan, EPOCHS)) == history_of(folder)
     assert same_weights(again, model)
 
 
@@ -102,7 +104,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     place: str, stop: signal.Signals, uninterrupted: tuple[Any, Path], scan: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-c", SCRIPT, place, str(folder)]
+    command = [sys.executable, "-c", SCRIPT, place, str(folder), str(GROUPS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -127,7 +129,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert np.isfinite(infer(left, scan).object).all()
     # Resume in a process that knows nothing of the first.
     model = make_model()
-    rows = train(model, scan, EPOCHS, output=folder, resume=True)
+    rows = train_run(model, scan, EPOCHS, output=folder, resume=True)
     whole, expected = uninterrupted
     assert history_of(folder) == history_of(expected)
     assert told(rows) == history_of(expected)
@@ -170,7 +172,7 @@ def test_a_finished_run_can_be_given_more_epochs(
 ) -> None:
     folder = shutil.copytree(uninterrupted[1], tmp_path / "run")
     model = make_model()
-    rows = train(model, scan, EPOCHS + 2, output=folder, resume=True)
+    rows = train_run(model, scan, EPOCHS + 2, output=folder, resume=True)
     assert len(rows) == EPOCHS + 2
     assert told(rows)[:EPOCHS] == history_of(uninterrupted[1])
     assert told(rows) == history_of(folder)
@@ -183,7 +185,7 @@ def test_resuming_a_finished_run_changes_nothing(
     """No epoch is left to do."""
     folder = shutil.copytree(uninterrupted[1], tmp_path / "run")
     model = make_model()
-    train(model, scan, EPOCHS, output=folder, resume=True)
+    train_run(model, scan, EPOCHS, output=folder, resume=True)
     assert same_weights(model, uninterrupted[0])
     assert history_of(folder) == history_of(uninterrupted[1])
 
@@ -194,19 +196,19 @@ def test_runs_are_never_overwritten(
     folder = shutil.copytree(uninterrupted[1], tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ValueError, match="contains a run already. Resume it"):
-        train(make_model(), scan, output=folder)
+        train_run(make_model(), scan, output=folder)
     message = "contains a run of another model: seed is 3 here, 0 there; loss is 'amplitude' here"
     with pytest.raises(ValueError, match=message):
-        train(make_model(seed=3, loss="amplitude"), scan, output=folder, resume=True)
+        train_run(make_model(seed=3, loss="amplitude"), scan, output=folder, resume=True)
     (folder / "last.ckpt").unlink()
     with pytest.raises(ValueError, match="contains a run already"):
-        train(make_model(), scan, output=folder)
+        train_run(make_model(), scan, output=folder)
     with pytest.raises(ValueError, match=r"There is no run to resume: .*last\.ckpt is missing"):
-        train(make_model(), scan, output=folder, resume=True)
+        train_run(make_model(), scan, output=folder, resume=True)
     with pytest.raises(ValueError, match="pass output="):
-        train(make_model(), scan, resume=True)
+        train_run(make_model(), scan, resume=True)
     with pytest.raises(ValueError, match="no run to resume"):
-        train(make_model(), scan, output=tmp_path / "new", resume=True)
+        train_run(make_model(), scan, output=tmp_path / "new", resume=True)
     assert not (tmp_path / "new").exists()
     for name in files_in(folder):
         assert (folder / name).read_bytes() == before[name]
@@ -229,7 +231,7 @@ def test_a_damaged_checkpoint_leaves_the_model_loadable(
         }[damage]
     )
     with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
-        train(make_model(), scan, EPOCHS + 1, output=folder, resume=True)
+        train_run(make_model(), scan, EPOCHS + 1, output=folder, resume=True)
     assert not (tmp_path / "was here").exists()
     # The model itself can still be loaded.
     assert same_weights(PtychoModel.load(folder), uninterrupted[0])
@@ -240,7 +242,7 @@ def test_an_infinite_loss_stops_training_and_keeps_the_files(
 ) -> None:
     """One pattern is so bright that its counts overflow float32."""
     folder = tmp_path / "run"
-    train(make_model(), scan, 2, output=folder)
+    train_run(make_model(), scan, 2, output=folder)
     before = {name: (folder / name).read_bytes() for name in (*FILES, "last.ckpt")}
     stack = scan.diffraction.copy()
     stack[17] *= 1e30
@@ -252,7 +254,7 @@ def test_an_infinite_loss_stops_training_and_keeps_the_files(
         pytest.raises(FloatingPointError, match="scan indices") as refused,
         pytest.warns(UserWarning, match="can't be checked"),
     ):
-        train(make_model(), bad, EPOCHS, output=folder, resume=True, batch_size=1)
+        train_run(make_model(), bad, EPOCHS, output=folder, resume=True, batch_size=1)
     (folder / "run.json").write_bytes(record)
     message = str(refused.value)
     found = re.search(r"in epoch (\d+), batch (\d+), of scan indices ([\d, ]+)\.", message)
@@ -264,16 +266,16 @@ def test_an_infinite_loss_stops_training_and_keeps_the_files(
         assert (folder / name).read_bytes() == kept
     assert len(history_of(folder)) == 2
     # The schedule depends on max_epochs, so the losses differ from those of the whole run.
-    rows = train(make_model(), scan, EPOCHS, output=folder, resume=True)
+    rows = train_run(make_model(), scan, EPOCHS, output=folder, resume=True)
     assert len(rows) == EPOCHS
     assert all(math.isfinite(float(row["loss"])) for row in rows)
 
 
 def test_a_run_with_thinned_patterns_resumes_to_the_same_bits(scan: Any, tmp_path: Path) -> None:
-    whole = told(train(make_model(least_exposure=1e-2), scan, 3))
-    assert whole != told(train(make_model(), scan, 3))
+    whole = told(train_run(make_model(least_exposure=1e-2), scan, 3))
+    assert whole != told(train_run(make_model(), scan, 3))
     folder = tmp_path / "run"
     with pytest.raises(StoppedError):
-        train(make_model(least_exposure=1e-2), scan, 3, output=folder, trainer_cls=stopping(1))
-    rows = train(make_model(least_exposure=1e-2), scan, 3, output=folder, resume=True)
+        train_run(make_model(least_exposure=1e-2), scan, 3, output=folder, trainer_cls=stopping(1))
+    rows = train_run(make_model(least_exposure=1e-2), scan, 3, output=folder, resume=True)
     assert told(rows) == whole
