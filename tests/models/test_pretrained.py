@@ -211,6 +211,15 @@ def test_several_scans_are_trained_together_each_at_its_own_exposure() -> None:
         assert error(model.infer(scan), scan) < 0.5
 
 
+def test_small_scans_are_trained_in_groups_of_all_that_there_is() -> None:
+    scan = scan_of(16, n=40)
+    model = PtychoModel.pretrained(N=16)
+    assert model.probe is None
+    history = model.train(scan, n_groups=4, max_epochs=1, picture_every=0)
+    assert np.isfinite(history[0]["loss"])
+    assert model.probe is not None
+
+
 def test_halves_add_up_and_are_independent() -> None:
     rng = np.random.default_rng(0)
     counts = rng.poisson(20.0, (1, 1, 200, 200)).astype(np.float32)
@@ -245,10 +254,15 @@ def test_normalised_patterns_are_imaged_but_not_trained_on() -> None:
 def test_what_a_pretrained_model_cannot_be() -> None:
     with pytest.raises(ValueError, match="gridsize must be 1, got 2"):
         PtychoModel(architecture="unrolled", N=32, gridsize=2)
-    with pytest.raises(ValueError, match="got the options {'width': 8}"):
+    with pytest.raises(ValueError, match="has no options, got width"):
         PtychoModel(architecture="unrolled", N=32, width=8)
     with pytest.raises(ValueError, match="not trained"):
         PtychoModel(architecture="unrolled", N=32).infer(scan_of(32))
+    with pytest.raises(ValueError, match="made for N=16. Make a model with N=32; N must be even"):
+        PtychoModel.pretrained(N=16).infer(scan_of(32))
+    odd = pf.Scan(np.full((9, 2), 20.0), np.ones((9, 15, 15), np.float32))
+    with pytest.raises(ValueError, match="made for N=16. Crop the patterns; N must be even"):
+        PtychoModel.pretrained(N=16).infer(odd)
 
 
 def test_a_pretrained_model_is_saved_only_after_training(tmp_path: Path) -> None:

@@ -44,12 +44,16 @@ def build_network(config: ModelConfig, probe: NDArray[np.complex64]) -> ScanNetw
     ValueError
         If the architecture does not take the options in `config`.
     """
-    if config.architecture == UNROLLED and (config.channels > 1 or config.options):
-        msg = (
-            f"architecture {UNROLLED!r} images all patterns of a scan together and has no options: "
-            f"gridsize must be 1, got {config.gridsize}; got the options {config.options}."
-        )
-        raise ValueError(msg)
+    if config.architecture == UNROLLED:
+        if config.channels > 1:
+            msg = (
+                f"architecture {UNROLLED!r} images all patterns of a scan together: gridsize must "
+                f"be 1, got {config.gridsize}."
+            )
+            raise ValueError(msg)
+        if config.options:
+            msg = f"architecture {UNROLLED!r} has no options, got {', '.join(config.options)}."
+            raise ValueError(msg)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         if config.architecture == UNROLLED:

@@ -66,8 +66,9 @@ class PtychoModel:
         How many times the architecture is applied in sequence. Each further stage corrects what
         the patches of the stages before leave unexplained.
     overlap : int
-        For gridsize 1: the network sees single patterns, but is trained on groups of this many,
-        whose patches are merged on a common canvas. 1 trains each pattern on its own.
+        For gridsize 1: the network sees single patterns, but is trained on groups of this many (at
+        most those of the smallest scan), whose patches are merged on a common canvas. 1 trains each
+        pattern on its own.
     loss : {"poisson", "amplitude"}
         See `ptycho_fast.models.physics.diffraction_loss`.
     learning_rate : float
@@ -157,7 +158,7 @@ class PtychoModel:
 
         After training on several scans those of all, (scans, modes, N, N).
         """
-        if self.network is None:
+        if self.network is None or self.seen_light is None:
             return None
         probe: NDArray[np.complex64] = self.network.scaled(self.network.bare).detach().cpu().numpy()
         exposure = self.network.probes.exposure

@@ -214,9 +214,10 @@ def as_scan(scan: ScanOrPath, N: int) -> Scan:
     """
     scan = scan if isinstance(scan, Scan) else read_scan(scan)
     if scan.N != N:
+        way = "Crop the patterns" if scan.N % 2 else f"Make a model with N={scan.N}"
         msg = (
-            f"The scan's patterns have {scan.N} x {scan.N} pixels, the model was made for "
-            f"N={N}. Make one with PtychoModel(N={scan.N})."
+            f"The scan's patterns have {scan.N} x {scan.N} pixels, the model was made for N={N}. "
+            f"{way}; N must be even."
         )
         raise ValueError(msg)
     return scan
@@ -241,7 +242,7 @@ def mean_light(scan: Scan) -> NDArray[np.float64]:
     """
     pattern = mean_pattern(scan)
     if not np.nansum(pattern) > 0:
-        msg = f"All {len(scan)} patterns are dark: there is nothing to learn from."
+        msg = f"All {len(scan)} patterns are dark: they tell nothing of the object."
         raise ValueError(msg)
     return pattern
 

@@ -96,7 +96,7 @@ def plan_training(
             # A scan that cannot be imaged must be refused now, not after hours of training.
             canvas(one.scan.positions, one.scan.N)
     check_neighbors(options.neighbor_count, config.channels)
-    members = config.channels if config.channels > 1 else config.overlap
+    members = _count_members([one.scan for one in (*scans, *held_out)], config, options)
     counts = tuple(_count_neighbors(one.scan, members, config, options) for one in scans)
     data = _grouped(scans, counts, members, config, options)
     validation = None
@@ -173,6 +173,17 @@ def _check_sides(
                 "hold out whole scans."
             )
             raise ValueError(msg)
+
+
+def _count_members(scans: Sequence[Scan], config: ModelConfig, options: TrainingOptions) -> int:
+    """Return the number of patterns in a group: at most those of the smallest scan."""
+    if config.channels > 1:
+        return config.channels
+    sizes = [len(scan) for scan in scans]
+    if options.validation is not None:
+        sides = (held_out_block(scan.positions, options.validation) for scan in scans)
+        sizes += [int(np.count_nonzero(side == label)) for side in sides for label in (0, 1)]
+    return max(1, min(config.overlap, *sizes))
 
 
 def _count_neighbors(
