@@ -66,9 +66,8 @@ class PtychoModel:
         How many times the architecture is applied in sequence. Each further stage corrects what
         the patches of the stages before leave unexplained.
     overlap : int
-        For gridsize 1: the network sees single patterns, but is trained on groups of this many (at
-        most those of the smallest scan), whose patches are merged on a common canvas. 1 trains each
-        pattern on its own.
+        For gridsize 1: the network sees single patterns, but is trained on groups of this many,
+        whose patches are merged on a common canvas. 1 trains each pattern on its own.
     loss : {"poisson", "amplitude"}
         See `ptycho_fast.models.physics.diffraction_loss`.
     learning_rate : float

@@ -12,6 +12,7 @@ from ptycho_fast.canvas import canvas
 from ptycho_fast.checks import as_count, check_neighbors
 from ptycho_fast.dataset import GroupedDataset, held_out_block
 from ptycho_fast.grouping import group_positions
+from ptycho_fast.models.architectures.registry import UNROLLED
 from ptycho_fast.models.record import RunRecord, ScanRecord
 from ptycho_fast.models.training.options import PATTERNS_A_STEP
 
@@ -96,7 +97,7 @@ def plan_training(
             # A scan that cannot be imaged must be refused now, not after hours of training.
             canvas(one.scan.positions, one.scan.N)
     check_neighbors(options.neighbor_count, config.channels)
-    members = _count_members([one.scan for one in (*scans, *held_out)], config, options)
+    members = _count_members([one.scan for one in (*scans, *held_out)], config)
     counts = tuple(_count_neighbors(one.scan, members, config, options) for one in scans)
     data = _grouped(scans, counts, members, config, options)
     validation = None
@@ -175,15 +176,13 @@ def _check_sides(
             raise ValueError(msg)
 
 
-def _count_members(scans: Sequence[Scan], config: ModelConfig, options: TrainingOptions) -> int:
-    """Return the number of patterns in a group: at most those of the smallest scan."""
+def _count_members(scans: Sequence[Scan], config: ModelConfig) -> int:
+    """Return the number of patterns in a group."""
     if config.channels > 1:
         return config.channels
-    sizes = [len(scan) for scan in scans]
-    if options.validation is not None:
-        sides = (held_out_block(scan.positions, options.validation) for scan in scans)
-        sizes += [int(np.count_nonzero(side == label)) for side in sides for label in (0, 1)]
-    return max(1, min(config.overlap, *sizes))
+    if config.architecture == UNROLLED:  # it images any number of patterns
+        return min(config.overlap, *map(len, scans))
+    return config.overlap
 
 
 def _count_neighbors(
