@@ -112,6 +112,23 @@ def test_matlab_reverses_the_axes_of_what_it_saves(tmp_path: Path, of: Truth) ->
     assert misfit(pf.read_scan(path, swap_xy=True), of) > 10
 
 
+def test_a_mask_of_matlab_is_turned_as_the_patterns_are(tmp_path: Path, of: Truth) -> None:
+    path = pair(tmp_path, of)
+    stored = of.counts[:, :, 4:28].astype("f4")
+    bad = np.zeros(stored.shape[1:], bool)
+    bad[10, 3] = True
+    stored[:, bad] = 2 * stored.max()
+    with h5py.File(path, "r+") as file:
+        del file["dp"]
+        file["dp"] = stored
+        file["dp"].attrs["MATLAB_class"] = np.bytes_("single")
+        file["bad"] = bad
+    scan, plain = (pf.read_scan(path, mask=mask, crop=24) for mask in ("/bad", None))
+    brightest = plain.diffraction == plain.diffraction[:].max()
+    assert brightest[0].sum() == 1
+    np.testing.assert_array_equal(scan.mask, ~brightest[0])
+
+
 def matlab5(path: Path, of: Truth, **changes: Any) -> Path:
     """Save dp(row, column, frame), ppX(frame, 1) and ppY with MATLAB's default, version 5."""
     io = pytest.importorskip("scipy.io")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ptycho_fast.io.assemble import Given, assemble, scaled
 from ptycho_fast.io.layouts import as_coordinates, as_probe
 from ptycho_fast.io.masks import read_mask
-from ptycho_fast.io.oriented import Oriented
+from ptycho_fast.io.oriented import Oriented, turned_with
 from ptycho_fast.io.pairs import partner
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 
@@ -59,11 +59,11 @@ def read(container: Container, recipe: Recipe) -> Scan:
         as_coordinates(name, name, container.read_named(name), (), Recipe())
         for name in names.positions
     )
-    source = container.named_frames(names.patterns, recipe, len(x))
+    stored = source = container.named_frames(names.patterns, recipe, len(x))
     home, key = container.locate(names.patterns)
     if home.attribute(key, "MATLAB_class") is not None:
         # MATLAB's version 7.3 writes dp(row, column, frame) with its axes reversed.
-        source = Oriented(source, transposed=True)
+        source = Oriented(stored, transposed=True)
     part = window(source.shape, recipe)
     beside, pixel = container.locate(names.pixel)
     object_pixel: tuple[float, float] | None
@@ -84,7 +84,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=object_pixel,
-        mask=read_mask(container, recipe, source.shape),
+        mask=turned_with(source, read_mask(container, recipe, stored.shape)),
         probe=probe,
     )
     return assemble(given, part, recipe)
