@@ -10,8 +10,9 @@ from ptycho_fast.io.hdf5.links import has_signature
 from ptycho_fast.io.matlab import MATLABContainer
 from ptycho_fast.io.npz.container import NPZContainer
 from ptycho_fast.io.regular import open_regular
-from ptycho_fast.io.single import NPYContainer, TIFFContainer
+from ptycho_fast.io.single import NPYContainer
 from ptycho_fast.io.text import TextContainer
+from ptycho_fast.io.tiff import TIFFContainer
 
 if TYPE_CHECKING:
     import os
