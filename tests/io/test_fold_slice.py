@@ -158,6 +158,25 @@ def test_matlab_files_of_version_5_are_read(tmp_path: Path, of: Truth) -> None:
         pf.read_scan(path)
 
 
+def test_what_holds_no_real_numbers_in_matlab_is_refused(tmp_path: Path, of: Truth) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    cells = np.empty(n, object)
+    cells[:] = list(of.counts)
+    frames = of.counts.transpose(1, 2, 0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"dp": frames * (1 + 1j)}, "'/dp' must be frames .* real numbers, got complex128 of"),
+        ({"dp": cells}, r"'dp' is of MATLAB's class cell .*1, 60.*Save cat\(3, dp\{:\}\) instead"),
+        ({"dp": {"a": frames}}, r"'dp' is of MATLAB's class struct .*Save dp\.FIELD"),
+        ({"ppX": "text"}, "'ppX' is of MATLAB's class char"),
+        ({"ppX": sparse.csc_matrix(of.x[:, None])}, r"class sparse .*Save full\(ppX\)"),
+    ]
+    for changes, sentence in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            pf.read_scan(matlab5(tmp_path / "scan.mat", of, **changes))
+    with pytest.raises(KeyError, match=r"no layout that is known.* dq \(1, 60\)"):
+        pf.read_scan(matlab5(tmp_path / "scan.mat", of, dp=None, dq=cells))
+
+
 def test_a_pair_needs_both_files(tmp_path: Path, of: Truth) -> None:
     path = pair(tmp_path, of)
     (tmp_path / "data_roi0_Ndp32_para.hdf5").unlink()
