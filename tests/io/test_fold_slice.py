@@ -177,11 +177,22 @@ def test_what_holds_no_real_numbers_in_matlab_is_refused(tmp_path: Path, of: Tru
         pf.read_scan(matlab5(tmp_path / "scan.mat", of, dp=None, dq=cells))
 
 
-def test_a_pair_needs_both_files(tmp_path: Path, of: Truth) -> None:
+@pytest.mark.parametrize("which", ["_dp", "_para"])
+def test_a_pair_needs_both_files(tmp_path: Path, of: Truth, which: str) -> None:
     path = pair(tmp_path, of)
-    (tmp_path / "data_roi0_Ndp32_para.hdf5").unlink()
-    with pytest.raises(KeyError, match="no layout that is known"):
+    other = path.with_name(path.name.replace("_dp", "_para"))
+    path, other = (path, other) if which == "_dp" else (other, path)
+    other.rename(tmp_path / "moved.hdf5")
+    with pytest.raises(KeyError, match=rf"it holds .*, but {other} is missing. Copy it too.* It h"):
         pf.read_scan(path)
+    with h5py.File(other, "w") as file:
+        file["other"] = 1
+    with pytest.raises(KeyError, match=f"but {other} does not hold "):
+        pf.read_scan(path)
+    assert "--diffraction" in proposal(path)
+    h5py.File(tmp_path / "plain.hdf5", "w").close()
+    with pytest.raises(KeyError, match="no layout that is known"):
+        pf.read_scan(tmp_path / "plain.hdf5")
 
 
 def shelves(path: Path, of: Truth) -> Path:
