@@ -140,15 +140,44 @@ def test_what_a_stack_does_not_say_is_asked_for(tmp_path: Path, of: Truth, kind:
         ("x,y\n1,2\n", "z", KeyError, r"has no column 'z'. Its columns: x \(1,\), y \(1,\)"),
         ("1,2\n3,4\n", "2", KeyError, r"no column '2'.*0 \(2,\), 1 \(2,\).*counted from 0"),
         ("# nothing\n\n", "0", OSError, "holds no table"),
+        ("", "0", OSError, "holds no table: all of its lines are empty"),
+        ("x,y\n", "x", OSError, "has no rows: line 1 names its columns, and none follows"),
+        ("x,y\n1,2\n".encode("utf-16"), "x", OSError, "no table of text in UTF-8 .byte 0"),
+        ("# \u00b5m\n1,2\n".encode("latin-1"), "0", OSError, r"UTF-8 \(byte 2: .*again in UTF-8"),
+        ("1.5,2", "0", ValueError, "There are 60 frames, but 1 positions"),
+        ("x,x\n1,2\n", "x", ValueError, "2 columns that are called 'x'.*FILE:0 or FILE:1"),
+        ("x,x,y\n1,2,3\n", "z", KeyError, r"Its columns: 0 \(1,\), 1 \(1,\), y \(1,\)"),
     ],
 )
 def test_wrong_tables_are_refused(
-    tmp_path: Path, of: Truth, text: str, column: str, error: type[Exception], sentence: str
+    tmp_path: Path,
+    of: Truth,
+    text: str | bytes,
+    column: str,
+    error: type[Exception],
+    sentence: str,
 ) -> None:
-    (tmp_path / "pos.csv").write_text(text)
+    (tmp_path / "pos.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     name = f"{tmp_path / 'pos.csv'}:{column}"
     with pytest.raises(error, match=sentence):
         pf.read_scan(stack(tmp_path, of, "npy"), x=name, y=name, **GEOMETRY)
+
+
+@pytest.mark.parametrize("column", ["0", "[:,0]", "x (um)"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(
+    tmp_path: Path, of: Truth, column: str
+) -> None:
+    name = f"{tmp_path / 'none.csv'}:{column}"
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.csv, in which"):
+        pf.read_scan(stack(tmp_path, of, "npy"), x=name, y=name, **GEOMETRY)
+
+
+def test_a_line_without_its_end_is_a_table(tmp_path: Path, of: Truth) -> None:
+    np.save(tmp_path / "one.npy", of.counts[:1])
+    (tmp_path / "pos").write_text("17,18")
+    name = str(tmp_path / "pos")
+    scan = pf.read_scan(tmp_path / "one.npy", x=f"{name}:0", y=f"{name}:1", unit="px", counts=True)
+    np.testing.assert_array_equal(scan.positions, [[17, 18]])
 
 
 def cut(path: Path) -> None:
