@@ -112,6 +112,23 @@ def test_matlab_reverses_the_axes_of_what_it_saves(tmp_path: Path, of: Truth) ->
     assert misfit(pf.read_scan(path, swap_xy=True), of) > 10
 
 
+def test_a_mask_of_matlab_is_turned_as_the_patterns_are(tmp_path: Path, of: Truth) -> None:
+    path = pair(tmp_path, of)
+    stored = of.counts[:, :, 4:28].astype("f4")
+    bad = np.zeros(stored.shape[1:], bool)
+    bad[10, 3] = True
+    stored[:, bad] = 2 * stored.max()
+    with h5py.File(path, "r+") as file:
+        del file["dp"]
+        file["dp"] = stored
+        file["dp"].attrs["MATLAB_class"] = np.bytes_("single")
+        file["bad"] = bad
+    scan, plain = (pf.read_scan(path, mask=mask, crop=24) for mask in ("/bad", None))
+    brightest = plain.diffraction == plain.diffraction[:].max()
+    assert brightest[0].sum() == 1
+    np.testing.assert_array_equal(scan.mask, ~brightest[0])
+
+
 def matlab5(path: Path, of: Truth, **changes: Any) -> Path:
     """Save dp(row, column, frame), ppX(frame, 1) and ppY with MATLAB's default, version 5."""
     io = pytest.importorskip("scipy.io")
@@ -141,11 +158,41 @@ def test_matlab_files_of_version_5_are_read(tmp_path: Path, of: Truth) -> None:
         pf.read_scan(path)
 
 
-def test_a_pair_needs_both_files(tmp_path: Path, of: Truth) -> None:
+def test_what_holds_no_real_numbers_in_matlab_is_refused(tmp_path: Path, of: Truth) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    cells = np.empty(n, object)
+    cells[:] = list(of.counts)
+    frames = of.counts.transpose(1, 2, 0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"dp": frames * (1 + 1j)}, "'/dp' must be frames .* real numbers, got complex128 of"),
+        ({"dp": cells}, r"'dp' is of MATLAB's class cell .*1, 60.*Save cat\(3, dp\{:\}\) instead"),
+        ({"dp": {"a": frames}}, r"'dp' is of MATLAB's class struct .*Save dp\.FIELD"),
+        ({"ppX": "text"}, "'ppX' is of MATLAB's class char"),
+        ({"ppX": sparse.csc_matrix(of.x[:, None])}, r"class sparse .*Save full\(ppX\)"),
+    ]
+    for changes, sentence in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            pf.read_scan(matlab5(tmp_path / "scan.mat", of, **changes))
+    with pytest.raises(KeyError, match=r"no layout that is known.* dq \(1, 60\)"):
+        pf.read_scan(matlab5(tmp_path / "scan.mat", of, dp=None, dq=cells))
+
+
+@pytest.mark.parametrize("which", ["_dp", "_para"])
+def test_a_pair_needs_both_files(tmp_path: Path, of: Truth, which: str) -> None:
     path = pair(tmp_path, of)
-    (tmp_path / "data_roi0_Ndp32_para.hdf5").unlink()
-    with pytest.raises(KeyError, match="no layout that is known"):
+    other = path.with_name(path.name.replace("_dp", "_para"))
+    path, other = (path, other) if which == "_dp" else (other, path)
+    other.rename(tmp_path / "moved.hdf5")
+    with pytest.raises(KeyError, match=rf"it holds .*, but {other} is missing. Copy it too.* It h"):
         pf.read_scan(path)
+    with h5py.File(other, "w") as file:
+        file["other"] = 1
+    with pytest.raises(KeyError, match=f"but {other} does not hold "):
+        pf.read_scan(path)
+    assert "--diffraction" in proposal(path)
+    h5py.File(tmp_path / "plain.hdf5", "w").close()
+    with pytest.raises(KeyError, match="no layout that is known"):
+        pf.read_scan(tmp_path / "plain.hdf5")
 
 
 def shelves(path: Path, of: Truth) -> Path:

@@ -65,13 +65,35 @@ def test_patterns_are_turned_as_the_file_says(
         check_ways(path, scan)
 
 
+@pytest.mark.parametrize("orientation", range(8))
+@pytest.mark.parametrize("each", [False, True])
+def test_a_mask_is_turned_as_the_patterns_are(
+    tmp_path: Path, of: Truth, orientation: int, each: bool
+) -> None:
+    # The brightest pixel of all patterns is bad. They are not square.
+    stored = of.counts[:, :, 4:28].astype("f4")
+    stored[:, 13, 5] = 2 * stored.max()
+    bad = stored == stored.max()
+    path = ptylab(
+        tmp_path / "a.hdf5", of, ptychogram=stored, orientation=orientation,
+        bad=bad if each else bad[0],
+    )  # fmt: skip
+    scan, plain = (pf.read_scan(path, mask=mask, crop=24) for mask in ("/bad", None))
+    brightest = plain.diffraction == plain.diffraction[:].max()
+    assert brightest[0].sum() == 1
+    np.testing.assert_array_equal(scan.mask, ~brightest[0])
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "sentence"),
     [
         ({"zo": None}, KeyError, "does not say the distance from sample to detector. Pass dist"),
         ({"zled": 0.1}, ValueError, "it is Fourier ptychography"),
         ({"encoder": np.zeros((60, 3))}, ValueError, r"encoder must be \(n, 2\)"),
-        ({"orientation": 8}, ValueError, "orientation must be 0 to 7, got .*8"),
+        ({"orientation": 8}, ValueError, "orientation must be one number, 0 to 7, got 8"),
+        ({"orientation": ()}, ValueError, r"orientation must be .*, got \[\] of shape \(0,\)"),
+        ({"orientation": (1, 2)}, ValueError, r"must be one number, .* got \[1 2\]"),
+        ({"orientation": "abc"}, ValueError, "orientation must be one number, 0 to 7, got"),
         ({"wavelength": 0.0}, ValueError, "photon energy is .* no positive number"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,15 +140,44 @@ def test_what_a_stack_does_not_say_is_asked_for(tmp_path: Path, of: Truth, kind:
         ("x,y\n1,2\n", "z", KeyError, r"has no column 'z'. Its columns: x \(1,\), y \(1,\)"),
         ("1,2\n3,4\n", "2", KeyError, r"no column '2'.*0 \(2,\), 1 \(2,\).*counted from 0"),
         ("# nothing\n\n", "0", OSError, "holds no table"),
+        ("", "0", OSError, "holds no table: all of its lines are empty"),
+        ("x,y\n", "x", OSError, "has no rows: line 1 names its columns, and none follows"),
+        ("x,y\n1,2\n".encode("utf-16"), "x", OSError, "no table of text in UTF-8 .byte 0"),
+        ("# \u00b5m\n1,2\n".encode("latin-1"), "0", OSError, r"UTF-8 \(byte 2: .*again in UTF-8"),
+        ("1.5,2", "0", ValueError, "There are 60 frames, but 1 positions"),
+        ("x,x\n1,2\n", "x", ValueError, "2 columns that are called 'x'.*FILE:0 or FILE:1"),
+        ("x,x,y\n1,2,3\n", "z", KeyError, r"Its columns: 0 \(1,\), 1 \(1,\), y \(1,\)"),
     ],
 )
 def test_wrong_tables_are_refused(
-    tmp_path: Path, of: Truth, text: str, column: str, error: type[Exception], sentence: str
+    tmp_path: Path,
+    of: Truth,
+    text: str | bytes,
+    column: str,
+    error: type[Exception],
+    sentence: str,
 ) -> None:
-    (tmp_path / "pos.csv").write_text(text)
+    (tmp_path / "pos.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     name = f"{tmp_path / 'pos.csv'}:{column}"
     with pytest.raises(error, match=sentence):
         pf.read_scan(stack(tmp_path, of, "npy"), x=name, y=name, **GEOMETRY)
+
+
+@pytest.mark.parametrize("column", ["0", "[:,0]", "x (um)"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(
+    tmp_path: Path, of: Truth, column: str
+) -> None:
+    name = f"{tmp_path / 'none.csv'}:{column}"
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.csv, in which"):
+        pf.read_scan(stack(tmp_path, of, "npy"), x=name, y=name, **GEOMETRY)
+
+
+def test_a_line_without_its_end_is_a_table(tmp_path: Path, of: Truth) -> None:
+    np.save(tmp_path / "one.npy", of.counts[:1])
+    (tmp_path / "pos").write_text("17,18")
+    name = str(tmp_path / "pos")
+    scan = pf.read_scan(tmp_path / "one.npy", x=f"{name}:0", y=f"{name}:1", unit="px", counts=True)
+    np.testing.assert_array_equal(scan.positions, [[17, 18]])
 
 
 def cut(path: Path) -> None:
@@ -164,8 +195,7 @@ def test_damaged_stacks_are_refused(
 ) -> None:
     path, positions = stack(tmp_path, of, kind), table(tmp_path / "pos.csv", of)
     damage(path)
-    # Of compressed pages, those that were lost do not count.
-    with pytest.raises((OSError, ValueError), match="cut short|damaged|There are 1 frames, but 60"):
+    with pytest.raises((OSError, ValueError), match="cut short|damaged"):
         pf.read_scan(path, x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
 
 
@@ -185,13 +215,82 @@ def test_pictures_are_no_patterns(tmp_path: Path, of: Truth) -> None:
     positions = table(tmp_path / "pos.csv", of)
     names: dict[str, Any] = {"x": f"{positions}:1", "y": f"{positions}:2", **GEOMETRY}
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((n, N, N, 3), "u1"), photometric="rgb")
-    with pytest.raises(ValueError, match="must hold frames .* of real numbers"):
+    with pytest.raises(ValueError, match="colour pages, .* with photometric='minisblack'"):
         pf.read_scan(tmp_path / "rgb.tif", **names)
+    colours = {"photometric": "palette", "colormap": np.zeros((3, 256), "u2")}
+    tifffile.imwrite(tmp_path / "palette.tif", of.counts.astype("u1"), **colours)
+    with pytest.raises(ValueError, match="colour pages"):
+        pf.read_scan(tmp_path / "palette.tif", **names)
+    # Three frames are taken for the colours of one.
+    tifffile.imwrite(tmp_path / "three.tif", of.counts[:3].astype("u1"), photometric="rgb")
+    with pytest.raises(ValueError, match="colour pages"):
+        pf.read_scan(tmp_path / "three.tif", first=3, **names)
     with tifffile.TiffWriter(tmp_path / "two.tif") as file:
         file.write(np.zeros((3, 8, 8), "u2"))
         file.write(np.zeros((4, 9, 9), "u2"))
-    with pytest.raises(ValueError, match=r"pages of one size, got \(3, 8, 8\), \(4, 9, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"pages of one size, got 3 x 8 x 8 of uint16.*, 4 x 9 x 9"
+    ):
         pf.read_scan(tmp_path / "two.tif", **names)
+
+
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_frames_that_are_written_one_by_one_are_a_stack(
+    tmp_path: Path, of: Truth, described: bool, compression: str | None
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    metadata: Any = {} if described else None
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for frame in of.counts:
+            file.write(frame, contiguous=False, metadata=metadata, compression=compression)
+    positions = table(tmp_path / "pos.csv", of)
+    names: dict[str, Any] = {"x": f"{positions}:1", "y": f"{positions}:2", **GEOMETRY}
+    scan = pf.read_scan(tmp_path / "a.tif", **names)
+    np.testing.assert_array_equal(scan.diffraction, np.sqrt(of.counts, dtype="f4"))
+    check_ways(tmp_path / "a.tif", scan, **names)
+
+
+@pytest.mark.parametrize("different", ["shape", "dtype", "compression"])
+@pytest.mark.parametrize("described", [True, False])
+def test_pages_that_differ_are_refused(
+    tmp_path: Path, of: Truth, different: str, described: bool
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    metadata: Any = {} if described else None
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for number, frame in enumerate(of.counts):
+            page, compression = frame, None
+            if number == 4:
+                page = frame[:8] if different == "shape" else frame
+                page = frame.astype("f4") if different == "dtype" else page
+                compression = "zlib" if different == "compression" else None
+            file.write(page, contiguous=False, metadata=metadata, compression=compression)
+    positions = table(tmp_path / "pos.csv", of)
+    with pytest.raises(ValueError, match="must hold pages of one size, got .* of .* of "):
+        pf.read_scan(tmp_path / "a.tif", x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+
+
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+def test_nothing_but_the_error_is_said_of_a_cut_file(
+    tmp_path: Path, of: Truth, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, positions = stack(tmp_path, of, kind), table(tmp_path / "pos.csv", of)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(OSError, match=r"it ends after \d+ whole pages.*damaged or cut short"):
+        pf.read_scan(path, x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+    assert not caplog.records
+
+
+def test_compressed_pages_are_closed(tmp_path: Path, of: Truth) -> None:
+    path, positions = stack(tmp_path, of, "packed"), table(tmp_path / "pos.csv", of)
+    scan = pf.read_scan(path, load=False, x=f"{positions}:1", y=f"{positions}:2", **GEOMETRY)
+    np.asarray(scan.diffraction[:3])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        del scan
+        gc.collect()
+    assert not [one for one in said if issubclass(one.category, ResourceWarning)]
 
 
 def test_pages_that_were_changed_are_not_mixed(tmp_path: Path, of: Truth) -> None:

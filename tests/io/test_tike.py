@@ -71,3 +71,30 @@ def test_a_mask_is_shifted_as_the_patterns_are(tmp_path: Path, of: Truth) -> Non
     good[N // 2 + 2, 0] = False
     path = tike(tmp_path / "a.npz", of, good_pixels=np.fft.ifftshift(good))
     np.testing.assert_array_equal(pf.read_scan(path, mask="good_pixels").mask, good)
+
+
+@pytest.mark.parametrize("key", ["diff3d", "diffraction"])
+def test_an_npz_scan_may_hold_arrays_with_the_names_of_tike(
+    tmp_path: Path, of: Truth, key: str
+) -> None:
+    x, y = of.scan.positions.T
+    plain = {key: of.scan.diffraction, "xcoords": x, "ycoords": y}
+    scan = pf.read_scan(tike(tmp_path / "a.npz", of, **plain))
+    np.testing.assert_array_equal(scan.diffraction, of.scan.diffraction)
+    np.testing.assert_array_equal(scan.positions, of.scan.positions)
+
+
+def test_light_in_the_middle_is_said_not_to_be_of_tike(tmp_path: Path, of: Truth) -> None:
+    path = tike(tmp_path / "a.npz", of, data=of.counts.astype("f4")[np.newaxis])
+    with (
+        pytest.warns(UserWarning, match="The mean pattern is centred on"),
+        pytest.warns(UserWarning, match="was read as data of tike, whose zero.* name its arrays"),
+    ):
+        pf.read_scan(path)
+
+
+@pytest.mark.parametrize("dtype", ["U4", "?", "c8"])
+def test_windows_of_tike_must_be_real_numbers(tmp_path: Path, of: Truth, dtype: str) -> None:
+    corners = (of.scan.positions[:, ::-1] - N // 2)[np.newaxis].astype(dtype)
+    with pytest.raises(ValueError, match="'scan' must be real numbers"):
+        pf.read_scan(tike(tmp_path / "a.npz", of, scan=corners))

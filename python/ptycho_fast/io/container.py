@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PART = re.compile(r"(?P<key>.*)\[(?P<part>(:|\d+)(,(:|\d+))*)\]")
 """``KEY[0]``, ``KEY[:,1]``, ..."""
 
+FILE = re.compile(r"(?P<file>[^:]+\.\w+):")
+"""What looks like the ``FILE:`` of ``FILE:KEY``."""
+
 
 class ArrayInfo(NamedTuple):
     """What is known of an array without reading it."""
@@ -154,6 +157,10 @@ class Container(ABC):
                 if file not in self._others:
                     self._others[file] = self._open_other(file)
                 return self._others[file], name[place + 1 :]
+        named, part = FILE.match(name), PART.fullmatch(name)
+        if named and name not in self and (part is None or part["key"] not in self):
+            msg = f"There is no file {named['file']}, in which {name!r} would be."
+            raise FileNotFoundError(msg)
         return self, name
 
     def shape_of_named(self, name: str) -> tuple[int, ...]:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 DTYPES = {"double": "f8", "single": "f4", "logical": "?"}
 """MATLAB's names of types that NumPy calls otherwise."""
 
+AS_NUMBERS = {
+    "cell": "cat(3, {0}{{:}})", "sparse": "full({0})", "char": "str2num({0})",
+    "struct": "{0}.FIELD",
+}  # fmt: skip
+"""What a user of MATLAB saves instead of a variable of another kind."""
 
 HEADER_BYTES = 128
 
@@ -43,20 +48,25 @@ class MATLABContainer(Container):
     def _infos(self) -> dict[str, ArrayInfo]:
         _check_length(self.path)
         infos = {}
-        for name, shape, kind in _scipy(self.path, "whosmat"):
+        for name, shape, kind in self._variables:
             try:
                 dtype = np.dtype(DTYPES.get(kind, kind))
             except TypeError:  # a struct, a cell or text
-                continue
+                dtype = np.dtype(object)
             infos[name] = ArrayInfo(tuple(shape), dtype)
         return infos
+
+    @cached_property
+    def _variables(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """The name, the shape and the kind of each variable."""
+        return list(_scipy(self.path, "whosmat"))
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {}
 
     def arrays(self, most: int | None = None) -> dict[str, ArrayInfo]:
-        """Return name -> what is known of each array of numbers."""
+        """Return name -> what is known of each variable; those of no numbers are objects."""
         del most
         return dict(self._infos)
 
@@ -72,8 +82,9 @@ class MATLABContainer(Container):
 
     def read(self, key: str) -> NDArray[Any]:
         """Read an array."""
-        self.info(key)
         name = key.removeprefix("/")
+        if self.info(key).dtype.hasobject:
+            raise self._no_numbers(name)
         if name not in self._arrays:
             read = _scipy(self.path, "loadmat", variable_names=[name])
             self._arrays[name] = np.asarray(read[name])
@@ -83,19 +94,27 @@ class MATLABContainer(Container):
         self, key: str, recipe: Recipe, n: int | None = None, grid: tuple[int, ...] = ()
     ) -> Frames:
         """Read a stack of frames."""
-        info = self.info(key)
         name = f"{self.path}: {key!r}"
-        if info.dtype.kind not in "fiu":
+        # Only the numbers themselves show whether they are complex.
+        values = self.read(key)
+        if values.dtype.kind not in "fiu":
             msg = (
-                f"{name} must be frames (n, rows, columns) of real numbers, got {info.dtype} of "
-                f"shape {info.shape}."
+                f"{name} must be frames (n, rows, columns) of real numbers, got {values.dtype} of "
+                f"shape {values.shape}."
             )
             raise ValueError(msg)
-        layout = stack_layout(name, info.shape, recipe, n, grid)
-        values = self.read(key)
+        layout = stack_layout(name, values.shape, recipe, n, grid)
         if layout.frames_last:
             values = np.moveaxis(values, 2, 0)
         return MemoryFrames(np.ascontiguousarray(values.reshape(layout.shape)))
+
+    def _no_numbers(self, name: str) -> ValueError:
+        kind = next(kind for found, _, kind in self._variables if found == name)
+        cure = AS_NUMBERS.get(kind, "its numbers").format(name)
+        return ValueError(
+            f"{self.path}: {name!r} is of MATLAB's class {kind} (shape {self._infos[name].shape}), "
+            f"no array of numbers. Save {cure} instead."
+        )
 
     def numbers(self, keys: Iterable[str]) -> dict[str, float]:
         """Read arrays of one number each."""

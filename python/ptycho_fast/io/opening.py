@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ptycho_fast.io.foreign import HEAD_BYTES, is_text
@@ -10,19 +11,22 @@ from ptycho_fast.io.hdf5.links import has_signature
 from ptycho_fast.io.matlab import MATLABContainer
 from ptycho_fast.io.npz.container import NPZContainer
 from ptycho_fast.io.regular import open_regular
-from ptycho_fast.io.single import NPYContainer, TIFFContainer
+from ptycho_fast.io.single import NPYContainer
 from ptycho_fast.io.text import TextContainer
+from ptycho_fast.io.tiff import TIFFContainer
 
 if TYPE_CHECKING:
-    import os
-
     from ptycho_fast.io.container import ArrayInfo, Container
 
 
 NPY = b"\x93NUMPY"
+ZIP = b"PK"
 MATLAB = b"MATLAB 5.0"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of such files."""
+
+TABLES = (".csv", ".tsv", ".txt", ".dat")
+"""How the names of tables end, which are read as such whatever is in them."""
 
 
 def open_container(path: str | os.PathLike[str]) -> Container:
@@ -79,13 +83,20 @@ def _open(path: str | os.PathLike[str], *, tables: bool) -> Container:
         (is_hdf5, HDF5Container),
         (head.startswith(MATLAB), MATLABContainer),
         (head.startswith(TIFF), TIFFContainer),
-        (tables and is_text(head), TextContainer),
+        (tables and _may_be_table(path, head), TextContainer),
     )
     kind = next((kind for fits, kind in kinds if fits), None)
     if kind is None:
         return NPZContainer(path, _open_other, file)
     file.close()
     return kind(path, _open_other)
+
+
+def _may_be_table(path: str | os.PathLike[str], head: bytes) -> bool:
+    """Tell whether a file is text, of one line at least, or is called as tables are."""
+    if head.startswith(ZIP):
+        return False
+    return is_text(head + b"\n") or os.fspath(path).lower().endswith(TABLES)
 
 
 def list_arrays(path: str | os.PathLike[str], most: int | None = None) -> dict[str, ArrayInfo]:

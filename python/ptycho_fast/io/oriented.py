@@ -69,6 +69,18 @@ class Oriented(Frames):
             yield rows, np.ascontiguousarray(self.turned(block))
 
 
+def turned_with(frames: Frames, images: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return images, such as a mask, as the frames are turned: they are stored as those are.
+
+    Parameters
+    ----------
+    frames : Frames, (n, rows, columns)
+    images : ndarray, (..., H, W), or None
+        As stored.
+    """
+    return frames.turned(images) if images is not None and isinstance(frames, Oriented) else images
+
+
 class Joined(Frames):
     """The frames of several stacks, one stack after another.
 

@@ -21,9 +21,21 @@ def partner(path: str) -> str | None:
     'scan_para.hdf5'
     >>> partner(str(folder / "scan.hdf5"))
     """
+    beside = name_of_partner(path)
+    return beside if beside is not None and os.path.exists(beside) else None
+
+
+def name_of_partner(path: str) -> str | None:
+    """Return how the other file of a pair is called; None if this is the name of neither.
+
+    Examples
+    --------
+    >>> from ptycho_fast.io.pairs import name_of_partner
+    >>> name_of_partner("scan_para.hdf5")
+    'scan_dp.hdf5'
+    """
     base, extension = os.path.splitext(path)
     for mine, other in (ENDINGS, ENDINGS[::-1]):
-        beside = f"{base.removesuffix(mine)}{other}{extension}"
-        if base.endswith(mine) and os.path.exists(beside):
-            return beside
+        if base.endswith(mine):
+            return f"{base.removesuffix(mine)}{other}{extension}"
     return None

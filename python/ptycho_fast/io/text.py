@@ -43,7 +43,15 @@ class TextContainer(Container):
     @cached_property
     def _table(self) -> _Table:
         with open_regular(self.path) as file:
-            text = file.read().decode("utf-8-sig", errors="replace")
+            content = file.read()
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            msg = (
+                f"{self.path} is no table of text in UTF-8 (byte {error.start}: {error.reason}). "
+                "Write it again in UTF-8."
+            )
+            raise OSError(msg) from error
         numbered = [
             (number, line.strip())
             for number, line in enumerate(text.splitlines(), start=1)
@@ -66,6 +74,12 @@ class TextContainer(Container):
         if not any(_is_number(cell) for cell in rows[0]):
             names = rows.pop(0)
             lines.pop(0)
+            if not rows:
+                msg = (
+                    f"{self.path} has no rows: line {numbered[0][0]} names its columns, and none "
+                    "follows."
+                )
+                raise OSError(msg)
         return _Table(names, rows, lines)
 
     def arrays(self, most: int | None = None) -> dict[str, ArrayInfo]:
@@ -73,7 +87,10 @@ class TextContainer(Container):
         del most
         names, rows, _ = self._table
         width = len(names) or len(rows[0])
-        keys = names or [str(number) for number in range(width)]
+        keys = [str(number) for number in range(width)]
+        for number, name in enumerate(names):
+            if names.count(name) == 1:
+                keys[number] = name
         return {key: ArrayInfo((len(rows),), np.dtype(np.float64)) for key in keys}
 
     def __contains__(self, key: str) -> bool:
@@ -94,6 +111,13 @@ class TextContainer(Container):
                 "of FILE:0, FILE:1, ... are counted from 0."
             )
             raise KeyError(msg)
+        if (times := self._table.names.count(key)) > 1:
+            numbers = [str(i) for i, name in enumerate(self._table.names) if name == key]
+            msg = (
+                f"{self.path} has {times} columns that are called {key!r}. Name one by its number, "
+                f"counted from 0: FILE:{' or FILE:'.join(numbers)}."
+            )
+            raise ValueError(msg)
         return ArrayInfo((len(self._table.rows),), np.dtype(np.float64))
 
     def read(self, key: str) -> NDArray[Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ptycho_fast.io.assemble import Given, assemble, scaled
 from ptycho_fast.io.layouts import as_coordinates, as_probe
+from ptycho_fast.io.listing import MOST, listed
 from ptycho_fast.io.masks import read_mask
-from ptycho_fast.io.oriented import Oriented
-from ptycho_fast.io.pairs import partner
+from ptycho_fast.io.oriented import Oriented, turned_with
+from ptycho_fast.io.pairs import name_of_partner, partner
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 
 if TYPE_CHECKING:
@@ -28,13 +30,23 @@ class _Names(NamedTuple):
 
 
 def recognises(container: Container) -> bool:
-    """Tell whether a file is one of the two, and the other lies beside it or in it."""
-    return _names(container) is not None
+    """Tell whether a file is one of the two, and the other lies beside it or in it.
+
+    One that is called as they are is recognised without the other, and `read` says what is missing.
+    """
+    if _names(container) is not None:
+        return True
+    return any(_has(container)) and name_of_partner(container.path) is not None
+
+
+def _has(container: Container) -> tuple[bool, bool]:
+    """Tell whether a file holds the patterns, and whether it holds the positions."""
+    return PATTERNS in container, all(key in container for key in POSITIONS)
 
 
 def _names(container: Container) -> _Names | None:
     """Return where patterns and positions are; None if this file is neither of the two."""
-    has = (PATTERNS in container, all(key in container for key in POSITIONS))
+    has = _has(container)
     if not any(has):
         return None
     dp = para = ""
@@ -53,17 +65,18 @@ def _names(container: Container) -> _Names | None:
 def read(container: Container, recipe: Recipe) -> Scan:
     """Read both files; `ptycho_fast.read_scan` explains how."""
     names = _names(container)
-    assert names is not None  # it was recognised
+    if names is None:
+        raise _half(container)
     recipe.refuse(container.path, "a scan of fold_slice", "diffraction", "x", "y", "index")
     x, y = (
         as_coordinates(name, name, container.read_named(name), (), Recipe())
         for name in names.positions
     )
-    source = container.named_frames(names.patterns, recipe, len(x))
+    stored = source = container.named_frames(names.patterns, recipe, len(x))
     home, key = container.locate(names.patterns)
     if home.attribute(key, "MATLAB_class") is not None:
         # MATLAB's version 7.3 writes dp(row, column, frame) with its axes reversed.
-        source = Oriented(source, transposed=True)
+        source = Oriented(stored, transposed=True)
     part = window(source.shape, recipe)
     beside, pixel = container.locate(names.pixel)
     object_pixel: tuple[float, float] | None
@@ -84,10 +97,25 @@ def read(container: Container, recipe: Recipe) -> Scan:
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=object_pixel,
-        mask=read_mask(container, recipe, source.shape),
+        mask=turned_with(source, read_mask(container, recipe, stored.shape)),
         probe=probe,
     )
     return assemble(given, part, recipe)
+
+
+def _half(container: Container) -> KeyError:
+    """Return the error that says which file of a pair is missing."""
+    beside = name_of_partner(container.path)
+    assert beside is not None  # it was recognised
+    mine, others = "dp", "ppX and ppY"
+    if PATTERNS not in container:
+        mine, others = others, mine
+    lack = f"does not hold {others}" if os.path.exists(beside) else "is missing. Copy it too"
+    return KeyError(
+        f"{container.path} is half of a scan of fold_slice: it holds {mine}, but {beside} {lack}. "
+        "Or name its arrays: diffraction=KEY, x=KEY, y=KEY. It has: "
+        f"{listed(container.arrays(MOST + 1))}."
+    )
 
 
 def _positive(container: Container, key: str) -> float:

@@ -10,7 +10,7 @@ from ptycho_fast.io.assemble import Given, assemble
 from ptycho_fast.io.geometry import energy_of, geometry
 from ptycho_fast.io.layouts import as_probe
 from ptycho_fast.io.masks import read_mask
-from ptycho_fast.io.oriented import Oriented
+from ptycho_fast.io.oriented import Oriented, turned_with
 from ptycho_fast.io.recipe import window
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def read(container: Container, recipe: Recipe) -> Scan:
         )
         raise ValueError(msg)
     recipe.refuse(path, "data of PtyLab", *FIXED)
-    source = _turned(container, container.frames(PATTERNS, recipe))
+    stored = container.frames(PATTERNS, recipe)
+    source = _turned(container, stored)
     part = window(source.shape, recipe)
     wavelength = _entry(container, "/wavelength")
     lengths = geometry(
@@ -72,7 +73,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=lengths.object_pixel(part),
-        mask=read_mask(container, recipe, source.shape),
+        mask=turned_with(source, read_mask(container, recipe, stored.shape)),
         probe=probe,
     )
     return assemble(given, part, recipe)
@@ -90,11 +91,13 @@ def _turned(container: Container, source: Frames) -> Frames:
     stored = _entry(container, "/orientation")
     if stored is None:
         return source
-    number = stored.reshape(-1)[0]
-    if number not in range(8):
-        msg = f"{container.path}: orientation must be 0 to 7, got {number!r}."
+    if stored.size != 1 or stored.dtype.kind not in "fiu" or stored.item() not in range(8):
+        msg = (
+            f"{container.path}: orientation must be one number, 0 to 7, got {stored} of shape "
+            f"{stored.shape}."
+        )
         raise ValueError(msg)
-    turns = int(number)
+    turns = int(stored.item())
     if not turns:
         return source
     return Oriented(

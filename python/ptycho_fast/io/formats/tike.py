@@ -12,7 +12,9 @@ from ptycho_fast.io.assemble import Given, assemble, scaled
 from ptycho_fast.io.layouts import as_layer, as_probe, is_complex
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.npz.container import NPZContainer
+from ptycho_fast.io.npz.scan_keys import PATTERN_KEYS
 from ptycho_fast.io.recipe import Recipe, window
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 PATTERNS, CORNERS, PROBE, OBJECT = "data", "scan", "probe", "psi"
 
+LOOKED_AT = 8
+"""As many patterns show where the light is."""
+
 
 def recognises(container: Container) -> bool:
     """Tell whether a file holds the arrays that tike's functions take, in their shapes."""
@@ -30,6 +35,8 @@ def recognises(container: Container) -> bool:
     infos = container.arrays()
     if not {PATTERNS, CORNERS, PROBE} <= infos.keys():
         return False
+    if {"xcoords", "ycoords"} <= infos.keys() and not infos.keys().isdisjoint(PATTERN_KEYS):
+        return False  # an NPZ scan, which may hold further arrays of any name
     data, corners, probe = (infos[key] for key in (PATTERNS, CORNERS, PROBE))
     return (
         len(data.shape) > 2
@@ -45,7 +52,14 @@ def read(container: Container, recipe: Recipe) -> Scan:
     recipe.refuse(path, "data of tike", "diffraction", "x", "y", "unit", "index")
     source = Shifted(container.frames(PATTERNS, recipe))
     part = window(source.shape, recipe)
-    corners = container.read(CORNERS).reshape(-1, 2).astype(np.float64)
+    corners = container.read(CORNERS)
+    if corners.dtype.kind not in "fiu":
+        msg = (
+            f"{path}: {CORNERS!r} must be real numbers, row and column of the first pixel of each "
+            f"window, got {corners.dtype}."
+        )
+        raise ValueError(msg)
+    corners = corners.reshape(-1, 2).astype(np.float64)
     y, x = corners.T + np.array(source.shape[1:])[:, np.newaxis] // 2
     x, y, _ = scaled(x, y, Recipe(unit="px"), part, source.shape)
     whole = part.N == source.shape[1] == source.shape[2]
@@ -62,7 +76,27 @@ def read(container: Container, recipe: Recipe) -> Scan:
         probe=_probe(container, recipe, part.N),
         object=object_,
     )
-    return assemble(given, part, recipe)
+    scan = assemble(given, part, recipe)
+    _warn_of_light_in_the_corner(path, scan)
+    return scan
+
+
+def _warn_of_light_in_the_corner(path: str, scan: Scan) -> None:
+    """Warn if the light, moved from the corner to the middle, was in the middle before."""
+    rows = np.linspace(0, len(scan) - 1, min(LOOKED_AT, len(scan))).astype(int)
+    try:
+        light = (np.asarray(scan.diffraction[rows], np.float64) ** 2).sum(axis=0)
+    except (OSError, ValueError):
+        return  # Whoever reads these patterns gets this error; the others may be whole.
+    quarter = scan.N // 4
+    middle = slice(quarter, scan.N - quarter)
+    # Light that is spread evenly would leave a quarter of it there.
+    if light[middle, middle].sum() < light.sum() / 16:
+        warn(
+            f"{path} was read as data of tike, whose zero frequency is in the corner, [0, 0], but "
+            "its light is in the middle. If it is no such data, name its arrays: diffraction=, "
+            "x=, y=, unit= and counts= (--diffraction, --x, --y, --unit, --counts)."
+        )
 
 
 def _probe(container: Container, recipe: Recipe, N: int) -> NDArray[Any] | None:
