@@ -294,8 +294,10 @@ def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
     metadata = {}
     if given.object_pixel is not None:
         width, height = given.object_pixel
-        x = (x - x.min()) / width + part.N // 2
-        y = (y - y.min()) / height + part.N // 2
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            x = (x - x.min()) / width + part.N // 2
+            y = (y - y.min()) / height + part.N // 2
+        _check_scale(x, y, width, height)
         metadata["object_pixel_m"] = np.array(given.object_pixel)
     probe = given.probe
     if probe is not None and (probe.ndim not in (2, 3) or probe.shape[-2:] != (part.N, part.N)):
@@ -328,6 +330,19 @@ def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
         mask=None if mask is None else part.good(mask),
         metadata=metadata,
     )
+
+
+def _check_scale(
+    x: NDArray[np.float64], y: NDArray[np.float64], width: float, height: float
+) -> None:
+    """Refuse positions that became infinite in pixels of the object."""
+    if lost := np.count_nonzero(~(np.isfinite(x) & np.isfinite(y))):
+        msg = (
+            f"{lost} of {len(x)} positions are no finite numbers in pixels of the object, which "
+            f"are {width:g} m wide and {height:g} m high. Check unit, energy, distance and "
+            "detector pixel."
+        )
+        raise ValueError(msg)
 
 
 def _joined(
