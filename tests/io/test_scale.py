@@ -31,7 +31,8 @@ def shuffled(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     "positions",
     [
         raster(4),
-        raster(31.9),
+        # Without any overlap, but of no wrong unit.
+        raster(100),
         # In any order, neighbours in the list are not neighbours on the sample.
         shuffled(raster(4, 60, 70)),
         shuffled(raster(15, 60, 70)),
@@ -53,14 +54,17 @@ def test_positions_that_are_too_close_or_too_far_apart_are_noticed(order: str) -
     assert "99 positions span 1e-06 x 8e-07 pixels" in str(odd_scale((positions - 500) * 1e-7, N))
     said = str(odd_scale(positions * 1000, N))
     assert "99 positions span 1e+04 x 8000 pixels" in said
-    assert "most windows of 32 x 32 pixels overlap no other" in said
+    assert "most lie farther from any other than 10 windows of 32 x 32 pixels" in said
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
         ({}, None),
-        ({"energy_eV": ENERGY * 1e3}, "overlap no other. Check the unit of the positions, the en"),
+        (
+            {"energy_eV": ENERGY * 1e3},
+            "32 x 32 pixels. Check the unit of the positions, the energy",
+        ),
         ({"energy_eV": ENERGY / 1e3}, "less than one pixel. Check"),
         ({"distance_m": DISTANCE * 1e3}, "less than one pixel. Check"),
         ({"unit": "mm"}, "less than one pixel. Check"),

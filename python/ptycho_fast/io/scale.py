@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 SMALLEST = 1.0
 """Pixels of the object. Positions that span less tell nothing from one another."""
 
+FAR = 10
+"""Windows. Scans may be sparse, but units and prefixes that are taken for others make 1000."""
+
 
 def odd_scale(positions: NDArray[np.float64], N: int) -> str | None:
     """Say that positions are so close together, or so far apart, that their scale must be wrong.
@@ -29,7 +32,7 @@ def odd_scale(positions: NDArray[np.float64], N: int) -> str | None:
     -------
     str or None
         A sentence if all positions lie within `SMALLEST` of each other, or if fewer than half of
-        the windows overlap another.
+        them have another within `FAR` windows.
 
     Examples
     --------
@@ -45,8 +48,8 @@ def odd_scale(positions: NDArray[np.float64], N: int) -> str | None:
         return None
     if max(width, height) < SMALLEST:
         what = "less than one pixel"
-    elif _overlapping(positions, N) < len(positions) / 2:
-        what = f"and most windows of {N} x {N} pixels overlap no other"
+    elif _together(positions, FAR * N) < len(positions) / 2:
+        what = f"and most lie farther from any other than {FAR} windows of {N} x {N} pixels"
     else:
         return None
     return (
@@ -56,17 +59,20 @@ def odd_scale(positions: NDArray[np.float64], N: int) -> str | None:
     )
 
 
-def _overlapping(positions: NDArray[np.float64], N: int) -> int:
-    """Count positions less than N from another along both axes; some beyond N / 2 are missed."""
+def _together(positions: NDArray[np.float64], side: int) -> int:
+    """Count positions that are less than `side` from another along both axes.
+
+    Some that are more than half of it from any other are missed.
+    """
     steps = np.abs(np.diff(positions, axis=0)).max(axis=1)
-    near = int(np.count_nonzero(steps < N))
+    near = int(np.count_nonzero(steps < side))
     if near >= len(steps) / 2:
         return len(positions)
-    # Positions in any order: two that are less than N / 2 apart along both axes share a cell of
-    # N x N in one of four grids, and two that share a cell are less than N apart.
+    # Positions in any order: two that are less than half a side apart along both axes share a cell
+    # in one of four grids, and two that share a cell are less than a side apart.
     share = np.zeros(len(positions), np.bool_)
     for shift in np.ndindex(2, 2):
-        cells = np.floor(positions / N + np.array(shift) / 2)
+        cells = np.floor(positions / side + np.array(shift) / 2)
         _, which, times = np.unique(
             cells[:, 0] + 1j * cells[:, 1], return_inverse=True, return_counts=True
         )
