@@ -168,6 +168,20 @@ def test_cxi_mask_and_probe_are_cropped_with_the_patterns(tmp_path: Path) -> Non
         ({f"{DETECTOR}/basis_vectors": np.zeros((3, 2))}, {}, ValueError, "two directions"),
         ({f"{DETECTOR}/basis_vectors": np.eye(3)}, {}, ValueError, "two directions"),
         ({f"{DETECTOR}/basis_vectors": np.ones((5, 2, 3))}, {}, ValueError, "5 basis_vectors"),
+        (
+            {f"{DETECTOR}/basis_vectors": np.full((3, 2), b"a")}, {},
+            ValueError, r"two directions.* got shape \(3, 2\) of \|S1",
+        ),
+        ({f"{DETECTOR}/basis_vectors": np.full((3, 2), np.nan)}, {}, ValueError, "two directions"),
+        ({f"{DETECTOR}/distance": b"1 m"}, {}, ValueError, "no positive number"),
+        (
+            {"entry_1/instrument_1/source_1/illumination": np.full((N, N), b"a")}, {},
+            ValueError, r"is the illumination, but it has shape \(8, 8\) of \|S1",
+        ),
+        (
+            {"entry_1/instrument_1/source_1/illumination": np.ones((1, 0, N, N))}, {},
+            ValueError, r"is the illumination, but it has shape \(1, 0, 8, 8\)",
+        ),
         ({f"{DETECTOR}/mask": np.zeros((3, 3), int)}, {}, ValueError, "bools or numbers"),
         ({}, {"unit": "px"}, ValueError, "CXI positions are in metres"),
         ({}, {"x": "a"}, ValueError, "so x can't be named alone"),
@@ -276,6 +290,16 @@ def test_units_of_nexus_are_honoured(tmp_path: Path) -> None:
         assert misfit(pf.read_scan(tmp_path / "a.nxs", **options), of) > 10
     np.testing.assert_allclose(scan.metadata["object_pixel_m"], explained.OBJECT_PIXEL)
     check_ways(tmp_path / "a.nxs", scan)
+
+
+def test_text_in_units_is_refused_by_name(tmp_path: Path) -> None:
+    path = nexus(tmp_path / "a.nxs", truth())
+    with h5py.File(path, "r+") as file:
+        del file[f"{DETECTOR}/distance"]
+        file[f"{DETECTOR}/distance"] = "1.9"
+        file[f"{DETECTOR}/distance"].attrs["units"] = "m"
+    with pytest.raises(ValueError, match="distance is .*no positive number"):
+        pf.read_scan(path)
 
 
 def test_units_that_are_not_known_are_refused(tmp_path: Path) -> None:

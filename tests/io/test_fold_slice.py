@@ -272,6 +272,23 @@ def test_wrong_windows_of_ptychoshelves_are_refused(tmp_path: Path, of: Truth) -
         ),
         ("detector/n0/bad_pixels", np.array([1, 2, 3]), r"must be whole numbers \(m, 2\)"),
         ("detector/n0/modules", np.zeros((2, 4)), r"must be whole numbers \(m, 4\)"),
+        # A picture of the bad pixels has as many numbers as some list.
+        ("detector/n0/bad_pixels", np.zeros((N, N), "i4"), r"whole numbers \(m, 2\).*\(32, 32\)"),
+        ("detector/n0/bad_pixels", np.array([[-1, 2]]), "none of them negative"),
+        ("detector/n0/modules", np.array([[N, N, -1, 0]]), "none of them negative"),
+        (
+            "detector/n0/modules",
+            np.array([[N, N, 1, 0]]),
+            "module of 32 x 32 pixels from row 1, column 0, beyond the detector's 32 x 32",
+        ),
+        ("measurement/n0/bad_pixels_index", np.full(n - 1, 3), r"60 whole numbers that rise to 3"),
+        ("measurement/n0/bad_pixels_index", np.full(n, 3.0), r"60 whole numbers that rise to 3"),
+        ("measurement/n0/bad_pixels_index", np.full(n, 2), r"rise to 3.* that ends in 2"),
+        (
+            "measurement/n0/bad_pixels_index",
+            np.r_[3, 2, np.full(n - 2, 3)],
+            "whole numbers that rise to 3",
+        ),
     ],
 )
 def test_wrong_masks_of_ptychoshelves_are_refused(
@@ -279,9 +296,31 @@ def test_wrong_masks_of_ptychoshelves_are_refused(
 ) -> None:
     path = shelves(tmp_path / "a.h5", of)
     with h5py.File(path, "r+") as file:
-        del file[key]
+        file["measurement/n0/bad_pixels"] = np.array([[15, 16], [17, 18], [19, 20]], "u4")
+        if key in file:
+            del file[key]
         file[key] = values
     with pytest.raises(ValueError, match=sentence):
+        pf.read_scan(path)
+
+
+@pytest.mark.parametrize("named", [3, "n0", np.zeros(2), 0.5])
+def test_a_detector_that_ptychoshelves_lacks_is_missed(
+    tmp_path: Path, of: Truth, named: Any
+) -> None:
+    path = shelves(tmp_path / "a.h5", of)
+    with h5py.File(path, "r+") as file:
+        file["measurement/n0"].attrs["detector"] = named
+    with pytest.raises(ValueError, match="names .* as its detector, but there is no /detector/n"):
+        pf.read_scan(path)
+
+
+def test_patterns_of_ptychoshelves_that_are_a_group_are_missed(tmp_path: Path, of: Truth) -> None:
+    path = shelves(tmp_path / "a.h5", of)
+    with h5py.File(path, "r+") as file:
+        del file["measurement/n0/data"]
+        file.create_group("measurement/n0/data")
+    with pytest.raises(ValueError, match="its data is no array"):
         pf.read_scan(path)
 
 

@@ -140,6 +140,45 @@ def test_wrong_ptychodus_products_are_refused(
         pf.read_scan(product(tmp_path / "a.h5", **changes), **options)
 
 
+@pytest.mark.parametrize("name", ["pixel_width_m", "pixel_height_m", "center_x_m"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1j, "1e-8", np.ones(2), np.zeros(0)])
+def test_a_length_of_the_object_is_one_number(tmp_path: Path, name: str, value: Any) -> None:
+    path = product(tmp_path / "a.h5", dp=counts(), **{name: value})
+    with pytest.raises(ValueError, match=f"{name} of the object is .*which is no"):
+        pf.read_scan(path)
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-8])
+def test_a_pixel_of_the_object_has_a_size(tmp_path: Path, value: float) -> None:
+    path = product(tmp_path / "a.h5", dp=counts(), pixel_width_m=value)
+    with pytest.raises(ValueError, match="pixel_width_m of the object is .*no positive number"):
+        pf.read_scan(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"object": 1.0}, {"object": np.ones(300)}, {"object": np.full((300, 400), b"a")},
+        {"probe": 1.0}, {"probe": np.ones((0, 1, N, N))}, {"probe": np.ones((2, 0, N, N))},
+        {"probe": np.full((N, N), b"a")}, {"probe": np.ones((1, 1, 1, N, N))},
+    ],
+)  # fmt: skip
+def test_what_is_no_object_or_probe_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = product(tmp_path / "a.h5", dp=counts(), **changes)
+    (what,) = changes
+    with pytest.raises(ValueError, match=f"the {what} has shape .* but .* complex is needed"):
+        pf.read_scan(path)
+
+
+@pytest.mark.parametrize("said", ["False", np.array([False, False]), np.bytes_("false"), 0])
+def test_near_fields_are_noticed_however_they_are_said(tmp_path: Path, said: Any) -> None:
+    path = product(tmp_path / "a.h5", dp=counts(), probe_position_indexes=np.arange(n))
+    with h5py.File(path, "r+") as file:
+        file.attrs["far_field"] = said
+    with pytest.warns(UserWarning, match="near-field ones"):
+        pf.read_scan(path)
+
+
 def test_ptychodus_raw_patterns_are_cropped_to_the_probe(tmp_path: Path) -> None:
     raw = counts("u2", (n, 20, 30))
     path = product(tmp_path / "a.h5", probe_position_indexes=np.arange(n), dp=raw)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,6 +118,89 @@ def test_weights_above_0_mark_good_pixels(tmp_path: Path, of: Truth, per_frame: 
             chunk["weights"] = np.zeros(0)
         file["info/weight2d"] = weights[0]
     np.testing.assert_array_equal(pf.read_scan(path).mask, weights[0] > 0)
+
+
+def test_weights_of_whole_chunks_may_differ(tmp_path: Path, of: Truth) -> None:
+    path = ptyd(tmp_path / "a.ptyd", of)
+    good = np.ones((n, N, N), bool)
+    good[:25, 3, 4] = good[25:50, 7, 8] = False
+    good[:, 9, 9] = good[55, 1, 2] = False
+    with h5py.File(path, "r+") as file:
+        file["chunks/0/weights"], file["chunks/1/weights"] = good[0], good[25] * 0.5
+        file["chunks/2/weights"] = good[50:]
+    scan = pf.read_scan(path)
+    measured = scan.measured(np.arange(n))[1]
+    assert measured is not None
+    np.testing.assert_array_equal(measured & (True if scan.mask is None else scan.mask), good)
+
+
+def test_weights_of_a_detector_take_no_more_memory_for_many_frames(tmp_path: Path) -> None:
+    frames, side = 50_000, 128
+    with h5py.File(tmp_path / "a.ptyd", "w") as file:
+        data = file.create_dataset(
+            "chunks/0/data", (frames, side, side), "u1", chunks=(1, side, side), fillvalue=1
+        )
+        data[::1000] = np.ones((50, side, side))
+        file["chunks/0/positions"] = np.random.default_rng(0).uniform(0, 1e-6, (frames, 2))
+        weights = np.ones((side, side))
+        weights[:, :40] = 0
+        file["chunks/0/weights"] = weights
+        for key in ("energy", "distance", "psize"):
+            file[f"meta/{key}"] = META[key]
+    tracemalloc.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mask = pf.read_scan(tmp_path / "a.ptyd", load=False).mask
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mask is not None
+    np.testing.assert_array_equal(mask, weights > 0)
+    assert peak < frames * side * side / 5
+
+
+@pytest.mark.parametrize("weights", [np.full((60, N, N), b"a"), np.ones((N, N), complex)])
+def test_weights_are_numbers(tmp_path: Path, of: Truth, weights: Any) -> None:
+    path = ptyd(tmp_path / "a.ptyd", of, sizes=(60,))
+    with h5py.File(path, "r+") as file:
+        file["chunks/0/weights"] = weights
+    with pytest.raises(ValueError, match=r"/chunks/0/weights must be \(60, 32, 32\)"):
+        pf.read_scan(path)
+
+
+def test_chunks_have_the_names_and_arrays_of_ptypy(tmp_path: Path, of: Truth) -> None:
+    path = ptyd(tmp_path / "a.ptyd", of)
+    with h5py.File(path, "r+") as file:
+        file.copy("chunks/0", "chunks/00")
+    with pytest.raises(ValueError, match="a chunk /chunks/00, but ptypy calls it 0"):
+        pf.read_scan(path)
+    with h5py.File(path, "r+") as file:
+        file.move("chunks/00", "chunks/99999999")
+    missing = "but 3, 4, 5, 6, 7, ... [(]99999996 in all[)] cannot be found"
+    with pytest.raises(OSError, match=f"has chunks 0 .. 99999999, {missing}"):
+        pf.read_scan(path)
+    for number in (0, 1):
+        path = ptyd(tmp_path / f"{number}.ptyd", of)
+        with h5py.File(path, "r+") as file:
+            del file[f"chunks/{number}/data"]
+            file.create_group(f"chunks/{number}/data")
+        with pytest.raises(KeyError, match=f"'/chunks/{number}/data' is not a data set"):
+            pf.read_scan(path)
+
+
+@pytest.mark.parametrize("center", [(0, 16), (np.nan, 16), (16, np.inf), (60, -8), (16, 31.5)])
+def test_a_centre_about_which_nothing_can_be_cut_is_not_used(
+    tmp_path: Path, of: Truth, center: tuple[float, float]
+) -> None:
+    path = ptyd(tmp_path / "a.ptyd", of, center=np.array(center))
+    crop: dict[str, Any] = {"crop": 16}
+    for options, side in (({}, N), (crop, 16)):
+        with pytest.warns(UserWarning, match="about which nothing can be cut out. The middle is"):
+            scan = pf.read_scan(path, **options)
+        assert side == scan.N
+
+
+def test_a_number_of_frames_that_is_none_is_ignored(tmp_path: Path, of: Truth) -> None:
+    assert len(pf.read_scan(ptyd(tmp_path / "a.ptyd", of, num_frames=np.nan))) == n
 
 
 def test_the_probe_of_a_result_may_be_named(tmp_path: Path, of: Truth) -> None:

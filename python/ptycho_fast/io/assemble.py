@@ -11,6 +11,7 @@ from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_count
 from ptycho_fast.io.amplitudes import PreparedFrames, Shifted
 from ptycho_fast.io.recipe import EV_METRE, METRES, Recipe, Window
+from ptycho_fast.io.scale import odd_scale
 from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
 
@@ -283,7 +284,7 @@ def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
     -----
     UserWarning
         If frames or positions have no partner, or the probe does not fit the patterns: they are
-        left out.
+        left out. If the positions seem to have a wrong scale (`odd_scale`).
     """
     frames, x, y = _joined(given, recipe)
     if recipe.swap_xy:
@@ -294,9 +295,14 @@ def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
     metadata = {}
     if given.object_pixel is not None:
         width, height = given.object_pixel
-        x = (x - x.min()) / width + part.N // 2
-        y = (y - y.min()) / height + part.N // 2
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            x = (x - x.min()) / width + part.N // 2
+            y = (y - y.min()) / height + part.N // 2
+        _check_finite(x, y, width, height)
         metadata["object_pixel_m"] = np.array(given.object_pixel)
+    positions = np.stack([x, y], axis=1)
+    if said := odd_scale(positions, part.N):
+        warn(said)
     probe = given.probe
     if probe is not None and (probe.ndim not in (2, 3) or probe.shape[-2:] != (part.N, part.N)):
         warn(
@@ -313,7 +319,7 @@ def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
         listed = BadPixels.of(~mask & mask.any(axis=0))
         mask = np.asarray(mask.any(axis=0))
     return Scan(
-        positions=np.stack([x, y], axis=1),
+        positions=positions,
         diffraction=PreparedFrames(
             source,
             part,
@@ -328,6 +334,19 @@ def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
         mask=None if mask is None else part.good(mask),
         metadata=metadata,
     )
+
+
+def _check_finite(
+    x: NDArray[np.float64], y: NDArray[np.float64], width: float, height: float
+) -> None:
+    """Refuse positions that became infinite in pixels of the object."""
+    if lost := np.count_nonzero(~(np.isfinite(x) & np.isfinite(y))):
+        msg = (
+            f"{lost} of {len(x)} positions are no finite numbers in pixels of the object, which "
+            f"are {width:g} m wide and {height:g} m high. Check unit, energy, distance and "
+            "detector pixel."
+        )
+        raise ValueError(msg)
 
 
 def _joined(

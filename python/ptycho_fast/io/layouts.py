@@ -246,7 +246,7 @@ def as_probe(what: str, values: NDArray[Any], detector: tuple[int, ...]) -> NDAr
         probe = np.ascontiguousarray(np.moveaxis(probe, 2, 0))
     if probe.ndim == 3 and len(probe) == 1 and values.ndim == 4:
         probe = probe[0]
-    if probe.ndim not in (2, 3) or probe.dtype.kind not in "fiuc":
+    if probe.ndim not in (2, 3) or probe.dtype.kind not in "fiuc" or not probe.size:
         cure = (
             f"Write the file again with one of them, as probe[0]: {probe.shape[1:]}."
             if probe.ndim == 4

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.io.assemble import Given, assemble
+from ptycho_fast.io.layouts import as_complex_numbers
 from ptycho_fast.io.masks import good_pixels, read_mask
 from ptycho_fast.io.recipe import EV_METRE, NotGivenError, window
 from ptycho_fast.io.units import ELECTRONVOLTS, METRES, unit_of
@@ -92,7 +93,6 @@ def read(container: Container, recipe: Recipe) -> Scan:
         msg = f"{path}: {len(slow)} basis_vectors, but {len(moved)} translations."
         raise ValueError(msg)
     side = part.N * part.bin
-    probe = recipe.probe or _first(container, PROBE)
     given = Given(
         source,
         np.einsum("ni,ni->n", moved, np.broadcast_to(fast, moved.shape)),
@@ -100,7 +100,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=(metres * distance / (side * width), metres * distance / (side * height)),
         mask=_mask(container, beside[0], recipe, source.shape),
-        probe=None if probe is None else _probe(container.read_named(probe)),
+        probe=_probe(container, recipe),
     )
     return assemble(given, part, recipe)
 
@@ -132,6 +132,8 @@ def _detector(files: list[Container], name: str) -> NDArray[Any] | None:
 def _in_si(container: Container, key: str, sizes: Mapping[str, float]) -> NDArray[Any]:
     """Read numbers and convert them from the unit that the file names, if it names one."""
     values = container.read(key)
+    if values.dtype.kind not in "fiu":
+        return values  # to be refused by name
     said = container.attribute(key, "units")
     text = said.decode(errors="replace") if isinstance(said, bytes) else said
     unit = unit_of([text]) if isinstance(text, str) else None
@@ -171,8 +173,8 @@ def _positive(path: str, name: str, value: NDArray[Any] | None) -> float:
     if value is None:
         msg = f"{path} has no {name}. Pass {option}=."
         raise NotGivenError(msg, option)
-    number = np.unique(value)
-    if value.dtype.kind not in "fiu" or len(number) != 1 or not 0 < number[0] < np.inf:
+    number = np.unique(value) if value.dtype.kind in "fiu" else np.zeros(0)
+    if len(number) != 1 or not 0 < number[0] < np.inf:
         msg = f"{path}: {name} is {value}, which is no positive number. Pass {option}=."
         raise ValueError(msg)
     return float(number[0])
@@ -227,15 +229,19 @@ def _directions(
     """
     if basis is None:
         return np.array([[0.0, -1.0, 0.0]]), np.array([[-1.0, 0.0, 0.0]]), (0.0, 0.0)
-    axes = np.asarray(basis, np.float64)
+    axes = basis.astype(np.float64) if basis.dtype.kind in "fiu" else np.zeros(())
     axes = axes[np.newaxis] if axes.ndim == 2 else axes
     if axes.ndim == 3 and axes.shape[1:] == (3, 2):
         axes = axes.transpose(0, 2, 1)
     lengths = np.linalg.norm(axes, axis=2) if axes.ndim == 3 else np.zeros((1, 1))
-    if axes.ndim != 3 or axes.shape[1:] != (2, 3) or not (lengths > 0).all():
+    if (
+        axes.ndim != 3
+        or axes.shape[1:] != (2, 3)
+        or not np.all((lengths > 0) & np.isfinite(lengths))
+    ):
         msg = (
             f"{path}: basis_vectors must be two directions, (3, 2) or (2, 3), or that "
-            f"for each of {n} frames, got shape {basis.shape}."
+            f"for each of {n} frames, got shape {basis.shape} of {basis.dtype}."
         )
         raise ValueError(msg)
     slow, fast = (axes / lengths[..., np.newaxis]).transpose(1, 0, 2)
@@ -253,9 +259,22 @@ def _translation(container: Container, key: str) -> NDArray[np.float64]:
     return moved.astype(np.float64)
 
 
-def _probe(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the illumination without what it has of a leading axis of length 1."""
-    return values[0] if values.ndim == 4 and len(values) == 1 else values
+def _probe(container: Container, recipe: Recipe) -> NDArray[Any] | None:
+    """Read the illumination, without what it has of a leading axis of length 1."""
+    key = recipe.probe or _first(container, PROBE)
+    if key is None:
+        return None
+    stored = container.read_named(key)
+    values = as_complex_numbers(stored)
+    values = values[0] if values.ndim == 4 and len(values) == 1 else values
+    if values.dtype.kind not in "fiuc" or not values.size:
+        msg = (
+            f"{container.path}: {key!r} is the illumination, but it has shape {stored.shape} of "
+            f"{stored.dtype}, and (N, N) or (modes, N, N) complex is needed. Name another: "
+            "probe=KEY (--probe)."
+        )
+        raise ValueError(msg)
+    return values
 
 
 def _mask(

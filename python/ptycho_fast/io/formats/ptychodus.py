@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ptycho_fast.io.assemble import Given, as_ids, assemble
-from ptycho_fast.io.layouts import as_coordinates
+from ptycho_fast.io.layouts import as_complex_numbers, as_coordinates, as_probe
 from ptycho_fast.io.masks import good_pixels, read_mask
 from ptycho_fast.io.pairs import partner
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ptycho_fast.frames import Frames
@@ -73,14 +74,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         container = product
     path = container.path
     recipe.refuse(path, "a ptychodus product", *FIXED)
-    far_field = container.attribute("/", "far_field", True)
-    if "far_field" in container:
-        far_field = bool(container.read("far_field"))
-    if not far_field:
-        warn(
-            f"{path} says that its patterns are near-field ones (far_field is False), "
-            "but they are treated as far-field ones: neither object nor probe will be right."
-        )
+    _warn_of_near_field(container)
     grid = {} if PIXELS[0] in container else _grid(container)
     key = _patterns(container, recipe)
     if key is None:
@@ -102,7 +96,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
     position_ids = None
     if (name := "probe_position_indexes") in container:
         position_ids = as_ids(container.read(name), name)
-    object_ = container.read("object")
+    object_ = _object(container)
     probe = _probe(container, recipe, part)
     x, y, object_pixel = _positions(container, grid, object_.shape, part.N)
     if object_pixel is not None:
@@ -122,6 +116,22 @@ def read(container: Container, recipe: Recipe) -> Scan:
         object=_one_layer(path, object_) if object_pixel is None else None,
     )
     return assemble(given, part, recipe)
+
+
+def _warn_of_near_field(container: Container) -> None:
+    """Warn if the file says that its patterns are near-field ones."""
+    stored = container.attribute("/", "far_field", True)
+    if "far_field" in container:
+        stored = container.read("far_field")
+    said = np.ravel(np.asarray(stored)).tolist()
+    words = [
+        value.decode(errors="replace") if isinstance(value, bytes) else value for value in said
+    ]
+    if any(str(word).lower() in ("false", "0", "0.0") for word in words):
+        warn(
+            f"{container.path} says that its patterns are near-field ones (far_field is {stored}), "
+            "but they are treated as far-field ones: neither object nor probe will be right."
+        )
 
 
 def _positions(
@@ -161,7 +171,7 @@ def _grid(container: Container) -> dict[str, float]:
         if stored is None and f"object_{name}" in container:
             stored = container.read(f"object_{name}")
         if stored is not None:
-            grid[name] = float(stored)
+            grid[name] = _length(container.path, name, stored)
     for one, other in (GRID[:2], GRID[1::-1]):
         if one in grid:
             grid.setdefault(other, grid[one])  # pixels are square, where one side is given
@@ -174,14 +184,43 @@ def _grid(container: Container) -> dict[str, float]:
     return grid
 
 
+def _length(path: str, name: str, stored: Any) -> float:
+    """Return a length in metres; one of a pixel must be positive."""
+    values = np.ravel(np.asarray(stored))
+    good = values.size == 1 and values.dtype.kind in "fiu" and bool(np.isfinite(values[0]))
+    if not good or (name in GRID[:2] and values[0] <= 0):
+        msg = (
+            f"{path}: {name} of the object is {stored}, which is no "
+            f"{'positive ' if name in GRID[:2] else ''}number. To read the file as any other file, "
+            "name diffraction, x, y and unit."
+        )
+        raise ValueError(msg)
+    return float(values[0])
+
+
+def _object(container: Container) -> NDArray[Any]:
+    """Read the object, (H, W) or (layers, H, W)."""
+    values = as_complex_numbers(container.read("object"))
+    if values.ndim < 2 or values.dtype.kind not in "fiuc":
+        msg = (
+            f"{container.path}: the object has shape {values.shape} of {values.dtype}, but (H, W) "
+            "or (layers, H, W) complex is needed. To read the file as any other file, name "
+            "diffraction, x, y and unit."
+        )
+        raise ValueError(msg)
+    return values
+
+
 def _probe(container: Container, recipe: Recipe, part: Window) -> NDArray[Any] | None:
     """Read the probe, which must be on the grid of the object."""
     if not (recipe.probe or "probe" in container):
         return None
-    probe = container.read_named(recipe.probe or "probe")
-    if probe.ndim == 4:
+    key = recipe.probe or "probe"
+    probe = container.read_named(key)
+    if probe.ndim == 4 and len(probe):
         # The first is the probe; the others say how it varied over the scan.
         probe = probe[0]
+    probe = as_probe(f"{container.path}: {key!r}", probe, (part.N, part.N))
     if probe.shape[-1] != part.N:
         msg = (
             f"{container.path}: the probe has {probe.shape[-1]} pixels a side, but the patterns "

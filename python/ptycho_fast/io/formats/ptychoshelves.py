@@ -9,7 +9,7 @@ import numpy as np
 
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.io.assemble import Given, assemble, scaled
-from ptycho_fast.io.layouts import as_probe
+from ptycho_fast.io.layouts import as_line, as_probe
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 
@@ -77,6 +77,12 @@ def _scan(container: Container, recipe: Recipe) -> tuple[str, int]:
             f"diffraction={keys[0]} ... {keys[-1]} (--diffraction)."
         )
         raise NotGivenError(msg, "diffraction")
+    if not keys:
+        msg = (
+            f"{container.path}: /measurement/n0 has positions, but its data is no array: the file "
+            "holds no patterns."
+        )
+        raise ValueError(msg)
     key = recipe.diffraction or keys[0]
     named = SCAN.fullmatch(key)
     if named is None:
@@ -92,12 +98,18 @@ def _good(
     container: Container, number: int, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.bool_] | None, BadPixels | None]:
     """Return the good pixels of all frames, and those that are bad in single frames."""
-    detector = f"/detector/n{container.attribute(f'/measurement/n{number}', 'detector', number)}"
+    detector = _detector(container, number)
     modules, bad = f"{detector}/modules", f"{detector}/bad_pixels"
     good = None
     if modules in container:
         good = np.zeros(shape[1:], np.bool_)
         for rows, columns, row, column in _table(container, modules, 4).tolist():
+            if row + rows > shape[1] or column + columns > shape[2]:
+                msg = (
+                    f"{container.path}: {modules} names a module of {rows} x {columns} pixels from "
+                    f"row {row}, column {column}, beyond the detector's {shape[1]} x {shape[2]}."
+                )
+                raise ValueError(msg)
             good[row : row + rows, column : column + columns] = True
     if bad in container:
         good = np.ones(shape[1:], np.bool_) if good is None else good
@@ -106,26 +118,54 @@ def _good(
     return good, _listed(container, number, shape)
 
 
+def _detector(container: Container, number: int) -> str:
+    """Return the group of the detector that a scan names, which may be absent if it names none."""
+    scan = f"/measurement/n{number}"
+    named = container.attribute(scan, "detector")
+    if named is None:
+        return f"/detector/n{number}"
+    values = np.ravel(np.asarray(named))
+    whole = values.size == 1 and values.dtype.kind in "iuf" and values[0] == np.rint(values[0])
+    group = f"/detector/n{values[0]:.0f}" if whole else f"/detector/n{named}"
+    if "/detector" in container and not (whole and group in container):
+        msg = (
+            f"{container.path}: {scan} names {named!r} as its detector, but there is no {group}. "
+            "Its modules and bad pixels are not known. Correct the attribute detector."
+        )
+        raise ValueError(msg)
+    return group
+
+
 def _listed(container: Container, number: int, shape: tuple[int, int, int]) -> BadPixels | None:
     """Return the pixels that are bad in single frames."""
     listed, ends = (f"/measurement/n{number}/bad_pixels{part}" for part in ("", "_index"))
     if listed not in container or ends not in container:
         return None
     row, column = _pixels(container, listed, shape)
-    starts = np.concatenate([[0], container.read(ends).reshape(-1).astype(np.int64)])
+    stored = as_line(container.read(ends))
+    whole = stored.dtype.kind in "iu" and stored.shape == shape[:1]
+    starts = np.concatenate([[0], stored.astype(np.int64)]) if whole else np.zeros(1, np.int64)
+    if not whole or (np.diff(starts) < 0).any() or starts[-1] != len(row):
+        msg = (
+            f"{container.path}: {ends} must be {shape[0]} whole numbers that rise to {len(row)}, "
+            f"how many pixels of {listed} belong to each frame and to those before it, got "
+            f"{stored.shape} of {stored.dtype}{f' that ends in {starts[-1]}' if whole else ''}."
+        )
+        raise ValueError(msg)
     return BadPixels(starts, (row * shape[2] + column).astype(np.int32))
 
 
 def _table(container: Container, key: str, width: int) -> NDArray[np.int64]:
-    """Read whole numbers, (m, width)."""
+    """Read whole numbers from 0, (m, width); m may be 0."""
     values = container.read(key)
-    if values.dtype.kind not in "iu" or values.size % width:
+    right = values.ndim == 2 and values.shape[1] == width and values.dtype.kind in "iu"
+    if values.size and (not right or values.astype(np.int64).min() < 0):
         msg = (
-            f"{container.path}: {key} must be whole numbers (m, {width}), got {values.shape} of "
-            f"{values.dtype}."
+            f"{container.path}: {key} must be whole numbers (m, {width}), none of them negative, "
+            f"got {values.shape} of {values.dtype}."
         )
         raise ValueError(msg)
-    return values.reshape(-1, width).astype(np.int64)
+    return np.reshape(values, (-1, width)).astype(np.int64)
 
 
 def _pixels(
@@ -133,7 +173,7 @@ def _pixels(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Read rows and columns of pixels, which must lie on the detector."""
     row, column = _table(container, key, 2).T
-    inside = (row >= 0) & (row < shape[1]) & (column >= 0) & (column < shape[2])
+    inside = (row < shape[1]) & (column < shape[2])
     if not inside.all():
         first = int(np.argmin(inside))
         msg = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.io.assemble import Given, assemble
 from ptycho_fast.io.geometry import geometry
 from ptycho_fast.io.layouts import as_probe
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from ptycho_fast.io.recipe import Recipe
     from ptycho_fast.scan import Scan
 
-CHUNK = re.compile(r"/chunks/(\d+)/data")
+CHUNK = re.compile(r"/chunks/([0-9]+)/.+")
+
+LISTED = 5
+"""How many chunks a message lists."""
 
 FIXED = ("diffraction", "x", "y", "unit", "index", "reshape", "frames_axis")
 """Options that such a file leaves nothing to say about."""
@@ -58,13 +62,15 @@ def read(container: Container, recipe: Recipe) -> Scan:
     if recipe.probe is not None:
         what = f"{path}: {recipe.probe!r}"
         probe = as_probe(what, container.read_named(recipe.probe), (part.N, part.N))
+    mask, listed = _good(container, infos, chunks, source.shape, recipe)
     given = Given(
         source,
         x,
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=lengths.object_pixel(part),
-        mask=_mask(container, infos, chunks, source.shape, recipe),
+        mask=mask,
+        listed=listed,
         probe=probe,
     )
     return assemble(given, part, recipe)
@@ -72,11 +78,22 @@ def read(container: Container, recipe: Recipe) -> Scan:
 
 def _chunks(path: str, infos: dict[str, ArrayInfo]) -> list[int]:
     """Return the numbers of the chunks in order, of which none may be missing."""
-    found = sorted(int(match[1]) for key in infos if (match := CHUNK.fullmatch(key)))
-    if missing := sorted(set(range(found[-1])) - set(found)):
+    names = {match[1] for key in infos if (match := CHUNK.fullmatch(key))}
+    if odd := sorted(name for name in names if name != str(int(name))):
         msg = (
-            f"{path} has chunks 0 .. {found[-1]}, but {', '.join(map(str, missing))} cannot be "
-            "found. If a chunk is a file of its own, put it beside this one."
+            f"{path} has a chunk /chunks/{odd[0]}, but ptypy calls it {int(odd[0])}: its place "
+            "among the others is not known. Rename it."
+        )
+        raise ValueError(msg)
+    found = sorted(map(int, names))
+    if count := found[-1] + 1 - len(found):
+        # The first that are missing are not far beyond the number of those that are not.
+        near = set(range(min(found[-1], len(found) + LISTED))).difference(found)
+        listed = ", ".join(map(str, sorted(near)[:LISTED]))
+        listed += f", ... ({count} in all)" if count > LISTED else ""
+        msg = (
+            f"{path} has chunks 0 .. {found[-1]}, but {listed} cannot be found. "
+            "If a chunk is a file of its own, put it beside this one."
         )
         raise OSError(msg)
     return found
@@ -112,13 +129,20 @@ def _centred(
     if stored is None or recipe.centre is not None or stored.size != 2:
         return recipe
     row, column = (float(value) for value in stored.reshape(-1))
+    margins = (row, shape[1] - row, column, shape[2] - column)
+    place = f"row {row:g}, column {column:g} of {shape[1]} x {shape[2]} pixels"
+    if not min(margins) >= 1 or not np.isfinite(margins).all():
+        warn(
+            f"{container.path} says that zero frequency is at {place}, about which nothing can be "
+            "cut out. The middle is taken for it. Pass crop= and centre=(row, column) if it is "
+            "elsewhere."
+        )
+        return recipe
     if recipe.crop is not None:
         return replace(recipe, centre=(row, column))
     if (round(row), round(column)) != (shape[1] // 2, shape[2] // 2):
-        margins = (row, shape[1] - row, column, shape[2] - column)
         warn(
-            f"{container.path} says that zero frequency is at row {row:g}, column {column:g} of "
-            f"{shape[1]} x {shape[2]} pixels, not in the middle. Pass "
+            f"{container.path} says that zero frequency is at {place}, not in the middle. Pass "
             f"crop={2 * int(min(margins))} (--crop) to cut the patterns out about it."
         )
     return recipe
@@ -127,48 +151,55 @@ def _centred(
 def _warn_of_missing(container: Container, infos: dict[str, ArrayInfo], n: int) -> None:
     """Warn if the file has fewer frames than it announces."""
     planned = _number(container, infos, "num_frames")
-    if planned is not None and planned.size == 1 and n < int(planned.reshape(-1)[0]):
+    if planned is not None and planned.size == 1 and n < planned.item() < np.inf:
         warn(
-            f"{container.path} was to hold {int(planned.reshape(-1)[0])} frames, but its chunks "
+            f"{container.path} was to hold {planned.item():.0f} frames, but its chunks "
             f"hold {n}: the preparation ended early, or the files of the last chunks are missing."
         )
 
 
-def _mask(
+def _good(
     container: Container,
     infos: dict[str, ArrayInfo],
     chunks: list[int],
     shape: tuple[int, int, int],
     recipe: Recipe,
-) -> NDArray[np.bool_] | None:
-    """Return the good pixels, (H, W) or (n, H, W): those whose weight is more than 0."""
+) -> tuple[NDArray[np.bool_] | None, BadPixels | None]:
+    """Return the pixels whose weight is more than 0, and those that lack it in some frames."""
     if recipe.mask is not None:
-        return read_mask(container, recipe, shape)
+        return read_mask(container, recipe, shape), None
     keys = [f"/chunks/{number}/weights" for number in chunks]
     # Chunks without weights may hold an empty array.
     keys = [key if key in infos and 0 not in infos[key].shape else "" for key in keys]
     if not any(keys):
         for shared in ("/meta/weight2d", "/info/weight2d"):
             if shared in infos and infos[shared].shape == shape[1:]:
-                return _good(container.read(shared), recipe)
-        return read_mask(container, recipe, shape)
-    good = np.ones(shape, np.bool_)
-    first = 0
+                return _lit(container, shared, shape, recipe), None
+        return read_mask(container, recipe, shape), None
+    # A stack of bools for all frames would be a quarter of the patterns' size.
+    parts, ever = [], np.zeros(shape[1:], np.bool_)
     for number, key in zip(chunks, keys, strict=True):
-        last = first + infos[f"/chunks/{number}/data"].shape[0]
+        frames = container.info(f"/chunks/{number}/data").shape[0]
+        good = np.ones(shape[1:], np.bool_)
         if key:
-            weights = container.read(key)
-            if weights.shape not in ((last - first, *shape[1:]), shape[1:]):
-                msg = (
-                    f"{container.path}: {key} must be {(last - first, *shape[1:])}, one weight for "
-                    f"each pixel of each frame, got {weights.shape}."
-                )
-                raise ValueError(msg)
-            good[first:last] = _good(weights, recipe)
-        first = last
-    return good[0] if (good == good[:1]).all() else good
+            good = _lit(container, key, (frames, *shape[1:]), recipe)
+        ever |= good if good.ndim == 2 else good.any(axis=0)
+        bad = BadPixels.of(~good.reshape(-1, *shape[1:]))
+        parts.append((bad, np.arange(frames) if good.ndim == 3 else np.zeros(frames, np.int64)))
+    listed = BadPixels.join(bad.without(ever).take(rows) for bad, rows in parts)
+    return ever, listed if len(listed.pixels) else None
 
 
-def _good(weights: NDArray[Any], recipe: Recipe) -> NDArray[np.bool_]:
+def _lit(
+    container: Container, key: str, shape: tuple[int, int, int], recipe: Recipe
+) -> NDArray[np.bool_]:
+    """Return which weights, of each pixel or of each pixel of each frame, are more than 0."""
+    weights = container.read(key)
+    if weights.shape not in (shape, shape[1:]) or weights.dtype.kind not in "fiub":
+        msg = (
+            f"{container.path}: {key} must be {shape}, one weight for each pixel of each frame, "
+            f"or {shape[1:]}, got {weights.shape} of {weights.dtype}."
+        )
+        raise ValueError(msg)
     good: NDArray[np.bool_] = weights > 0
     return ~good if recipe.invert_mask else good
