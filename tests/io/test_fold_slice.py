@@ -236,6 +236,10 @@ def test_pixels_that_ptychoshelves_masks_in_single_frames(tmp_path: Path, of: Tr
     assert measured is not None
     found = np.argwhere(measured[0] & ~measured)
     assert found.tolist() == [[5, 15, 16], [5, 17, 18], [5, 19, 20]]
+    with h5py.File(path, "r+") as file:
+        del file["measurement/n0/bad_pixels_index"]
+    with pytest.warns(UserWarning, match="without .*bad_pixels_index it is not known of which"):
+        pf.read_scan(path)
 
 
 def test_one_of_several_scans_must_be_named(tmp_path: Path, of: Truth) -> None:

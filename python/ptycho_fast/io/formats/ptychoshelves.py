@@ -12,6 +12,7 @@ from ptycho_fast.io.assemble import Given, assemble, scaled
 from ptycho_fast.io.layouts import as_line, as_probe
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +140,13 @@ def _detector(container: Container, number: int) -> str:
 def _listed(container: Container, number: int, shape: tuple[int, int, int]) -> BadPixels | None:
     """Return the pixels that are bad in single frames."""
     listed, ends = (f"/measurement/n{number}/bad_pixels{part}" for part in ("", "_index"))
-    if listed not in container or ends not in container:
+    if listed not in container:
+        return None
+    if ends not in container:
+        warn(
+            f"{container.path}: {listed} lists bad pixels, but without {ends} it is not known of "
+            "which frames they are. They are not used; a mask for all frames is mask= (--mask)."
+        )
         return None
     row, column = _pixels(container, listed, shape)
     stored = as_line(container.read(ends))
