@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         # Threads of PyTorch wait for each other in a loop. If another job needs a core, each wait
-        # lasts as long as that job's turn: training took up to ten times as long. libgomp
-        # reads this when PyTorch is loaded; so short loops cost a fifth where nothing else runs.
+        # lasts as long as that job's turn, which makes training several times slower. libgomp reads
+        # this when PyTorch is loaded.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)

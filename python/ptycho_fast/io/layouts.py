@@ -12,6 +12,7 @@ from ptycho_fast.notices import warn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ptycho_fast.io.container import Container
     from ptycho_fast.io.recipe import Recipe
 
 MOST_FRAMES = 2**25
@@ -260,6 +261,27 @@ def as_probe(what: str, values: NDArray[Any], detector: tuple[int, ...]) -> NDAr
     if probe.shape != values.shape:
         warn(f"{what}: the probe has shape {values.shape}; it was read as {probe.shape}.")
     return probe
+
+
+def named_probe(container: Container, recipe: Recipe, N: int) -> NDArray[Any] | None:
+    """Return the probe that the caller names, (N, N) or (modes, N, N); None if none is named.
+
+    Parameters
+    ----------
+    container : Container
+    recipe : Recipe
+    N : int
+        Pixels per side of a pattern.
+
+    Raises
+    ------
+    KeyError, OSError, ValueError
+        If it is not there, cannot be read, or is no probe.
+    """
+    if recipe.probe is None:
+        return None
+    values = container.read_named(recipe.probe)
+    return as_probe(f"{container.path}: {recipe.probe!r}", values, (N, N))
 
 
 def as_layer(what: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -168,7 +168,7 @@ def _image_together(
     )
     run.start(None, modes=1, diameter=None, fixed=True)
     model, lit = run.model, run.model.to_numpy(run.unknowns.probe)
-    image = network.images(model, run.counts, lit)[-1].cpu().numpy()
+    image = network.images(model, run.counts, run.unknowns)[-1].cpu().numpy()
     correlation = _Correlation()
     for some, counts, good in run.counts.blocks():
         numbers = np.arange(some.start, some.stop)

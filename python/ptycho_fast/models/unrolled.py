@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ptycho_fast.canvas import span
@@ -18,7 +19,6 @@ from ptycho_fast.reconstruction.objective import Unknowns
 from ptycho_fast.reconstruction.on_device import model_on
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -81,15 +81,16 @@ class UnrolledNetwork(ScanNetwork):
             local = area.local(where)
             model = model_on(device, local, area.shape, N)
             lit = probes[number if len(probes) > 1 else 0]
+            flat = np.ones(area.shape, np.complex64)
             images = self.images(
                 model,
                 Counts(values.cpu().numpy(), None if known is None else known.cpu().numpy()),
-                lit.cpu().numpy(),
+                Unknowns(model.asarray(flat), model.asarray(lit.cpu().numpy()), model.positions),
             )
             made.append([extract_patches(image, local.T[None], N)[0] for image in images])
         return [torch.stack(stage).permute(0, 3, 1, 2) for stage in zip(*made, strict=True)]
 
-    def images(self, model: Any, counts: Any, probe: NDArray[np.complex64]) -> list[Tensor]:
+    def images(self, model: Any, counts: Any, start: Unknowns) -> list[Tensor]:
         """Return the image after each stage, differentiable by the weights.
 
         Parameters
@@ -97,19 +98,18 @@ class UnrolledNetwork(ScanNetwork):
         model : CpuModel or TorchModel
         counts : Counts or CountsOfScan
             The counts of the model's positions.
-        probe : ndarray, (modes, N, N), complex64
-            Scaled to the counts.
+        start : Unknowns
+            A flat object, and the probe scaled to the counts.
 
         Returns
         -------
         list of tensor, (H, W), complex64
         """
-        flat = torch.ones(model.shape, dtype=torch.complex64, device=self.probe_parts.device)
-        now = Unknowns(model.asarray(flat.cpu().numpy()), model.asarray(probe), model.positions)
         if isinstance(counts, Counts) and not counts.values.any():
-            return [flat] * len(self.stages)
+            flat = torch.from_numpy(model.to_numpy(start.object))
+            return [flat.to(self.probe_parts.device)] * len(self.stages)
         with torch.no_grad():
-            now = approach(model, counts, now, free=("object",), mu=FIRST, seed=0)
+            now = approach(model, counts, start, free=("object",), mu=FIRST, seed=0)
             now = fit(model, counts, now, free=("object",), mu=FIRST, tolerance=ROUGH)
         made = []
         for network in self.stages:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ptycho_fast.io.assemble import Given, assemble, scaled
-from ptycho_fast.io.layouts import as_coordinates, as_probe
+from ptycho_fast.io.layouts import as_coordinates, named_probe
 from ptycho_fast.io.listing import MOST, listed
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.oriented import Oriented, turned_with
@@ -87,10 +87,6 @@ def read(container: Container, recipe: Recipe) -> Scan:
     else:
         _ask_for_unit(beside.path, recipe)
         x, y, object_pixel = scaled(x, y, recipe, part, source.shape)
-    probe = None
-    if recipe.probe is not None:
-        what = f"{container.path}: {recipe.probe!r}"
-        probe = as_probe(what, container.read_named(recipe.probe), (part.N, part.N))
     given = Given(
         source,
         x,
@@ -98,7 +94,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=object_pixel,
         mask=turned_with(source, read_mask(container, recipe, stored.shape)),
-        probe=probe,
+        probe=named_probe(container, recipe, part.N),
     )
     return assemble(given, part, recipe)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.io.assemble import Given, as_ids, assemble, scaled
-from ptycho_fast.io.layouts import as_coordinates, as_probe, grid_of
+from ptycho_fast.io.layouts import as_coordinates, grid_of, named_probe
 from ptycho_fast.io.listing import MOST, listed
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.recipe import window
@@ -56,10 +56,6 @@ def read(container: Container, recipe: Recipe) -> Scan:
     part = window(source.shape, recipe)
     x, y, object_pixel = scaled(x, y, recipe, part, source.shape)
     frame_ids, position_ids = _numbers(container, recipe, len(source), len(x))
-    probe = None
-    if recipe.probe is not None:
-        what = f"{container.path}: {recipe.probe!r}"
-        probe = as_probe(what, container.read_named(recipe.probe), (part.N, part.N))
     given = Given(
         source,
         x,
@@ -69,7 +65,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         frame_ids=frame_ids,
         position_ids=position_ids,
         mask=read_mask(container, recipe, source.shape),
-        probe=probe,
+        probe=named_probe(container, recipe, part.N),
     )
     return assemble(given, part, recipe)
 

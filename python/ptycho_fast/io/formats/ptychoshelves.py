@@ -9,7 +9,7 @@ import numpy as np
 
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.io.assemble import Given, assemble, scaled
-from ptycho_fast.io.layouts import as_line, as_probe
+from ptycho_fast.io.layouts import as_line, named_probe
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.recipe import NotGivenError, Recipe, window
 from ptycho_fast.notices import warn
@@ -53,10 +53,6 @@ def read(container: Container, recipe: Recipe) -> Scan:
         mask = read_mask(container, recipe, source.shape)
     elif recipe.invert_mask:
         mask = ~mask
-    probe = None
-    if recipe.probe is not None:
-        what = f"{path}: {recipe.probe!r}"
-        probe = as_probe(what, container.read_named(recipe.probe), (part.N, part.N))
     given = Given(
         source,
         x,
@@ -64,7 +60,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         intensity=True if recipe.intensity is None else recipe.intensity,
         mask=mask,
         listed=listed,
-        probe=probe,
+        probe=named_probe(container, recipe, part.N),
     )
     return assemble(given, part, recipe)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ptycho_fast.io.assemble import Given, assemble
 from ptycho_fast.io.geometry import energy_of, geometry
-from ptycho_fast.io.layouts import as_probe
+from ptycho_fast.io.layouts import named_probe
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.oriented import Oriented, turned_with
 from ptycho_fast.io.recipe import window
@@ -63,10 +63,6 @@ def read(container: Container, recipe: Recipe) -> Scan:
         )
         raise ValueError(msg)
     y, x = encoder.astype(np.float64).T
-    probe = None
-    if recipe.probe is not None:
-        what = f"{path}: {recipe.probe!r}"
-        probe = as_probe(what, container.read_named(recipe.probe), (part.N, part.N))
     given = Given(
         source,
         x,
@@ -74,7 +70,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=lengths.object_pixel(part),
         mask=turned_with(source, read_mask(container, recipe, stored.shape)),
-        probe=probe,
+        probe=named_probe(container, recipe, part.N),
     )
     return assemble(given, part, recipe)
 

@@ -11,7 +11,7 @@ import numpy as np
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.io.assemble import Given, assemble
 from ptycho_fast.io.geometry import geometry
-from ptycho_fast.io.layouts import as_probe
+from ptycho_fast.io.layouts import named_probe
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.oriented import Joined
 from ptycho_fast.io.recipe import window
@@ -58,10 +58,6 @@ def read(container: Container, recipe: Recipe) -> Scan:
         detector_pixel_m=_number(container, infos, "psize"),
     )
     _warn_of_missing(container, infos, len(source))
-    probe = None
-    if recipe.probe is not None:
-        what = f"{path}: {recipe.probe!r}"
-        probe = as_probe(what, container.read_named(recipe.probe), (part.N, part.N))
     mask, listed = _good(container, infos, chunks, source.shape, recipe)
     given = Given(
         source,
@@ -71,7 +67,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         object_pixel=lengths.object_pixel(part),
         mask=mask,
         listed=listed,
-        probe=probe,
+        probe=named_probe(container, recipe, part.N),
     )
     return assemble(given, part, recipe)
 
