@@ -222,8 +222,8 @@ def _entry_of(future: Any, job: Job) -> SeriesEntry:
         entry: SeriesEntry = future.result()
     except distributed().KilledWorker as error:
         return job.entry.failed(
-            f"{1 + error.allowed_failures} workers died while they worked on it: there may be too "
-            "little memory. Try it alone."
+            f"Workers died while they worked on it, {1 + error.allowed_failures} in all. There may "
+            "be too little memory: try it alone."
         )
     except CancelledError:
         return job.entry.failed("The scheduler dropped it. Run the same again.")

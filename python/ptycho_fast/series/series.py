@@ -110,6 +110,7 @@ def reconstruct_series(
     (60, 2)
     """
     read, options = _checked(read or {}, options, several=len(paths) > 1)
+    num_threads = as_threads(num_threads)
     if workers is not None and scheduler is not None:
         msg = "workers and scheduler exclude each other: a scheduler has its own workers."
         raise ValueError(msg)
@@ -123,7 +124,7 @@ def reconstruct_series(
         folder.mkdir(parents=True, exist_ok=True)
         table = _Table(folder, list(dict.fromkeys(map(os.path.abspath, paths))), progress)
         jobs = [
-            Job(entry, folder, read, options, as_threads(num_threads), command)
+            Job(entry, folder, read, options, num_threads, command)
             for entry in table.entries.values()
         ]
         left = [job for job in jobs if not table.keep(job)]
