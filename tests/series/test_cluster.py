@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -26,30 +27,29 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes are killed by signals")
 
-OPTIONS: dict[str, Any] = {"iterations": 3, "probe": "fixed"}
+OPTIONS: dict[str, Any] = {"iterations": 3, "prior": "none"}
 
 PATIENCE = 120
 """Seconds for what should happen at once."""
 
 
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Start workers of one thread, and return a client of their scheduler."""
-    started = []
-    import dask  # noqa: PLC0415
+@contextlib.contextmanager
+def started(count: int) -> Iterator[Any]:
+    """Start workers of one thread, and yield a client of their scheduler."""
+    with (
+        distributed.LocalCluster(
+            n_workers=count, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+        yield client
 
-    def start(count: int, allowed_failures: int = 3) -> Any:
-        with dask.config.set({"distributed.scheduler.allowed-failures": allowed_failures}):
-            local = distributed.LocalCluster(
-                n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=50
-            )
-        client = distributed.Client(local, set_as_default=False)
-        started.extend([local, client])
-        return client
 
-    yield start
-    for each in reversed(started):
-        each.close()
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """A client of a scheduler with two workers, for all tests: those that are killed come back."""
+    with started(2) as client:
+        yield client
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -80,9 +80,9 @@ def test_a_worker_that_is_killed_loses_nothing(
     tmp_path: Path,
     write_scans: Callable[..., list[Path]],
     damaged: Path,
-    workers: Callable[..., Any],
+    client: Any,
 ) -> None:
-    paths, out, client = write_scans(3, n=60, N=32), tmp_path / "OUT", workers(2)
+    paths, out = write_scans(3, n=60, N=32), tmp_path / "OUT"
     killer = threading.Thread(target=kill_a_worker_at_work, args=(client, out, "scan_1"))
     killer.start()
     with warnings.catch_warnings(record=True) as said:
@@ -102,23 +102,25 @@ def test_a_worker_that_is_killed_loses_nothing(
 
 
 def test_a_scan_that_kills_its_workers_fails_and_the_others_go_on(
-    tmp_path: Path, write_scans: Callable[..., list[Path]], workers: Callable[..., Any]
+    tmp_path: Path, write_scans: Callable[..., list[Path]]
 ) -> None:
-    client, out = workers(1, allowed_failures=0), tmp_path / "OUT"
-    paths = write_scans(2, n=60, N=32)
-    killer = threading.Thread(target=kill_a_worker_at_work, args=(client, out, "scan_0"))
-    killer.start()
-    with pytest.warns(UserWarning, match="A worker died at scan_0|has no workers"):
-        entries = reconstruct_series(paths, out, scheduler=client.scheduler.address, **OPTIONS)
-    killer.join()
+    import dask  # noqa: PLC0415
+
+    out, paths = tmp_path / "OUT", write_scans(2, n=60, N=32)
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), started(1) as client:
+        killer = threading.Thread(target=kill_a_worker_at_work, args=(client, out, "scan_0"))
+        killer.start()
+        with pytest.warns(UserWarning, match="A worker died at scan_0|has no workers"):
+            entries = reconstruct_series(paths, out, scheduler=client.scheduler.address, **OPTIONS)
+        killer.join()
     assert [entry.status for entry in entries] == ["failed", "done"]
     assert entries[0].error.startswith("Workers died while they worked on it, 1 in all.")
 
 
 def test_what_is_stopped_is_dropped_by_the_workers(
-    tmp_path: Path, write_scans: Callable[..., list[Path]], workers: Callable[..., Any]
+    tmp_path: Path, write_scans: Callable[..., list[Path]], client: Any
 ) -> None:
-    client, out = workers(2), tmp_path / "OUT"
+    out = tmp_path / "OUT"
     [short] = write_scans(1)
     long = tmp_path / "long.npz"
     pf.write_scan(pf.simulate_scan(400, 32, seed=0), long)
@@ -141,11 +143,11 @@ def executing(dask_worker: Any) -> int:
 
 
 def test_workers_that_see_other_folders_are_found_out(
-    tmp_path: Path, write_scans: Callable[..., list[Path]], workers: Callable[..., Any]
+    tmp_path: Path, write_scans: Callable[..., list[Path]], client: Any
 ) -> None:
     [path] = write_scans(1)
     job = Job(SeriesEntry(str(path), "scan_0"), tmp_path / "elsewhere")
-    [entry] = spread(workers(1), [job])
+    [entry] = spread(client, [job])
     assert entry.status == "failed"
     assert "sees no" in entry.error
     assert str(tmp_path / "elsewhere" / "series.csv") in entry.error

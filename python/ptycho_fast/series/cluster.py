@@ -83,7 +83,7 @@ def start_workers(workers: int, stack: contextlib.ExitStack) -> Any:
             threads_per_worker=max(1, _core.count_threads(None) // workers),
             processes=True,
             memory_limit=None,  # a limit would kill a worker whose scan needs more than its share
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
     except RuntimeError as error:
