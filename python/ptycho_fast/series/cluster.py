@@ -77,15 +77,20 @@ def start_workers(workers: int, stack: contextlib.ExitStack) -> Any:
     OSError
         If they can't be started.
     """
+    module = distributed()
+    import dask  # noqa: PLC0415
+
     try:
-        cluster = distributed().LocalCluster(
-            n_workers=workers,
-            threads_per_worker=max(1, _core.count_threads(None) // workers),
-            processes=True,
-            memory_limit=None,  # a limit would kill a worker whose scan needs more than its share
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        )
+        # A worker would otherwise take a sample of what it does, a hundred times a second.
+        with dask.config.set({"distributed.worker.profile.enabled": False}):
+            cluster = module.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=max(1, _core.count_threads(None) // workers),
+                processes=True,
+                memory_limit=None,  # a limit would kill a worker that needs more than its share
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
     except RuntimeError as error:
         msg = (
             f"Not all of {workers} processes could be started ({error}). Ask for fewer, and in a "
