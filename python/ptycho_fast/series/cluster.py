@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ptycho_fast.series.entry import SeriesEntry
     from ptycho_fast.series.work import Job
 
+logger = logging.getLogger("ptycho_fast")
+
 CONNECT = 5.0
 """Seconds within which a scheduler must answer."""
 
@@ -90,6 +92,7 @@ def start_workers(workers: int, stack: contextlib.ExitStack) -> Any:
                 memory_limit=None,  # a limit would kill a worker that needs more than its share
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
+                preload=["ptycho_fast.series.local_worker"],
             )
     except RuntimeError as error:
         msg = (
@@ -124,12 +127,16 @@ def connect(scheduler: Any, stack: contextlib.ExitStack) -> Any:
     if isinstance(scheduler, str) and not ADDRESS.fullmatch(scheduler):
         msg = f"scheduler must be an address such as tcp://host:8786, got {scheduler!r}."
         raise ValueError(msg)
+    # What it says of lost connections, at length, is said here in a sentence.
+    log = logging.getLogger("distributed.client")
+    stack.callback(log.setLevel, log.level)
+    log.setLevel(logging.CRITICAL)
     try:
         return stack.enter_context(
             distributed().Client(scheduler, timeout=CONNECT, set_as_default=False)
         )
     except OSError as error:
-        logging.getLogger("ptycho_fast").info("%s", error)
+        logger.info("%s", error)
         msg = (
             f"No scheduler answered at {scheduler} within {CONNECT:g} s. Start one with 'dask "
             "scheduler', which prints its address, and workers with 'dask worker ADDRESS'; or use "
@@ -182,9 +189,10 @@ class _Spread:
         try:
             live = list(self._client.nthreads())
         except (OSError, TimeoutError) as error:
+            logger.info("%s", error)
             msg = (
-                f"The scheduler at {self._address} no longer answers ({error}). Scans that are "
-                "done are kept: run the same again to go on."
+                f"The scheduler at {self._address} no longer answers. Scans that are done are "
+                "kept: run the same again to go on."
             )
             raise OSError(msg) from None
         if not live and not self._told_of_none:
