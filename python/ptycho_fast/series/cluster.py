@@ -82,12 +82,20 @@ def start_workers(workers: int, stack: contextlib.ExitStack) -> Any:
     module = distributed()
     import dask  # noqa: PLC0415
 
+    threads = max(1, _core.count_threads(None) // workers)
+    settings = {
+        # A worker would otherwise take a sample of what it does, a hundred times a second,
+        "distributed.worker.profile.enabled": False,
+        # and give all memory back to the system as soon as an array is freed.
+        "distributed.nanny.pre-spawn-environ": {
+            f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS")
+        },
+    }
     try:
-        # A worker would otherwise take a sample of what it does, a hundred times a second.
-        with dask.config.set({"distributed.worker.profile.enabled": False}):
+        with dask.config.set(settings):
             cluster = module.LocalCluster(
                 n_workers=workers,
-                threads_per_worker=max(1, _core.count_threads(None) // workers),
+                threads_per_worker=threads,
                 processes=True,
                 memory_limit=None,  # a limit would kill a worker that needs more than its share
                 dashboard_address="127.0.0.1:0",
