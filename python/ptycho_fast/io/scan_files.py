@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.examination import (
+    loaded,
     open_scan,
     survey_all,
     survey_some,
@@ -20,7 +19,6 @@ from ptycho_fast.io.formats import npz_scan
 from ptycho_fast.io.hdf5.frames import HDF5Frames
 from ptycho_fast.io.passing import Passing
 from ptycho_fast.io.recipe import as_recipe
-from ptycho_fast.io.survey import Survey
 from ptycho_fast.patterns import brought_energies
 
 if TYPE_CHECKING:
@@ -190,7 +188,7 @@ def read_scan(
     recipe = as_recipe(**options)
     scan = open_scan(path, recipe)
     if load:
-        scan, survey = _loaded(scan)
+        scan, survey = loaded(scan)
     else:
         survey = survey_all(scan) if drop_dark else survey_some(scan)
         scan = with_findings(scan, survey)
@@ -201,16 +199,6 @@ def read_scan(
     if isinstance(frames, PreparedFrames) and isinstance(frames.source, HDF5Frames):
         frames.source.warn_of_amplification()
     return scan
-
-
-def _loaded(scan: Scan) -> tuple[Scan, Survey]:
-    """Read all patterns into memory, and look at them on the way."""
-    frames = scan.diffraction
-    patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
-    for piece in frames.pieces():
-        patterns[piece.rows] = piece.amplitudes
-        survey.add(piece)
-    return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
 
 
 def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
