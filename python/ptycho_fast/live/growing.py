@@ -10,7 +10,6 @@ import numpy as np
 
 from ptycho_fast.io.foreign import HEAD_BYTES, is_text
 from ptycho_fast.io.hdf5.container import HDF5Container
-from ptycho_fast.io.hdf5.frames import file_stamp
 from ptycho_fast.io.hdf5.links import SIGNATURE, has_signature, import_h5py, open_file
 from ptycho_fast.io.opening import open_container
 from ptycho_fast.io.regular import open_regular
@@ -51,23 +50,14 @@ def open_growing(path: str | os.PathLike[str]) -> Container:
 class GrowingText(TextContainer):
     """A table of text that grows. A line counts once it has ended."""
 
-    _known: tuple[int, int] | None = None
-
     def content(self) -> bytes:
         """Return all lines that have ended."""
         whole = super().content()
         return whole[: whole.rfind(b"\n") + 1]
 
-    def read(self, key: str) -> NDArray[Any]:
-        """Read a column as it is now."""
-        if (stamp := file_stamp(self.path)) != self._known:
-            self._known = stamp  # before it is read: it may grow meanwhile
-            vars(self).pop("_table", None)
-        return super().read(key)
-
 
 class GrowingHDF5(HDF5Container):
-    """An HDF5 file that grows.
+    """An HDF5 file that grows. To see what is new, open it again.
 
     Raises
     ------
@@ -77,11 +67,12 @@ class GrowingHDF5(HDF5Container):
 
     @cached_property
     def _file(self) -> Any:
-        flags = write_flags(self.path)
+        flags = self._flags
         if flags & SWMR:
             h5py = import_h5py()
             try:
-                return h5py.File(self.path, "r", libver="latest", swmr=True)
+                # A lock would keep others from writing the file anew.
+                return h5py.File(self.path, "r", libver="latest", swmr=True, locking=False)
             except (OSError, RuntimeError) as error:
                 msg = f"{self.path} can't be opened yet ({error})."
                 raise OSError(msg) from error
@@ -95,32 +86,21 @@ class GrowingHDF5(HDF5Container):
         lock = {"locking": False} if says_who_writes(self.path) else {}
         return open_file(self.path, **lock)
 
-    @property
-    def swmr(self) -> bool:
-        """Whether the file is open in SWMR mode."""
-        return bool(self._file.swmr_mode)
+    @cached_property
+    def _flags(self) -> int:
+        return write_flags(self.path)
 
     @property
     def finished(self) -> bool:
-        """Whether no program has the file open for writing, as far as the file says."""
-        return not write_flags(self.path)
-
-    def forget(self) -> None:
-        """Close other files, which may be larger when they are opened again."""
-        for name, other in list(self._others.items()):
-            if not (isinstance(other, GrowingHDF5) and "_file" in vars(other) and other.swmr):
-                other.close()
-                del self._others[name]
+        """Whether no program was writing the file when it was opened, as far as it says."""
+        return not self._flags
 
     def growing(self, key: str) -> Any:
-        """Return a data set (h5py) as it is now."""
-        item = self._dataset(key)
-        if self.swmr:
-            item.id.refresh()
-        return item
+        """Return a data set (h5py)."""
+        return self._dataset(key)
 
     def read(self, key: str) -> NDArray[Any]:
-        """Read an array as it is now."""
+        """Read an array, of which parts may not be written yet."""
         return np.asarray(self.growing(key)[()])
 
 

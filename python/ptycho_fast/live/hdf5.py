@@ -59,12 +59,10 @@ class HDF5Source(ScanSource):
         if self.recipe.frames_axis == 2 or self.recipe.reshape:
             msg = "Frames must be (n, rows, columns) to be followed: no frames_axis, no reshape."
             raise ValueError(msg)
-        self._container: GrowingHDF5 | None = None
         self._positions = GrowingPositions(self.recipe)
         self._sent = np.empty(0, np.bool_)
         self._mark: tuple[int, int] | None = None
         """Number and checksum of a frame that was handed over."""
-        self._stamp: tuple[int, int, int] | None = None
         self._replaced = ""
         self._fixed = False
 
@@ -73,47 +71,22 @@ class HDF5Source(ScanSource):
         if self._replaced:
             return News(ended=self._replaced)
         try:
-            found = self._look()
+            # A file that stayed open would show less than one that is opened anew, and might keep
+            # its writer from opening it again.
+            with open_growing(self.name) as container:
+                if not isinstance(container, GrowingHDF5):
+                    return News(waits_for="It is no HDF5 file yet.")
+                return self._look(container)
         except (OSError, RuntimeError, KeyError) as error:
-            self._drop()
-            if isinstance(error, KeyError) and self._is_closed():
+            if isinstance(error, KeyError) and _is_finished(self.name):
                 raise
             return News(waits_for=said(self.name, error))
-        if self._container is not None and not self._container.swmr:
-            self._drop()  # so that its writer may open it again
-        return found
 
     def reread(self) -> Scan | None:
         """Read the finished file."""
-        self._drop()
         return None if self._replaced else read_scan(self.name, **self._reading)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._drop()
-
-    def _drop(self) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
-
-    def _is_closed(self) -> bool:
-        try:
-            return not write_flags(self.name)
-        except OSError:
-            return False
-
-    def _look(self) -> News:
-        status = os.stat(self.name)
-        stamp = status.st_dev, status.st_ino, status.st_size
-        before, self._stamp = self._stamp, stamp
-        replaced = before is not None and (stamp[:2] != before[:2] or stamp[2] < before[2])
-        # Asked before anything is read: what comes between is read the next time.
-        closed = not write_flags(self.name)
-        opened = closed or replaced or self._container is None
-        container = self._open() if opened else self._container
-        assert container is not None
-        container.forget()
+    def _look(self, container: GrowingHDF5) -> News:
         where, key = container.locate(str(self.recipe.diffraction))
         if not isinstance(where, GrowingHDF5):
             msg = f"{self.recipe.diffraction!r} lies in no HDF5 file."
@@ -121,7 +94,7 @@ class HDF5Source(ScanSource):
         closed = where.finished
         stack = where.growing(key)
         n = self._check(stack)
-        if opened and self._is_another(stack):
+        if self._is_another(stack):
             self._replaced = (
                 f"{self.name} was replaced by another file after {np.count_nonzero(self._sent)} "
                 "frames, which the image is of. To follow the new one, begin again."
@@ -144,16 +117,6 @@ class HDF5Source(ScanSource):
             frames, patterns, places.numbers, places.x, places.y,
             probe=probe, mask=mask, waits_for=late, ended=ended,
         )  # fmt: skip
-
-    def _open(self) -> GrowingHDF5:
-        self._drop()
-        opened = open_growing(self.name)
-        if not isinstance(opened, GrowingHDF5):
-            opened.close()
-            msg = f"{self.name} is no HDF5 file yet."
-            raise OSError(msg)
-        self._container = opened
-        return opened
 
     def _places(self, container: GrowingHDF5) -> Places:
         """Return positions that are new. Frames need not wait for their file."""
@@ -257,3 +220,10 @@ def _read(stack: Any, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDA
     bad = wanted[~good]
     said = f"{len(bad)} frames can't be read: {', '.join(map(str, bad[:5]))} ({why})."
     return wanted[good], patterns[good], said
+
+
+def _is_finished(path: str) -> bool:
+    try:
+        return not write_flags(path)
+    except OSError:
+        return False
