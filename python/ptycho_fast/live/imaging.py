@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,10 @@ BEGIN, BEGIN_BLIND = 36, 100
 AGAIN = 200
 """Patterns of which the first picture is made at most, and that are fitted again with new ones."""
 
+STAGES = ((4, 10), (1, 5))
+"""One in so many of these patterns is fitted, in so many iterations. That costs less than 10 of all
+of them, and leads farther where many are new (phase 0.079 rad instead of 0.114, 400 of 1500)."""
+
 MOST_PIXELS = 2**22
 """Pixels of the new patterns of a picture. The rest is left for the next picture."""
 
@@ -41,7 +46,7 @@ SAMPLE = 64
 class LiveImage:
     """An image that is improved by the patterns that are new.
 
-    Only the new patterns are fitted, and the 200 before them, in ten iterations. The smooth prior
+    Only the new patterns are fitted, and the 200 before them, in some iterations. The smooth prior
     expects the image so far instead of a flat one, so what these patterns do not light stays as it
     is. So a picture costs about the same however much has been measured.
 
@@ -168,7 +173,14 @@ class LiveImage:
         image = place(self._object - 1, (-x, -y), where.shape) + np.complex64(1)
         if self._probe is not None:
             now = Unknowns(part.asarray(image), part.asarray(self._probe), part.positions)
-            now = refit(part, counts, now, FIRST, free=self._free)
+            for every, steps in STAGES:
+                rows = np.arange(0, len(counts), every)
+                thin = part.take(rows)
+                found = refit(
+                    thin, counts.take(rows), replace(now, positions=thin.positions), FIRST / every,
+                    free=self._free, steps=steps,
+                )  # fmt: skip
+                now = replace(found, positions=part.positions)
         else:
             if scan.probe is None:
                 found, notes = start_probe(part, counts, diameter=self._diameter)

@@ -166,6 +166,7 @@ def refit(
     mu: float,
     *,
     free: tuple[str, ...] = ("object",),
+    steps: int = REFIT,
 ) -> Unknowns:
     """Fit the object anew, with a prior that expects an image instead of 0.
 
@@ -181,6 +182,8 @@ def refit(
     mu : float
         Weight of the prior.
     free : tuple of {"object", "probe"}
+    steps : int
+        The number of iterations.
 
     Returns
     -------
@@ -193,7 +196,7 @@ def refit(
     """
     objective = Objective(model, counts, expected, free=free, mu=mu, expected=expected.object)
     found = minimise(
-        objective, objective.x, precondition=objective.precondition(), steps=REFIT, tolerance=0.0
+        objective, objective.x, precondition=objective.precondition(), steps=steps, tolerance=0.0
     )
     return objective.unknowns(found.x)
 
