@@ -13,6 +13,7 @@ from ptycho_fast.io.formats import (
     ptychoshelves,
     ptylab,
     ptypy,
+    slac,
     stack,
     tike,
 )
@@ -37,6 +38,7 @@ FORMATS: tuple[Format, ...] = (
     ptychodus,  # before fold_slice: a product may hold dp, too
     tike,
     stack,
+    slac,
     npz_scan,
     cxi,
     ptypy,
