@@ -226,13 +226,17 @@ class PreparedFrames(Frames):
             first = int(piece.rows[0])
             yield slice(first, first + len(piece.rows)), piece.amplitudes
 
-    def pieces(self, *, everything: bool = True) -> Iterator[Piece]:
+    def pieces(
+        self, *, everything: bool = True, out: NDArray[Any] | None = None
+    ) -> Iterator[Piece]:
         """Read all patterns in order, with what is stored of them and which pixels are bad.
 
         Parameters
         ----------
         everything : bool
             False reads only some patterns that show what the others are like (`Frames.look`).
+        out : ndarray, (n, N, N), of the dtype of the patterns, optional
+            Filled with the amplitudes, of which each piece then is a part.
         """
         if self.rows is not None:
             read = self._chosen(np.arange(len(self)) if everything else self.spread())
@@ -243,7 +247,7 @@ class PreparedFrames(Frames):
         else:
             read = self.source.look()
         for rows, block in read:
-            yield from self._pieces(rows, block)
+            yield from self._pieces(rows, block, out)
 
     def _chosen(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         assert self.rows is not None
@@ -255,12 +259,17 @@ class PreparedFrames(Frames):
             self.source.read(self.rows[some], raw)
             yield some, raw
 
-    def _pieces(self, rows: NDArray[np.int64], block: NDArray[Any]) -> Iterator[Piece]:
+    def _pieces(
+        self, rows: NDArray[np.int64], block: NDArray[Any], whole: NDArray[Any] | None
+    ) -> Iterator[Piece]:
         each = max(1, PIECE_BYTES // max(1, self.nbytes // max(1, len(self))))
         for first in range(0, len(rows), each):
             some = rows[first : first + each]
             frames = some if self.rows is None else self.rows[some]
-            out = np.empty((len(some), *self.shape[1:]), self.dtype)
+            if whole is None:
+                out = np.empty((len(some), *self.shape[1:]), self.dtype)
+            else:  # all are read, in order
+                out = whole[some[0] : some[-1] + 1]
             kept, bad = self._prepare(block[first : first + each], frames, out)
             yield Piece(some, kept, out, bad)
 

@@ -207,8 +207,7 @@ def _loaded(scan: Scan) -> tuple[Scan, Survey]:
     """Read all patterns into memory, and look at them on the way."""
     frames = scan.diffraction
     patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
-    for piece in frames.pieces():
-        patterns[piece.rows] = piece.amplitudes
+    for piece in frames.pieces(out=patterns):
         survey.add(piece)
     return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
 
