@@ -122,6 +122,12 @@ def test_the_table_of_a_beamline_serves_hdf5_too(tmp_path: Path, of: Truth) -> N
     np.testing.assert_allclose(scan.metadata["object_pixel_m"], OBJECT_PIXEL)
 
 
+def test_a_table_without_a_column_asks_for_one(tmp_path: Path, of: Truth) -> None:
+    positions = table(tmp_path / "pos.csv", of)
+    with pytest.raises(KeyError, match=r"pos\.csv is a file. Name an array or a column.*csv:0"):
+        pf.read_scan(stack(tmp_path, of, "npy"), x=f"{positions}", y=f"{positions}:2", **GEOMETRY)
+
+
 @pytest.mark.parametrize("kind", ["npy", "plain"])
 def test_what_a_stack_does_not_say_is_asked_for(tmp_path: Path, of: Truth, kind: str) -> None:
     path = stack(tmp_path, of, kind)

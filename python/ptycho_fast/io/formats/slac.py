@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.io.formats import named
 from ptycho_fast.io.layouts import as_layer
@@ -70,7 +70,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
 
 def _with_geometry(container: Container, recipe: Recipe) -> Recipe:
     """Return the recipe with the geometry of the file, where the caller gives none."""
-    found = {}
+    found: dict[str, Any] = {}
     for option, keys in GEOMETRY.items():
         key = next((key for key in keys if key in container), None)
         if getattr(recipe, option) is None and key is not None:
