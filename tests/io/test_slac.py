@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import DISTANCE, ENERGY, PIXEL, Truth, check_ways, misfit, truth
+from explained import DISTANCE, ENERGY, PIXEL, Truth, check_image, check_ways, misfit, truth
 from ptycho_fast.cli import main
 from ptycho_fast.io.recipe import NotGivenError
 
@@ -91,3 +91,8 @@ def test_refined_positions_make_it_an_ordinary_scan(tmp_path: Path, of: Truth) -
     scan = pf.read_scan(path)
     np.testing.assert_array_equal(scan.positions[:, 0], x + 1)
     np.testing.assert_array_equal(scan.positions_start, of.scan.positions)
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    check_image(lambda of: pf.read_scan(slac(path, of, metres=True), unit="m", counts=True))

@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import DISTANCE, ENERGY, OBJECT_PIXEL, PIXEL, N, Truth, check_ways, misfit, n, truth
+from explained import (
+    DISTANCE,
+    ENERGY,
+    OBJECT_PIXEL,
+    PIXEL,
+    N,
+    Truth,
+    check_image,
+    check_ways,
+    misfit,
+    n,
+    truth,
+)
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -305,3 +317,15 @@ def test_pages_that_were_changed_are_not_mixed(tmp_path: Path, of: Truth) -> Non
     os.utime(path, ns=(1, 1))
     with pytest.raises(OSError, match="was changed since it was opened"):
         scan.diffraction[3]
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    positions = tmp_path / "pos.csv"
+    check_image(
+        lambda of: pf.read_scan(
+            stack(tmp_path, of, "npy"),
+            x=f"{table(positions, of)}:1",
+            y=f"{positions}:2",
+            **GEOMETRY,
+        )
+    )

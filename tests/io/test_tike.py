@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import N, Truth, check_ways, misfit, truth
+from explained import N, Truth, check_image, check_ways, misfit, truth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,3 +132,7 @@ def test_what_decompresses_to_far_more_than_it_holds_is_refused(
     path.write_bytes(bz2.compress(b"PK" + bytes(2**22)))
     with pytest.raises(ValueError, match=r"would decompress to more than 0\.00195 GiB"):
         pf.read_scan(path)
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    check_image(lambda of: pf.read_scan(tike(tmp_path / "a.npz", of)))
