@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from ptycho_fast import memory
 from ptycho_fast.checks import as_count
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ptycho_fast.frames import Window
 
 EV_METRE = 1.2398419843320026e-06
 """h c / e: the wavelength, in metres, of a photon of 1 eV."""
@@ -159,33 +157,6 @@ def as_recipe(
     loaded = SHARE * memory.available() if load == "auto" else math.inf if load else 0
     intensity = counts if intensity is None else intensity
     return Recipe(intensity=intensity, loaded=loaded, **options)
-
-
-class Window(NamedTuple):
-    """The part of the detector that is kept, and how many detector pixels make one pixel."""
-
-    rows: slice
-    columns: slice
-    bin: int
-
-    @property
-    def N(self) -> int:  # noqa: N802
-        """Pixels per side of the patterns that result."""
-        return int(self.rows.stop - self.rows.start) // self.bin
-
-    def good(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Crop and bin a mask of the detector; a bin is good if all of its pixels are.
-
-        Parameters
-        ----------
-        mask : ndarray, (H, W), bool
-
-        Returns
-        -------
-        ndarray, (N, N), bool
-        """
-        N, b = self.N, self.bin
-        return np.asarray(mask[self.rows, self.columns].reshape(N, b, N, b).all(axis=(1, 3)))
 
 
 def window(shape: tuple[int, ...], recipe: Recipe) -> Window:
