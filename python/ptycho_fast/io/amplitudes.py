@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from ptycho_fast.bad_pixels import BadPixels
-    from ptycho_fast.io.recipe import Window
+    from ptycho_fast.frames import Window
 
 PIECE_BYTES = 2**20
 """Bytes of frames that become amplitudes at a time, which stay in the processor's cache."""
@@ -177,16 +177,28 @@ class PreparedFrames(Frames):
 
     def take(self, rows: NDArray[np.integer[Any]]) -> PreparedFrames:
         """Return some of the frames, which stay in their file."""
-        return PreparedFrames(
+        return self._like(self.window, rows if self.rows is None else self.rows[rows], self.dtype)
+
+    def within(self, part: Window) -> PreparedFrames:
+        """Return a part of each pattern, or its bins; counts are summed as the file has them."""
+        dtype = self.dtype if part.bin == 1 else np.float32
+        return self._like(self.window.within(part), self.rows, dtype)
+
+    def _like(
+        self, window: Window, rows: NDArray[np.integer[Any]] | None, dtype: DTypeLike
+    ) -> PreparedFrames:
+        made = PreparedFrames(
             self.source,
-            self.window,
+            window,
             intensity=self.intensity,
-            rows=rows if self.rows is None else self.rows[rows],
+            rows=rows,
             mask=self.mask,
             listed=self.listed,
             bad_value=self.bad_value,
-            dtype=self.dtype,
+            dtype=dtype,
         )
+        made.may_be_bad = self.may_be_bad
+        return made
 
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
         """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
@@ -308,7 +320,7 @@ class PreparedFrames(Frames):
         counts = kept.astype(np.float64)
         if not self.intensity:
             np.square(counts, out=counts)
-        summed = counts.reshape(-1, N, b, N, b).sum(axis=(2, 4))
+        summed = window.summed(counts)
         if bad is not None:
             bad = bad.reshape(-1, N, b, N, b).any(axis=(2, 4))
             summed[bad] = 0

@@ -11,7 +11,8 @@ from ptycho_fast.io.recipe import EV_METRE, NotGivenError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.io.recipe import Recipe, Window
+    from ptycho_fast.frames import Window
+    from ptycho_fast.io.recipe import Recipe
 
 WORDS = {
     "energy_eV": "photon energy",
