@@ -89,6 +89,13 @@ class Frames(ABC):
         """
         return np.empty(0, np.int64)
 
+    def files(self) -> set[str]:
+        """Return the files from which the patterns are read, as far as they are known."""
+        source = getattr(self, "source", None)
+        if isinstance(source, Frames):
+            return source.files()
+        return {self.path} if hasattr(self, "path") else set()
+
     @property
     def ndim(self) -> int:
         """3."""

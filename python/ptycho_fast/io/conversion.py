@@ -81,8 +81,8 @@ def convert(
     sources = [os.fspath(path), *recipe.files()]
     _check_others([out], sources)
     to = format_to_write(out, to)
-    _check_others(files_to_write(out, to), sources)
     scan = open_scan(path, recipe)
+    _check_others(files_to_write(out, to), [*sources, *scan.diffraction.files()])
     if recipe.drop_dark:
         scan = without_dark(scan, survey_all(scan), path)
     folder = os.path.dirname(os.path.abspath(out))
@@ -115,5 +115,5 @@ def _check_others(
     """Refuse to write a file that is read."""
     for file in filter(os.path.exists, targets):
         if any(os.path.exists(source) and os.path.samefile(source, file) for source in sources):
-            msg = f"{os.fspath(file)} is the scan itself. Write to another file."
+            msg = f"{os.fspath(file)} is the scan itself, or a part of it. Write to another file."
             raise ValueError(msg)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.io.formats import WRITERS
-from ptycho_fast.io.geometry import OBJECT_PIXEL, WORDS
+from ptycho_fast.io.geometry import OBJECT_PIXEL, WORDS, lengths_of
 from ptycho_fast.io.hdf5.writing import COUNTS, InexactError, Outgoing
-from ptycho_fast.io.recipe import EV_METRE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +45,7 @@ def format_to_write(path: str | os.PathLike[str], to: str | None = None) -> str:
         msg = f"to must be one of {known}, got {to!r}."
         raise ValueError(msg)
     suffix = Path(path).suffix.lower()
-    told = next((key for key, writer in WRITERS.items() if suffix == writer.suffix), None)
+    told = next((key for key, writer in WRITERS.items() if suffix == writer.suffix != ""), None)
     if to is None and told is None:
         msg = f"{name} does not say its format by its name. Pass to= (--to), one of {known}."
         raise ValueError(msg)
@@ -99,7 +98,7 @@ def write_as(
     """
     for counts in COUNTS:
         scan, found = begin()
-        outgoing = Outgoing(_told_of(scan, told), found, counts)
+        outgoing = Outgoing(_told_of(scan, os.fspath(path), told), found, counts)
         try:
             WRITERS[to].write(outgoing, path)
         except InexactError:
@@ -107,7 +106,7 @@ def write_as(
         return
 
 
-def _told_of(scan: Scan, told: Mapping[str, float | None]) -> Scan:
+def _told_of(scan: Scan, path: str, told: Mapping[str, float | None]) -> Scan:
     """Return the scan with what is known of its geometry."""
     given: dict[str, Any] = {}
     for name in WORDS:
@@ -120,8 +119,8 @@ def _told_of(scan: Scan, told: Mapping[str, float | None]) -> Scan:
         given[name] = np.full(2, value) if name == "detector_pixel_m" else float(value)
     if not given:
         return scan
-    known = {**scan.metadata, **given}
-    if all(name in known for name in WORDS) and OBJECT_PIXEL not in known:
-        side = scan.N * np.ravel(known["detector_pixel_m"])
-        known[OBJECT_PIXEL] = EV_METRE / known["energy_eV"] * known["distance_m"] / side
-    return replace(scan, metadata=known)
+    scan = replace(scan, metadata={**scan.metadata, **given})
+    if not all(name in scan.metadata for name in WORDS):
+        return scan
+    pixel = np.array(lengths_of(scan, path, "the scan").object_pixel)
+    return replace(scan, metadata={**scan.metadata, OBJECT_PIXEL: pixel})

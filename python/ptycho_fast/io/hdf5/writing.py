@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.atomic import replacing
-from ptycho_fast.frames import BLOCK_BYTES, Frames
+from ptycho_fast.frames import Frames
+from ptycho_fast.io.amplitudes import PIECE_BYTES
 from ptycho_fast.io.geometry import GEOMETRY
 from ptycho_fast.io.hdf5.links import import_h5py
 from ptycho_fast.notices import warn
@@ -27,9 +28,6 @@ COUNTS = tuple(map(np.dtype, ("int32", "float32", "float64")))
 
 Most programs read 32-bit integers, which not all do of unsigned ones.
 """
-
-MARK_BYTES = 2**20
-"""Bytes of marks that are compressed together."""
 
 
 class InexactError(ValueError):
@@ -84,26 +82,24 @@ def write_counts(file: Any, key: str, out: Outgoing) -> Scan:
         If amplitudes are negative or not finite.
     """
     data = file.create_dataset(key, out.scan.diffraction.shape, out.counts)
-    for first, amplitudes in _blocks(out.scan):
+    for first, amplitudes in _pieces(out.scan):
         data[first : first + len(amplitudes)] = _squares(amplitudes, out.counts, first)
     return out.found()
 
 
-def _blocks(scan: Scan) -> Iterator[tuple[int, NDArray[Any]]]:
+def _pieces(scan: Scan) -> Iterator[tuple[int, NDArray[Any]]]:
     """Read all patterns, some at a time, with 0 where a pixel is known to be bad."""
-    frames, bad = scan.diffraction, scan.bad_pixels
-    for rows, amplitudes in frames.blocks() if isinstance(frames, Frames) else _slices(frames):
-        good = None if bad is None else bad.good(np.arange(rows.start, rows.stop), scan.N)
-        if scan.mask is not None:
-            good = scan.mask if good is None else good & scan.mask
-        yield rows.start, amplitudes if good is None else np.where(good, amplitudes, 0)
-
-
-def _slices(patterns: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
-    each = max(1, BLOCK_BYTES // max(1, patterns[0].nbytes))
-    for first in range(0, len(patterns), each):
-        rows = slice(first, min(first + each, len(patterns)))
-        yield rows, patterns[rows]
+    frames, N = scan.diffraction, scan.N
+    each = max(1, PIECE_BYTES // (N * N * frames.dtype.itemsize))
+    whole = [(slice(0, len(scan)), frames)]
+    for rows, block in frames.blocks() if isinstance(frames, Frames) else whole:
+        for start in range(0, len(block), each):
+            piece, first = block[start : start + each], rows.start + start
+            good = scan.mask
+            if scan.bad_pixels is not None:
+                good = scan.bad_pixels.good(np.arange(first, first + len(piece)), N)
+                good = good if scan.mask is None else good & scan.mask
+            yield first, piece if good is None else np.where(good, piece, 0)
 
 
 def _squares(amplitudes: NDArray[Any], dtype: np.dtype[Any], first: int) -> NDArray[Any]:
@@ -137,7 +133,7 @@ def _squares(amplitudes: NDArray[Any], dtype: np.dtype[Any], first: int) -> NDAr
 def write_marks(file: Any, key: str, scan: Scan, *, bad: int, dtype: DTypeLike = np.uint8) -> None:
     """Write which pixels of each pattern were measured: 0 and 1, of which `bad` is one."""
     n, N = len(scan), scan.N
-    each = max(1, MARK_BYTES // N**2)
+    each = max(1, PIECE_BYTES // N**2)
     marks = file.create_dataset(
         key, (n, N, N), dtype, chunks=(min(each, n), N, N), compression="gzip", compression_opts=1
     )
