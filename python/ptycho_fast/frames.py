@@ -152,6 +152,13 @@ class Frames(ABC):
         """Return a part of each pattern, or its bins, read from the file when it is needed."""
         return PartFrames(self, part=part)
 
+    def files(self) -> set[str]:
+        """Return the files from which the patterns are read, as far as they are known."""
+        source = getattr(self, "source", None)
+        if isinstance(source, Frames):
+            return source.files()
+        return {self.path} if hasattr(self, "path") else set()
+
     @property
     def ndim(self) -> int:
         """3."""

@@ -102,6 +102,18 @@ class Recipe:
         """Return those of the named options that the caller set."""
         return [name for name in names if getattr(self, name) != getattr(Recipe, name)]
 
+    def files(self) -> list[str]:
+        """Return the files that names lead to: ``FILE`` of each ``FILE:KEY``."""
+        names = (self.diffraction, self.x, self.y, self.probe, self.mask, self.index)
+        # A key may contain colons, too.
+        return [
+            name[:place]
+            for name in names
+            if name is not None
+            for place, character in enumerate(name)
+            if character == ":"
+        ]
+
     def refuse(self, path: str, what: str, *names: str) -> None:
         """Refuse options that a file leaves nothing to say about.
 

@@ -14,6 +14,7 @@ from ptycho_fast.checks import as_real, join_coordinates
 from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.assemble import Given, as_first, assemble, scaled
 from ptycho_fast.io.formats import named
+from ptycho_fast.io.geometry import rescaled
 from ptycho_fast.io.layouts import as_layer, as_line, as_probe, grid_of
 from ptycho_fast.io.leading import leading
 from ptycho_fast.io.listing import listed
@@ -38,13 +39,17 @@ from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from ptycho_fast.frames import Frames
     from ptycho_fast.io.container import Container
+    from ptycho_fast.io.hdf5.writing import Outgoing
     from ptycho_fast.io.npz.archive import Member
+
+suffix = ".npz"
 
 logger = logging.getLogger("ptycho_fast")
 
@@ -299,7 +304,8 @@ def _prepared(container: NPZContainer, recipe: Recipe) -> Scan:
     rows = np.arange(len(stored)) if scan.diffraction.rows is None else scan.diffraction.rows
     bare = replace(stored, probe=None, mask=None, energies=None, bad_pixels=None)
     kept = bare.take(rows, scan.diffraction)
-    metadata = {**kept.metadata, **scan.metadata}
+    lengths = rescaled(kept.metadata, part, source.shape)
+    metadata = {**kept.metadata, **lengths, **scan.metadata}
     if np.array_equal(scan.positions, kept.positions):
         return replace(kept, probe=scan.probe, mask=scan.mask, metadata=metadata)
     if stored.object is not None:
@@ -337,24 +343,17 @@ def _mask(container: NPZContainer, recipe: Recipe, stored: Scan) -> NDArray[np.b
     return ~stored.mask if recipe.invert_mask else stored.mask
 
 
-def write(
-    scan: Scan, path: str | os.PathLike[str], *, found: Callable[[], Scan] | None = None
-) -> None:
-    """Write an NPZ scan; `ptycho_fast.write_scan` explains how.
+def files(path: Path) -> list[Path]:
+    """Return the file of a scan."""
+    return [path]
 
-    Parameters
-    ----------
-    scan : Scan
-        What to write.
-    path : path
-        The file.
-    found : callable, optional
-        Called once the patterns are written; returns the scan with the mask, the energies and the
-        bad pixels that were found on the way.
-    """
+
+def write(out: Outgoing, path: str | os.PathLike[str]) -> None:
+    """Write an NPZ scan; `ptycho_fast.write_scan` explains how."""
+    scan = out.scan
 
     def finish(writer: Writer) -> None:
-        known = scan if found is None else found()
+        known = out.found()
         bad = known.bad_pixels
         later = {
             "detector_mask": known.mask,

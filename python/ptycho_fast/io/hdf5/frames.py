@@ -96,6 +96,10 @@ class HDF5Frames(Frames):
         make = partial(HDF5Frames, versions=self._versions, missing=self._missing)
         return make, (self.path, self.key, self.layout, self._stored)
 
+    def files(self) -> set[str]:
+        """Return the files of which the data set is made."""
+        return {self.path, *self._versions}
+
     def _counting(self) -> range:
         """Return the axes of the data set that count frames."""
         shape = self._stored.shape
