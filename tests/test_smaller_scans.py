@@ -129,7 +129,9 @@ def test_pixels_of_the_object_are_as_large_as_if_it_was_read_so(
     expected = pf.read_scan(path, **options, **cut)
     found = done(pf.read_scan(path, **options), cut)
     pixel = "object_pixel_m"
-    np.testing.assert_allclose(found.metadata[pixel], expected.metadata[pixel], rtol=1e-14)
+    assert found.metadata.keys() == expected.metadata.keys() == {pixel, *GEOMETRY}
+    for name, value in expected.metadata.items():
+        np.testing.assert_allclose(found.metadata[name], value, rtol=1e-14)
     # Reading puts the smallest position at N // 2 of the patterns that are kept.
     apart = found.positions - expected.positions
     np.testing.assert_allclose(apart, np.broadcast_to(apart[0], apart.shape), atol=1e-12)

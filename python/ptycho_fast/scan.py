@@ -413,6 +413,8 @@ class Scan:
         metadata = {key: value for key, value in self.metadata.items() if key != "Y"}
         if "object_pixel_m" in metadata:
             metadata["object_pixel_m"] = np.asarray(metadata["object_pixel_m"]) / scale
+        if "detector_pixel_m" in metadata:
+            metadata["detector_pixel_m"] = np.asarray(metadata["detector_pixel_m"]) * part.bin
         if self.object is not None and scale != 1:
             warn("The positions no longer lie on the object of the scan; it was left out.")
         return replace(
