@@ -387,7 +387,7 @@ def test_the_name_says_the_format_or_it_is_asked_for(here: Path, of: Truth) -> N
     for name in ("a.h5", "a", "a.dat"):
         with pytest.raises(ValueError, match=f"{name} does not say its format .* cxi, ptychodus"):
             pf.write_scan(scan, name, **GEOMETRY)
-    with pytest.raises(ValueError, match=r"a\.npz is named as a file of the format 'npz', but to="):
+    with pytest.raises(ValueError, match=r"a\.npz is named as a file of the format 'npz', but is"):
         pf.write_scan(scan, "a.npz", "cxi", **GEOMETRY)
     with pytest.raises(
         ValueError, match="to must be one of npz, cxi, ptychodus, ptypy, got 'tike'"

@@ -23,6 +23,7 @@ from ptycho_fast.cli import (
     compare,
     convert,
     demo,
+    example,
     group,
     infer,
     inspect,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ptycho_fast")
 
 COMMANDS = (
-    demo, simulate, inspect, convert, reconstruct, compare, group, train, infer, cache, clean_cache,
+    demo, example, simulate, inspect, convert, reconstruct, compare, group, train, infer, cache,
+    clean_cache,
 )  # fmt: skip
 """One module for each command, in the order in which ``--help`` lists them."""
 

@@ -27,8 +27,7 @@ def add(commands: Commands) -> None:
         run,
         summary="Write a scan of any format as an uncompressed NPZ file, which is read fastest, or "
         "for another program.",
-        example="scan.npz small.npz --bin 2\n"
-        "  ptycho-fast convert scan.cxi product.h5 --to ptychodus",
+        example="scan.npz small.npz --bin 2",
         usage="IN OUT [options]",
     )
     parser.add_argument("file", type=Path, metavar="IN", help=f"the scan: {FORMATS}")

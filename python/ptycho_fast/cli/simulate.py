@@ -70,5 +70,5 @@ def run(arguments: argparse.Namespace) -> None:
             f"seed {scan.metadata['seed']}"
         )
     with step("write") as running:
-        write_scan(scan, arguments.output)
+        write_scan(scan, arguments.output, "npz")
         running.done(str(arguments.output))

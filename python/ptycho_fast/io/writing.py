@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ptycho_fast.scan import Scan
 
 
+NAMES = {"npz": "scan.npz", "cxi": "scan.cxi", "ptychodus": "product.h5", "ptypy": "scan.ptyd"}
+"""What a scan is called in each format, if nobody gives it a name."""
+
+
 def format_to_write(path: str | os.PathLike[str], to: str | None = None) -> str:
     """Return the format of a file that is to be written.
 
@@ -51,8 +55,8 @@ def format_to_write(path: str | os.PathLike[str], to: str | None = None) -> str:
         raise ValueError(msg)
     if None not in (to, told) and to != told:
         msg = (
-            f"{name} is named as a file of the format {told!r}, but to={to!r}. Name it otherwise, "
-            "or leave out to= (--to)."
+            f"{name} is named as a file of the format {told!r}, but is to be written as {to!r}. "
+            f"Name it otherwise, or pass to={told!r} (--to {told})."
         )
         raise ValueError(msg)
     return to or told or ""
@@ -73,6 +77,23 @@ def files_to_write(path: str | os.PathLike[str], to: str | None = None) -> list[
     ['run7.h5', 'run7_diffraction.h5']
     """
     return WRITERS[format_to_write(path, to)].files(Path(path))
+
+
+def path_in(folder: Path, to: str) -> Path:
+    """Return what a scan in this format is called in a folder of its own."""
+    return folder / NAMES[to]
+
+
+def check_geometry(scan: Scan, path: str | os.PathLike[str], to: str) -> None:
+    """Refuse a scan that does not say the geometry that the format needs, before any work.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As `ptycho_fast.write_scan`.
+    """
+    if to != "npz":
+        lengths_of(scan, os.fspath(path), f"the format {to}")
 
 
 def write_as(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
+
+    from ptycho_fast.scan import Scan
 
 logger = logging.getLogger("ptycho_fast")
 
@@ -179,6 +181,59 @@ class Reconstruction:
     def canvas(self) -> Canvas:
         """Where the object lies on the grid of the positions."""
         return Canvas(self.origin, (self.object.shape[0], self.object.shape[1]))
+
+    def on(self, scan: Scan) -> Scan:
+        """Return a scan with this image: its object, its probe and its positions.
+
+        `ptycho_fast.write_scan` writes it for other programs.
+
+        Parameters
+        ----------
+        scan : Scan
+            The scan that was reconstructed.
+
+        Returns
+        -------
+        Scan
+            With the object and the probe of the reconstruction, and with its positions in pixels of
+            that object. The patterns are those of `scan`, in memory or in their file.
+
+        Raises
+        ------
+        ValueError
+            If it is another scan: of another number of patterns, or of patterns of another size,
+            or with positions that lie elsewhere.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> scan = pf.simulate_scan(n_positions=64, N=16, seed=0)
+        >>> image = pf.reconstruct(scan, iterations=3)
+        >>> image.on(scan)
+        Scan(64 positions, N=16, float32, probe (16, 16), object (31, 31))
+        """
+        n, N = len(self.positions), self.probe.shape[-1]
+        if (len(scan), scan.N) != (n, N):
+            msg = (
+                f"The image is of {n} patterns of {N} x {N} pixels, but the scan has {len(scan)} "
+                f"of {scan.N} x {scan.N}. Pass the scan that was reconstructed."
+            )
+            raise ValueError(msg)
+        farthest = float(np.abs(self.positions - scan.positions).max())
+        if not farthest <= N:
+            msg = (
+                f"A position of the image is {farthest:.4g} pixels from that of the scan, farther "
+                f"than a window of {N} pixels. Pass the scan that was reconstructed."
+            )
+            raise ValueError(msg)
+        origin = np.array(self.origin, np.float64)
+        return replace(
+            scan,
+            positions=self.positions - origin,
+            positions_start=scan.positions_start - origin,
+            probe=self.probe[0] if len(self.probe) == 1 else self.probe,
+            object=self.object,
+        )
 
     def save(self, folder: str | os.PathLike[str], *, command: str = "") -> None:
         """Write the image, pictures of it and a report to a folder.

@@ -75,6 +75,8 @@ GRID = tuple(
 )
 """Where ptychodus has the object in CXI, and says where it lies."""
 
+PROBE_PIXEL = tuple(f"/entry_1/ptychodus/probe_pixel_{side}_m" for side in ("width", "height"))
+
 suffix = ".cxi"
 
 EV_JOULE = 1.602176634e-19
@@ -375,6 +377,7 @@ def write(out: Outgoing, path: str | os.PathLike[str]) -> None:
         f"{DETECTOR}/basis_vectors": np.array([[0, -height, 0], [-width, 0, 0]]).T,
         TRANSLATION[0]: moved,
         PROBE[0]: as_complex(scan.probe),
+        **dict(zip(PROBE_PIXEL, lengths.object_pixel, strict=True)),
     }
     if scan.object is not None:
         grid = ObjectGrid.of(scan.object.shape, lengths.object_pixel, scan.N)
