@@ -89,7 +89,8 @@ def _cells(notebook: Any, name: str, pictures: dict[str, bytes]) -> Iterator[str
             if "image/png" in data:
                 picture = f"{name}_{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode(data["image/png"])
-                yield f"![Drawn by the code above]({picture})"
+                # A click shows it in full.
+                yield f"[![Drawn by the code above]({picture})]({picture})"
             elif "text/html" in data:
                 yield f'<div class="output">\n{data["text/html"]}\n</div>'
             else:

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ptycho-fast",
-        description="From a ptychography scan to the batches a network trains on, and to an image.",
+        description="From a ptychography scan to an image, and to the batches a network trains on.",
     )
     parser.add_argument("--version", action="version", version=f"ptycho-fast {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -38,7 +38,8 @@ def add(commands: Commands) -> None:
         commands,
         "inspect",
         run,
-        summary="Show what a scan file holds and whether it is fit to be grouped.",
+        summary="Show what a scan file holds and what is odd about it or, if its layout is not "
+        "known, a command that reads it.",
         example="scan.npz",
         usage="FILE [options]",
     )

@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--trajectory", choices=TRAJECTORIES, default=default["trajectory"],
-        help="order of the positions: rows, or a Fermat spiral (default: %(default)s)",
+        help="scan in rows, or along a Fermat spiral (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--photons", type=float, default=default["photons"], metavar="P",
