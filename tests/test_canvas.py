@@ -156,7 +156,6 @@ def scan() -> Any:
 @pytest.fixture(scope="module")
 def model(scan: Any) -> Any:
     pytest.importorskip("lightning")
-    pytest.importorskip("neuralop")
     from ptycho_fast.models import PtychoModel  # noqa: PLC0415
 
     made = PtychoModel(N=N, width=8)

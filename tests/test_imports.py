@@ -17,7 +17,6 @@ HEAVY = (
     "matplotlib",
     "tqdm",
     "lightning",
-    "neuralop",
 )
 
 

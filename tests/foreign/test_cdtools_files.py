@@ -24,6 +24,7 @@ def test_cxi_of_cdtools_explains_the_patterns_of_its_program(
 ) -> None:
     scan = pf.read_scan(written("cdtools") / f"{detector}.cxi")
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    assert pf.reconstruct(replace(scan, probe=of.scan.probe)).deviance < 1.05
     for wrong in (scan.positions[:, ::-1], -scan.positions, scan.positions * (1, -1)):
         assert misfit(replace(scan, positions=wrong), of) > 10
     np.testing.assert_allclose(scan.metadata["object_pixel_m"], OBJECT_PIXEL, rtol=1e-5)

@@ -34,6 +34,7 @@ def test_a_product_explains_the_patterns_of_its_program(
     assert scan.object is not None
     # With the object and the probe of the product, at its positions, not shifted.
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    assert pf.reconstruct(replace(scan, probe=of.scan.probe)).deviance < 1.05
     np.testing.assert_allclose(scan.positions - np.rint(scan.positions), 0, atol=1e-6)
     assert scan.mask is not None
     assert np.argwhere(~scan.mask).tolist() == [[3, 4], [20, 11]]

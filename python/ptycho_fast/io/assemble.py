@@ -11,7 +11,7 @@ from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_count
 from ptycho_fast.io.amplitudes import PreparedFrames, Shifted
 from ptycho_fast.io.geometry import OBJECT_PIXEL, Geometry, told
-from ptycho_fast.io.recipe import EV_METRE, METRES, Recipe, Window
+from ptycho_fast.io.recipe import EV_METRE, METRES, Recipe
 from ptycho_fast.io.scale import odd_scale
 from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
@@ -19,7 +19,7 @@ from ptycho_fast.scan import Scan
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.frames import Frames
+    from ptycho_fast.frames import Frames, Window
 
 
 def scaled(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.formats import format_of
 from ptycho_fast.io.masks import names_a_mask
 from ptycho_fast.io.opening import open_container
@@ -168,6 +167,4 @@ def without_dark(scan: Scan, survey: Survey, path: str | os.PathLike[str]) -> Sc
         msg = f"{os.fspath(path)}: all {len(scan)} patterns are empty, so drop_dark keeps none."
         raise ValueError(msg)
     logger.info("%s: %d empty patterns were left out", path, len(survey.dark))
-    patterns = scan.diffraction
-    kept = patterns.take(rows) if isinstance(patterns, PreparedFrames) else patterns[rows]
-    return scan.take(rows, kept)
+    return scan.subset(rows)

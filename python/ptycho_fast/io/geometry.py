@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ptycho_fast.io.recipe import Recipe, Window
+    from ptycho_fast.frames import Window
+    from ptycho_fast.io.recipe import Recipe
     from ptycho_fast.scan import Scan
 
 WORDS = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,22 +20,23 @@ from ptycho_fast.io.examination import (
 )
 from ptycho_fast.io.hdf5.frames import HDF5Frames
 from ptycho_fast.io.passing import Passing
-from ptycho_fast.io.recipe import as_recipe
+from ptycho_fast.io.recipe import SHARE, as_recipe
 from ptycho_fast.io.survey import Survey
 from ptycho_fast.io.writing import format_to_write, write_as
 from ptycho_fast.patterns import brought_energies
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
 
 
 def read_scan(
     path: str | os.PathLike[str],
     *,
-    load: bool = True,
+    load: bool | Literal["auto"] = "auto",
     allow_pickle: bool = False,
     intensity: bool | None = None,
     counts: bool | None = None,
@@ -87,9 +90,10 @@ def read_scan(
     ----------
     path : path
         The file.
-    load : bool
+    load : bool or "auto"
         Whether to read the patterns into memory. False leaves them in the file
-        (`ptycho_fast.frames.Frames`), from which they are read when they are needed.
+        (`ptycho_fast.frames.Frames`), from which they are read when they are needed. "auto" leaves
+        them there if they would take a quarter of the free memory or more, and logs that.
     allow_pickle : bool
         Whether arrays of Python objects may be unpickled. Unpickling runs code, so allow it only
         for files you trust. Plain values under ``_metadata`` are read without it.
@@ -192,9 +196,18 @@ def read_scan(
     del options["path"]
     recipe = as_recipe(**options)
     scan = open_scan(path, recipe)
-    if load:
+    size = scan.diffraction.nbytes
+    if size < recipe.loaded:
         scan, survey = _loaded(scan)
     else:
+        if load == "auto":
+            logger.info(
+                "%s: the patterns would take %.3g GB, a quarter of the free memory (%.3g GB) or "
+                "more, so they stay in the file. load=True reads them into memory.",
+                os.fspath(path),
+                size / 1e9,
+                recipe.loaded / SHARE / 1e9,
+            )
         survey = survey_all(scan) if drop_dark else survey_some(scan)
         scan = with_findings(scan, survey)
     warn_of_oddities(path, scan, recipe, survey)
@@ -210,8 +223,7 @@ def _loaded(scan: Scan) -> tuple[Scan, Survey]:
     """Read all patterns into memory, and look at them on the way."""
     frames = scan.diffraction
     patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
-    for piece in frames.pieces():
-        patterns[piece.rows] = piece.amplitudes
+    for piece in frames.pieces(out=patterns):
         survey.add(piece)
     return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
 

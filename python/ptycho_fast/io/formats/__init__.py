@@ -16,6 +16,7 @@ from ptycho_fast.io.formats import (
     ptychoshelves,
     ptylab,
     ptypy,
+    slac,
     stack,
     tike,
 )
@@ -44,6 +45,7 @@ FORMATS: tuple[Format, ...] = (
     ptychodus,  # before fold_slice: a product may hold dp, too
     tike,
     stack,
+    slac,
     npz_scan,
     cxi,
     ptypy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ logger = logging.getLogger("ptycho_fast")
 
 Arrays = dict[str, "NDArray[Any]"]
 
-STORED_AS_IT_IS = {"intensity", "drop_dark", "frames_axis", "reshape", "first", "load",
+STORED_AS_IT_IS = {"intensity", "drop_dark", "frames_axis", "reshape", "first", "loaded",
                    "allow_pickle"}  # fmt: skip
 """Options that leave the patterns and positions of an NPZ scan as they are stored."""
 
@@ -84,9 +85,9 @@ def as_stored(container: NPZContainer, recipe: Recipe | None = None) -> Scan:
     container : NPZContainer
         The file.
     recipe : Recipe, optional
-        Its `frames_axis`, `reshape`, `first`, `allow_pickle` and `load` are used. With `load`, the
-        patterns will all be read, in order: they pass the file's checksum on the way, and nothing
-        has to be unpacked to the disk.
+        Its `frames_axis`, `reshape`, `first`, `allow_pickle` and `loaded` are used. Patterns that
+        will all be read, in order, pass the file's checksum on the way, and nothing has to be
+        unpacked to the disk.
 
     Raises
     ------
@@ -112,7 +113,8 @@ def as_stored(container: NPZContainer, recipe: Recipe | None = None) -> Scan:
         NPZStack(path, key, found[key], recipe, n=len(positions), grid=grid) for key in pattern_keys
     ]
     n = _used(stacks[0], len(positions), recipe)
-    patterns = _only_one(path, stacks, in_order=recipe.load)
+    size = n * math.prod(stacks[0].shape[1:]) * stacks[0].dtype.itemsize
+    patterns = _only_one(path, stacks, in_order=size < recipe.loaded)
     bad = None
     if all(key in arrays for key in BAD_PIXEL_KEYS):
         bad = BadPixels(*(arrays[key] for key in BAD_PIXEL_KEYS))
@@ -280,7 +282,7 @@ def _prepared(container: NPZContainer, recipe: Recipe) -> Scan:
         raise ValueError(msg)
     if recipe.crop is not None and (raw := _not_square(container, recipe)) is not None:
         return named.read(container, raw)
-    stored = as_stored(container, replace(recipe, load=False))
+    stored = as_stored(container, replace(recipe, loaded=0))
     source = stored.diffraction
     part = window(source.shape, recipe)
     # The names of the file's keys say what has been done already.

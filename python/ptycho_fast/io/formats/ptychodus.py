@@ -30,11 +30,10 @@ from ptycho_fast.notices import warn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.frames import Frames
+    from ptycho_fast.frames import Frames, Window
     from ptycho_fast.io.container import Container
     from ptycho_fast.io.geometry import Lengths
     from ptycho_fast.io.hdf5.writing import Outgoing
-    from ptycho_fast.io.recipe import Window
     from ptycho_fast.scan import Scan
 
 POSITIONS = ("probe_position_x_m", "probe_position_y_m")
