@@ -160,7 +160,9 @@ def read_scan(
 
         A probe of another size than the patterns, and an object on which the positions no longer
         lie, are left out, with a warning. If positions were lengths,
-        ``metadata["object_pixel_m"]`` holds the width and height of a pixel of the object.
+        ``metadata["object_pixel_m"]`` holds the width and height of a pixel of the object. What is
+        known of the geometry is ``energy_eV``, ``distance_m`` and ``detector_pixel_m`` there; the
+        last is the width and height of a pixel of these patterns, cropped and binned.
 
     Raises
     ------
