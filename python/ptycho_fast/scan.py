@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.bad_pixels import BadPixels
+from ptycho_fast.cards import scan_card
 from ptycho_fast.checks import as_mask, as_positions
 from ptycho_fast.cropping import bins, middle, smaller_bad, smaller_patterns, smaller_probe
 from ptycho_fast.frames import Frames
 from ptycho_fast.notices import warn
+from ptycho_fast.plot import draw_scan
 from ptycho_fast.subsampling import draw_subsample, held_out_edge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from ptycho_fast.frames import Window
@@ -118,6 +121,34 @@ class Scan:
         for name, array in (("probe", self.probe), ("object", self.object)):
             parts += [] if array is None else [f"{name} {array.shape}"]
         return f"Scan({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return scan_card(self)
+
+    def plot(self) -> Figure:
+        """Draw the scan positions on the phase of the object, and the light that falls on it.
+
+        Above 5000 positions, their density is drawn. For a scan without an object, the mean
+        diffraction pattern is drawn too, for which all patterns are read.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("scan.png")`` writes it to a file.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there are no positions, or some are not finite.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> figure = pf.simulate_scan(n_positions=50, N=32, seed=0).plot()  # needs matplotlib
+        """
+        return draw_scan(self)
 
     @property
     def N(self) -> int:  # noqa: N802

@@ -32,6 +32,7 @@ from ptycho_fast.cli import (
     train,
 )
 from ptycho_fast.cli.command import option_names
+from ptycho_fast.cli.completion import SHELLS, PrintCompletion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
         description="From a ptychography scan to an image, and to the batches a network trains on.",
     )
     parser.add_argument("--version", action="version", version=f"ptycho-fast {__version__}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, metavar="{bash,zsh}",
+        help="print the script by which the shell completes commands and options with Tab",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

@@ -15,10 +15,10 @@ from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.grouping import ENGINES, RNGS, RULES, STRATEGIES, group_positions
 from ptycho_fast.grouping.arguments import GRIDSIZE
-from ptycho_fast.grouping.rules.overlap import MIN_OVERLAP
 from ptycho_fast.io import read_scan
-from ptycho_fast.plot import plot_scan
+from ptycho_fast.plot import write_png
 from ptycho_fast.quality import coverage
+from ptycho_fast.spacing import LEAST_OVERLAP
 
 if TYPE_CHECKING:
     import argparse
@@ -124,7 +124,7 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
     options.add_argument(
         "--min-overlap", type=float, default=default["min_overlap"], metavar="S",
         help="with --rule overlap: smallest overlap of the windows of two patterns of a group, "
-        f"as a fraction of a window (default: {MIN_OVERLAP})",
+        f"as a fraction of a window (default: {LEAST_OVERLAP})",
     )  # fmt: skip
     options.add_argument(
         "--bounds", type=_bounds, metavar="X0,X1,Y0,Y1",
@@ -168,7 +168,7 @@ def run(arguments: argparse.Namespace) -> None:
         running.done(str(arguments.output))
     if arguments.plot is not None:
         with step("picture") as running:
-            plot_scan(scan, arguments.plot, groups)
+            write_png(groups.plot(scan), arguments.plot)
             running.done(str(arguments.plot))
 
 

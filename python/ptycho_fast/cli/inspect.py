@@ -14,7 +14,7 @@ from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.grouping import ScanIndex, group_positions
 from ptycho_fast.io import examine, list_arrays
 from ptycho_fast.io.suggest import proposal
-from ptycho_fast.plot import plot_scan
+from ptycho_fast.plot import write_png
 from ptycho_fast.quality import coverage
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(coverage(scan, groups))
     if arguments.plot is not None:
         with step("picture") as running:
-            plot_scan(scan, arguments.plot)
+            write_png(scan.plot(), arguments.plot)
             running.done(str(arguments.plot))
 
 

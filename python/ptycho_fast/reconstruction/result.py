@@ -12,8 +12,10 @@ import numpy as np
 from ptycho_fast._core import __version__
 from ptycho_fast.atomic import replacing
 from ptycho_fast.canvas import Canvas
+from ptycho_fast.cards import SIDE, card
 from ptycho_fast.io.formats.cxi_image import write_image
 from ptycho_fast.io.npz import Archive, write_arrays
+from ptycho_fast.plot import draw_image
 from ptycho_fast.reconstruction import report
 from ptycho_fast.reconstruction.charts import Chart, history_chart, resolution_chart
 from ptycho_fast.reconstruction.pictures import (
@@ -34,6 +36,7 @@ from ptycho_fast.reconstruction.resolution import (
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from ptycho_fast.scan import Scan
@@ -168,6 +171,25 @@ class Reconstruction:
 
     def __repr__(self) -> str:
         return f"Reconstruction({self._summary()})"
+
+    def _repr_html_(self) -> str:
+        picture = phase_picture(self.object, self.coverage, SIDE)
+        return card("Reconstruction", self._numbers(), {"phase": picture})
+
+    def plot(self) -> Figure:
+        """Draw the phase and the modulus of the object, on the grid of the positions.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("image.png")`` writes it to a file.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        return draw_image(self.object, self.coverage, title=self._summary(), origin=self.origin)
 
     def _summary(self) -> str:
         (height, width), N = self.object.shape, self.probe.shape[-1]
