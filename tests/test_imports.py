@@ -17,6 +17,7 @@ HEAVY = (
     "matplotlib",
     "tqdm",
     "lightning",
+    "distributed",
 )
 
 
@@ -24,7 +25,7 @@ def test_importing_imports_numpy_and_nothing_heavier() -> None:
     """Every module that a plain import, a scan, groups and patches touch, in a fresh process."""
     script = f"""
 import sys
-import ptycho_fast as pf, ptycho_fast.ptychopinn, ptycho_fast.cli
+import ptycho_fast as pf, ptycho_fast.ptychopinn, ptycho_fast.cli, ptycho_fast.series
 scan = pf.simulate_scan(n_positions=30, N=16, seed=0)
 groups = pf.group_positions(scan.positions, 5, seed=0)
 pf.extract_patches(scan.object, groups.coords, 16)

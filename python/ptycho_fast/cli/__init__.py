@@ -33,6 +33,7 @@ from ptycho_fast.cli import (
 )
 from ptycho_fast.cli.command import option_names
 from ptycho_fast.cli.completion import SHELLS, PrintCompletion
+from ptycho_fast.notices import sentence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             arguments.run(arguments)
         except (OSError, KeyError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
-            _print_notice("error", option_names(_sentence(error), arguments.renamed))
+            _print_notice("error", option_names(sentence_of(error), arguments.renamed))
             return 2
         except KeyboardInterrupt:
             _print_notice("error", "Interrupted.")
@@ -118,12 +119,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print_notice(kind: str, sentence: str) -> None:
     print(f"ptycho-fast: {kind}: {sentence}", file=sys.stderr)
-
-
-def _sentence(error: Exception) -> str:
-    """Return what an exception says, without the decoration that Python adds to it."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    return str(error) or f"{type(error).__name__}."

@@ -104,10 +104,10 @@ def plan_training(
     validation = None
     batch_size = options.batch_size
     if batch_size is None:
-        batch_size = max(1, min(PATTERNS_A_STEP // members, len(data) // options.devices))
+        batch_size = max(1, min(PATTERNS_A_STEP // members, len(data) // options.processes))
     batch_size = as_count("batch_size", batch_size)
-    if len(data) < batch_size * options.devices:
-        few = batch_size * options.devices
+    if len(data) < batch_size * options.processes:
+        few = batch_size * options.processes
         msg = (
             f"{len(data)} groups of a scan of {len(scans[0].scan)} positions are fewer than a "
             f"batch of {few}. Lower batch_size, or use fewer devices."
@@ -230,7 +230,7 @@ def record_run(
             "batch_size": plan.batch_size,
             "validation": options.validation,
             "refine_probe": options.refine_probe,
-            "devices": options.devices,
+            "devices": options.processes,
         },
         device=options.accelerator,
     )
