@@ -24,6 +24,7 @@ from ptycho_fast.cli import (
     convert,
     demo,
     example,
+    follow,
     group,
     infer,
     inspect,
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ptycho_fast")
 
 COMMANDS = (
-    demo, example, simulate, inspect, convert, reconstruct, compare, group, train, infer, cache,
+    demo, example, simulate, inspect, convert, reconstruct, follow, compare, group, train, infer,
+    cache,
     clean_cache,
 )  # fmt: skip
 """One module for each command, in the order in which ``--help`` lists them."""

@@ -84,6 +84,15 @@ def examine(
     return (without_dark(scan, survey, path) if recipe.drop_dark else scan), survey
 
 
+def loaded(scan: Scan) -> tuple[Scan, Survey]:
+    """Read all patterns of a scan from `open_scan` into memory, and look at them on the way."""
+    frames = scan.diffraction
+    patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
+    for piece in frames.pieces(out=patterns):
+        survey.add(piece)
+    return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
+
+
 def survey_all(scan: Scan, progress: Callable[[float], object] | None = None) -> Survey:
     """Look at all patterns of a scan from `open_scan`; they stay in their file."""
     survey = Survey(scan.diffraction, scan.mask)

@@ -7,10 +7,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.examination import (
+    loaded,
     open_scan,
     survey_all,
     survey_some,
@@ -21,7 +20,6 @@ from ptycho_fast.io.examination import (
 from ptycho_fast.io.hdf5.frames import HDF5Frames
 from ptycho_fast.io.passing import Passing
 from ptycho_fast.io.recipe import SHARE, as_recipe
-from ptycho_fast.io.survey import Survey
 from ptycho_fast.io.writing import format_to_write, write_as
 from ptycho_fast.patterns import brought_energies
 
@@ -198,7 +196,7 @@ def read_scan(
     scan = open_scan(path, recipe)
     size = scan.diffraction.nbytes
     if size < recipe.loaded:
-        scan, survey = _loaded(scan)
+        scan, survey = loaded(scan)
     else:
         if load == "auto":
             logger.info(
@@ -217,15 +215,6 @@ def read_scan(
     if isinstance(frames, PreparedFrames) and isinstance(frames.source, HDF5Frames):
         frames.source.warn_of_amplification()
     return scan
-
-
-def _loaded(scan: Scan) -> tuple[Scan, Survey]:
-    """Read all patterns into memory, and look at them on the way."""
-    frames = scan.diffraction
-    patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
-    for piece in frames.pieces(out=patterns):
-        survey.add(piece)
-    return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
 
 
 def write_scan(

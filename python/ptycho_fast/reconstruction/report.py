@@ -83,6 +83,7 @@ def page(
     numbers: Mapping[str, str],
     notes: Sequence[str],
     command: str = "",
+    refresh: int | None = None,
 ) -> str:
     """Return the report as one HTML file, which needs no other.
 
@@ -98,6 +99,8 @@ def page(
         Sentences.
     command : str
         What made the reconstruction; left out if empty.
+    refresh : int, optional
+        Seconds after which a browser loads the page again, while the image is still changing.
 
     Returns
     -------
@@ -114,6 +117,7 @@ def page(
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
+        *([] if refresh is None else [f'<meta http-equiv="refresh" content="{refresh}">']),
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Reconstruction: {escape(title)}</title><style>{PAGE_STYLE}</style></head><body>",
         f"<h1>Reconstruction</h1><p>{escape(title)}</p>",
