@@ -17,7 +17,7 @@ HEAVY = (
     "matplotlib",
     "tqdm",
     "lightning",
-    "neuralop",
+    "distributed",
 )
 
 
@@ -25,10 +25,12 @@ def test_importing_imports_numpy_and_nothing_heavier() -> None:
     """Every module that a plain import, a scan, groups and patches touch, in a fresh process."""
     script = f"""
 import sys
-import ptycho_fast as pf, ptycho_fast.ptychopinn, ptycho_fast.cli
+import ptycho_fast as pf, ptycho_fast.ptychopinn, ptycho_fast.cli, ptycho_fast.series
 scan = pf.simulate_scan(n_positions=30, N=16, seed=0)
 groups = pf.group_positions(scan.positions, 5, seed=0)
 pf.extract_patches(scan.object, groups.coords, 16)
+for shown in scan, groups, pf.coverage(scan, groups):
+    shown._repr_html_()
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, loaded
 """

@@ -29,3 +29,30 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
             place = level + 1
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=place)
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what an exception says, without the decoration that Python adds to it.
+
+    Parameters
+    ----------
+    error : exception
+
+    Returns
+    -------
+    str
+        A sentence; the name of the exception where it says nothing.
+
+    Examples
+    --------
+    >>> from ptycho_fast.notices import sentence_of
+    >>> sentence_of(KeyError("The file has no probe."))
+    'The file has no probe.'
+    >>> sentence_of(FileNotFoundError(2, "No such file or directory", "scan.h5"))
+    'scan.h5: No such file or directory.'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    return str(error) or f"{type(error).__name__}."

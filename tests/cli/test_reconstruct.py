@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +21,16 @@ import pytest
 import ptycho_fast as pf
 from commands import ERROR, file_names
 from ptycho_fast.canvas import canvas
-from ptycho_fast.cli import main, scan_files
+from ptycho_fast.cli import main
 from ptycho_fast.cli import reconstruct as command
 from ptycho_fast.cli.command import defaults_of
 from ptycho_fast.frames import Frames
 from ptycho_fast.reconstruction import Reconstruction, reconstruct
 from ptycho_fast.reconstruction.resolution import Resolution
+from series_tables import assert_same_image, statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 ALWAYS = {"amplitude.png", "phase.png", "probe.png", "reconstruction.npz", "report.html"}
 
@@ -296,9 +298,9 @@ def test_patterns_that_do_not_fit_stay_in_their_file(
         return result(scan)
 
     replaced(stand_in)
-    needed = 2 * 4 * scan.diffraction.size
-    for free, lazy in ((needed - 1, True), (needed, False)):
-        monkeypatch.setattr(scan_files, "available", lambda free=free: free)
+    needed = 4 * scan.diffraction.nbytes
+    for free, lazy in ((needed, True), (needed + 4, False)):
+        monkeypatch.setattr("ptycho_fast.memory.available", lambda free=free: free)
         assert main(["reconstruct", "scan.npz", "-o", "OUT"]) == 0
         assert isinstance(given[-1].diffraction, Frames) == lazy
         assert ("patterns of 8 x 8, in their file" in capsys.readouterr().out) == lazy
@@ -332,3 +334,122 @@ def test_it_runs_in_another_thread(scan: pf.Scan, replaced: Callable[..., None])
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+QUICK = ("--iterations", "1", "--prior", "none", "--threads", "1")
+
+
+@pytest.fixture
+def scans() -> list[str]:
+    """Two scans, in a/data.npz and b/data.npz, and a file that is damaged."""
+    for seed, folder in enumerate(("a", "b")):
+        os.mkdir(folder)
+        pf.write_scan(pf.simulate_scan(20, 8, seed=seed), f"{folder}/data.npz")
+    with open("damaged.npz", "wb") as file:
+        file.write(b"PK")
+    return ["a/data.npz", "b/data.npz"]
+
+
+def test_several_files_are_a_series(
+    here: Path, scans: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reconstruct", "*/data.npz", "damaged.npz", "-o", "OUT", *QUICK]) == 2
+    out, err = capsys.readouterr()
+    assert re.search(r"^a_data +\d+ x \d+ pixels, deviance [\d.]+ +[\d.]+ m?s$", out, re.M)
+    assert re.search(r"^damaged +failed: .*damaged\.npz is not an NPZ file", out, re.M)
+    assert re.search(r"^series +2 of 3 scans done +[\d.]+ m?s$", out, re.M)
+    assert err.startswith(f"{ERROR}1 of 3 scans failed: damaged. OUT/series.csv says why.")
+    assert statuses(here / "OUT") == {"a_data": "done", "b_data": "done", "damaged": "failed"}
+    assert set(file_names(here / "OUT" / "a_data")) >= ALWAYS
+    alone = reconstruct(pf.read_scan(scans[1]), iterations=1, prior="none")
+    assert_same_image(Reconstruction.load(here / "OUT" / "b_data"), alone)
+    page = (here / "OUT" / "a_data" / "report.html").read_text()
+    assert "ptycho-fast reconstruct &#x27;*/data.npz&#x27; damaged.npz -o OUT" in page
+    # Again, without what failed.
+    assert main(["reconstruct", *scans, "-o", "OUT", *QUICK]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "2 that were done before, with the same file and options" in out
+    # One file of a series stays one of a series, and other options are other images.
+    assert main(["reconstruct", scans[0], "-o", "OUT", *QUICK, "--modes", "2"]) == 0
+    assert len(Reconstruction.load(here / "OUT" / "a_data").probe) == 2
+    assert not (here / "OUT" / "report.html").exists()
+
+
+@pytest.mark.usefixtures("scan")
+def test_mistakes_about_a_series_get_a_sentence_and_write_nothing(
+    here: Path,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ("reconstruct", "scan.npz", "scan.npz", "-o", "OUT")
+    assert refused("reconstruct", "scan.npz", "*.h5", "-o", "OUT") == "No file matches *.h5."
+    assert "workers must be a whole number in 1..4096" in refused(*argv, "--workers", "0")
+    sentence = refused(*argv, "--modes", "0", "--threads", "1")
+    assert sentence == "modes must be a whole number in 1..100, got 0."
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main([*argv, "--workers", "2"]) == 2
+    assert capsys.readouterr().err.endswith('with: pip install "ptycho_fast[cluster]"\n')
+    assert file_names(here) == ["scan.npz"]
+
+
+def start_series(*options: str) -> subprocess.Popen[bytes]:
+    """Start a series of scans in a process of its own, and wait until it is at the second one."""
+    for seed in range(2):
+        pf.write_scan(pf.simulate_scan(60, 32, seed=seed), f"scan_{seed}.npz")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "ptycho_fast.cli", "reconstruct",
+         "scan_0.npz", "scan_1.npz", "-o", "OUT", *QUICK, *options],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not os.path.exists("OUT/scan_1") or not os.path.exists("OUT/scan_0/made_from.json"):
+        assert running.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return running
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGKILL"])
+def test_a_series_goes_on_where_it_was_stopped(
+    here: Path, capsys: pytest.CaptureFixture[str], number: str
+) -> None:
+    running = start_series()
+    running.send_signal(getattr(signal, number))
+    assert running.wait() == (130 if number == "SIGINT" else -signal.SIGKILL)
+    assert statuses(here / "OUT") == {"scan_0": "done", "scan_1": "waiting"}
+    record = here / "OUT" / "scan_0" / "made_from.json"
+    before = record.stat().st_mtime_ns
+    files = ["scan_0.npz", "scan_1.npz"]
+    assert main(["reconstruct", *files, "-o", "OUT", *QUICK]) == 0
+    assert "kept                    1 that" in capsys.readouterr().out
+    assert record.stat().st_mtime_ns == before
+    assert set(statuses(here / "OUT").values()) == {"done"}
+    for name in files:
+        alone = reconstruct(pf.read_scan(name), iterations=1, prior="none")
+        assert_same_image(Reconstruction.load(here / "OUT" / name[:-4]), alone)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="processes are found in /proc")
+def test_workers_end_with_a_command_that_is_killed() -> None:
+    pytest.importorskip("distributed")
+    running = start_series("--workers", "2")
+    workers = descendants(running.pid)
+    assert len(workers) >= 2
+    running.kill()
+    running.wait()
+    end = time.monotonic() + 120
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers):
+        assert time.monotonic() < end, "workers are left"
+        time.sleep(0.1)
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process has started, and those that these have started."""
+    words = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        words += (thread / "children").read_text().split()
+    children = set(map(int, words))
+    return children.union(*map(descendants, children))

@@ -1,8 +1,9 @@
-"""Two processes train one model."""
+"""Two processes train one model, on one machine or on two."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("neuralop")
 pytest.importorskip("safetensors")
 lightning = pytest.importorskip("lightning")  # it draws from Python's random numbers on import
 
 from ptycho_fast.models import PtychoModel  # noqa: E402
+from ptycho_fast.models.training.options import TrainingOptions  # noqa: E402
 from small_models import against_nothing, history_of, infer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     scans = list(two_scans(40))
     model = PtychoModel("cnn", N=16, width=4, stages=1, trainable_probe=True)
-    model.train(scans, batch_size=4, max_epochs=1, device="cpu", devices=2, output=sys.argv[1],
+    model.train(scans, batch_size=4, max_epochs=1, device="cpu", output=sys.argv[1],
                 validation=0.3)
     import torch.distributed as dist
     state = torch.cat([t.detach().reshape(-1) for t in model.network.state_dict().values()])
@@ -91,7 +92,8 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_train_one_model_on_two_scans(tmp_path: Path) -> None:
+def test_two_machines_train_one_model_on_two_scans(tmp_path: Path) -> None:
+    """As torchrun starts them: here both are this machine, with one process each."""
     pytest.importorskip("matplotlib")
     script = tmp_path / "several.py"
     script.write_text(SEVERAL)
@@ -99,15 +101,23 @@ def test_two_processes_train_one_model_on_two_scans(tmp_path: Path) -> None:
     paths = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    torchrun += ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    machines = [
+        subprocess.Popen(
+            [*torchrun, "--node-rank", str(rank), str(script), str(tmp_path / "run")],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in (0, 1)
+    ]
+    for machine in machines:
+        _, said = machine.communicate(timeout=180)
+        assert machine.returncode == 0, said
     one, other = (np.load(tmp_path / f"run.{rank}.npy") for rank in (0, 1))
     assert np.array_equal(one, other)  # probes and exposures too
     assert float(history_of(tmp_path / "run")[0]["validation_loss"]) > 0
@@ -115,3 +125,20 @@ def test_two_processes_train_one_model_on_two_scans(tmp_path: Path) -> None:
     assert loaded.network is not None
     kept = torch.cat([t.detach().reshape(-1) for t in loaded.network.state_dict().values()])
     assert np.array_equal(kept.numpy(), one)
+
+
+@pytest.mark.parametrize(
+    ("local", "world", "devices", "words"),
+    [
+        ("2", "4", 3, "devices=3, but torchrun started 2 processes on this machine"),
+        ("2", "3", 1, "torchrun started 2 processes on this machine, and 3 in all"),
+    ],
+)
+def test_processes_of_torchrun_that_do_not_fit_are_refused(
+    monkeypatch: pytest.MonkeyPatch, local: str, world: str, devices: int, words: str
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ValueError, match=words):
+        TrainingOptions(devices=devices)

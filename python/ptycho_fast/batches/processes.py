@@ -26,3 +26,22 @@ def share_of_threads() -> int:
     local = os.environ.get("LOCAL_WORLD_SIZE", "1")
     processes = int(local) if local.isdigit() and int(local) else 1
     return max(1, _core.count_threads(None) // processes)
+
+
+def processes_of_torchrun() -> tuple[int, int]:
+    """Return how many processes ``torchrun`` started on this machine, and in all.
+
+    Returns
+    -------
+    local, world : int
+        1 and 1 where this process was started by something else.
+
+    Examples
+    --------
+    >>> from ptycho_fast.batches.processes import processes_of_torchrun
+    >>> processes_of_torchrun()
+    (1, 1)
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 1, 1
+    return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])

@@ -23,6 +23,7 @@ from ptycho_fast.cli import (
     compare,
     convert,
     demo,
+    example,
     follow,
     group,
     infer,
@@ -32,6 +33,8 @@ from ptycho_fast.cli import (
     train,
 )
 from ptycho_fast.cli.command import option_names
+from ptycho_fast.cli.completion import SHELLS, PrintCompletion
+from ptycho_fast.notices import sentence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ptycho_fast")
 
 COMMANDS = (
-    demo, simulate, inspect, convert, reconstruct, follow, compare, group, train, infer, cache,
+    demo, example, simulate, inspect, convert, reconstruct, follow, compare, group, train, infer,
+    cache,
     clean_cache,
 )  # fmt: skip
 """One module for each command, in the order in which ``--help`` lists them."""
@@ -91,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             arguments.run(arguments)
         except (OSError, KeyError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
-            _print_notice("error", option_names(_sentence(error), arguments.renamed))
+            _print_notice("error", option_names(sentence_of(error), arguments.renamed))
             return 2
         except KeyboardInterrupt:
             _print_notice("error", "Interrupted.")
@@ -102,9 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ptycho-fast",
-        description="From a ptychography scan to the batches a network trains on, and to an image.",
+        description="From a ptychography scan to an image, and to the batches a network trains on.",
     )
     parser.add_argument("--version", action="version", version=f"ptycho-fast {__version__}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, metavar="{bash,zsh}",
+        help="print the script by which the shell completes commands and options with Tab",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
@@ -113,12 +121,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print_notice(kind: str, sentence: str) -> None:
     print(f"ptycho-fast: {kind}: {sentence}", file=sys.stderr)
-
-
-def _sentence(error: Exception) -> str:
-    """Return what an exception says, without the decoration that Python adds to it."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])
-    return str(error) or f"{type(error).__name__}."

@@ -57,8 +57,8 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--scan", type=Path, metavar="FILE",
-        help="scan whose positions say where the images are compared (default: those of B or, if "
-        "it has none, of A)",
+        help="scan whose positions say where the images are compared (default: the positions "
+        "in B or, if it has none, in A)",
     )  # fmt: skip
 
 

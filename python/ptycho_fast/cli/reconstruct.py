@@ -1,4 +1,4 @@
-"""``ptycho-fast reconstruct``: image a scan without a network, and say how good the image is."""
+"""``ptycho-fast reconstruct``: image scans without a network, and say how good the images are."""
 
 from __future__ import annotations
 
@@ -10,32 +10,42 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.atomic import replacing
 from ptycho_fast.cli.command import add_command, defaults_of
-from ptycho_fast.cli.outputs import check_output_folder
+from ptycho_fast.cli.outputs import check_output_folder, check_outputs
 from ptycho_fast.cli.progress import duration, step
-from ptycho_fast.cli.reading import FORMATS, add_reading
-from ptycho_fast.cli.scan_files import read_files
+from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.cli.scan_files import find_files, read_files
 from ptycho_fast.devices import DEVICES
+from ptycho_fast.io import write_scan
+from ptycho_fast.io.formats import WRITERS
+from ptycho_fast.io.writing import check_geometry, files_to_write, path_in
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.pictures import phase_picture
 from ptycho_fast.reconstruction.reconstruct import PRIORS
 from ptycho_fast.reconstruction.resolution import FIXED, HALF_BIT
+from ptycho_fast.series import reconstruct_series
+from ptycho_fast.series.entry import FAILED
+from ptycho_fast.series.table import PAGE, TABLE
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from ptycho_fast.cli.command import Commands
     from ptycho_fast.reconstruction import Progress, Reconstruction
+    from ptycho_fast.series import SeriesEntry
 
 logger = logging.getLogger("ptycho_fast")
 
 SAMPLES = 8
 """Of the posterior, where `--uncertainty` does not say how many."""
+
+LISTED = 10
+"""At most so many scans that failed are listed at the end."""
 
 PICTURE_EVERY, LINE_EVERY = 2.0, 0.1
 """Seconds after which the picture and the line of progress are renewed, at the earliest."""
@@ -48,15 +58,19 @@ def add(commands: Commands) -> None:
         commands,
         "reconstruct",
         run,
-        summary="Image a scan without a network: object, probe, resolution and a report.",
-        example="scan.npz -o OUT/",
-        usage="FILE -o OUT/ [options]",
+        summary="Image scans without a network: object, probe, resolution and a report of each.",
+        example="scan.npz -o OUT/\n  ptycho-fast reconstruct scans/*.h5 -o OUT/ --workers 4",
+        usage="FILE [FILE ...] -o OUT/ [options]",
         renamed={"probe_diameter": "--probe-diameter", "num_threads": "--threads"},
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help=f"the scan: {FORMATS}")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE",
+        help=f"the scan, or a series of scans: {FORMATS}; 'scans/*.h5' stands for all such files",
+    )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT/",
-        help="folder for reconstruction.npz, object.h5 (CXI), pictures and report.html",
+        help="folder for reconstruction.npz, object.h5 (CXI), pictures and report.html; of a "
+        "series each scan gets a folder in it, and series.csv and series.html list them",
     )  # fmt: skip
     parser.add_argument(
         "--iterations", type=int, default=default["iterations"], metavar="I",
@@ -99,36 +113,126 @@ def add(commands: Commands) -> None:
         "--threads", type=int, default=default["num_threads"], metavar="T",
         help="number of threads (default: all that the process may use)",
     )  # fmt: skip
+    parser.add_argument(
+        "--to", choices=WRITERS,
+        help="write the scan with its image, probe and positions for another program, too",
+    )  # fmt: skip
+    _add_series(parser)
     add_reading(parser)
+
+
+def _add_series(command: argparse.ArgumentParser) -> None:
+    """Add the options of a series."""
+    options = command.add_argument_group(
+        "a series of scans",
+        "The same command again does what is missing or failed, and scans whose file or options\n"
+        "have changed. A scan that fails does not stop the others.",
+    ).add_mutually_exclusive_group()
+    options.add_argument(
+        "--workers", type=int, metavar="W",
+        help="reconstruct W scans at a time, in processes that share the processors (default: one "
+        "after another)",
+    )  # fmt: skip
+    options.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="reconstruct on the workers of this scheduler of dask.distributed, such as "
+        "tcp://host:8786, also on other machines that see the same files",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
+    check_output_folder(arguments.output)
+    files = find_files(arguments.files)
+    apart = arguments.workers is not None or arguments.scheduler is not None
+    if len(files) > 1 or apart or (arguments.output / TABLE).exists():
+        _run_series(files, arguments)
+    else:
+        _run_one(files[0], arguments)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `reconstruct` that decide what the image is."""
+    return {
+        "modes": arguments.modes,
+        "prior": arguments.prior,
+        "positions": "refine" if arguments.refine_positions else "fixed",
+        "iterations": arguments.iterations,
+        "uncertainty": arguments.uncertainty,
+        "probe_diameter": arguments.probe_diameter,
+        "seed": arguments.seed,
+        "device": arguments.device,
+    }
+
+
+def _run_one(file: Path, arguments: argparse.Namespace) -> None:
     folder: Path = arguments.output
-    check_output_folder(folder)
-    [scan] = read_files([arguments.file], arguments)
+    [scan] = read_files([file], arguments)
+    if arguments.to is not None:
+        target = path_in(folder, arguments.to)
+        check_geometry(scan, target, arguments.to)
     folder.mkdir(parents=True, exist_ok=True)
+    if arguments.to is not None:
+        check_outputs(file, *files_to_write(target, arguments.to))
     with _watched(folder) as watch, _noticed() as interrupts:
         made = reconstruct(
             scan,
-            modes=arguments.modes,
-            prior=arguments.prior,
-            positions="refine" if arguments.refine_positions else "fixed",
-            iterations=arguments.iterations,
-            uncertainty=arguments.uncertainty,
-            probe_diameter=arguments.probe_diameter,
-            seed=arguments.seed,
-            device=arguments.device,
+            **_options(arguments),
             progress=watch,
             num_threads=arguments.threads,
         )
     _print_result(made)
     with step("write") as running:
         made.save(folder, command=arguments.command_line)
+        if arguments.to is not None:
+            write_scan(made.on(scan), target, arguments.to)
         running.done(str(folder))
     if interrupts:
         print(f"{'stopped':12}The image is the best so far.")
         raise KeyboardInterrupt
+
+
+def _run_series(files: Sequence[Path], arguments: argparse.Namespace) -> None:
+    began = time.perf_counter()
+    kept: list[str] = []
+
+    def tell(entry: SeriesEntry) -> None:
+        if entry.kept:
+            kept.append(entry.folder)
+            return
+        took = "" if entry.status == FAILED else f" {duration(entry.seconds or 0):>9}"
+        print(f"{entry.folder:24}{entry.text():64}{took}", flush=True)
+        for note in entry.notes:
+            print(f"{'':24}note: {note}", flush=True)
+
+    try:
+        entries = reconstruct_series(
+            files,
+            arguments.output,
+            read=reading(arguments),
+            workers=arguments.workers,
+            scheduler=arguments.scheduler,
+            progress=tell,
+            num_threads=arguments.threads,
+            command=arguments.command_line,
+            **_options(arguments),
+        )
+    except KeyboardInterrupt:
+        print(f"{'stopped':24}Scans that are done are kept: the same command again goes on.")
+        raise
+    failed = [entry.folder for entry in entries if entry.status == FAILED]
+    if kept:
+        print(f"{'kept':24}{len(kept)} that were done before, with the same file and options")
+    counts = f"{len(entries) - len(failed)} of {len(entries)} scans done"
+    print(f"{'series':24}{counts:64} {duration(time.perf_counter() - began):>9}")
+    print(f"{'written':24}{arguments.output / PAGE}, {arguments.output / TABLE}")
+    if failed:
+        more = ", ..." if len(failed) > LISTED else ""
+        msg = (
+            f"{len(failed)} of {len(entries)} scans failed: {', '.join(failed[:LISTED])}{more}. "
+            f"{arguments.output / TABLE} says why. The same command again repeats only these."
+        )
+        raise ValueError(msg)
 
 
 def _print_result(made: Reconstruction) -> None:

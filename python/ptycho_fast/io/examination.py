@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.formats import format_of
 from ptycho_fast.io.masks import names_a_mask
 from ptycho_fast.io.opening import open_container
@@ -89,8 +88,7 @@ def loaded(scan: Scan) -> tuple[Scan, Survey]:
     """Read all patterns of a scan from `open_scan` into memory, and look at them on the way."""
     frames = scan.diffraction
     patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
-    for piece in frames.pieces():
-        patterns[piece.rows] = piece.amplitudes
+    for piece in frames.pieces(out=patterns):
         survey.add(piece)
     return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
 
@@ -178,6 +176,4 @@ def without_dark(scan: Scan, survey: Survey, path: str | os.PathLike[str]) -> Sc
         msg = f"{os.fspath(path)}: all {len(scan)} patterns are empty, so drop_dark keeps none."
         raise ValueError(msg)
     logger.info("%s: %d empty patterns were left out", path, len(survey.dark))
-    patterns = scan.diffraction
-    kept = patterns.take(rows) if isinstance(patterns, PreparedFrames) else patterns[rows]
-    return scan.take(rows, kept)
+    return scan.subset(rows)

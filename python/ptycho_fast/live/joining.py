@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.frames import Frames
+from ptycho_fast.frames import Frames, Window
 from ptycho_fast.io.assemble import Given, assemble, averaged, join, scaled
 from ptycho_fast.io.layouts import as_probe
-from ptycho_fast.io.recipe import Window, window
+from ptycho_fast.io.recipe import window
 from ptycho_fast.memory import available
 from ptycho_fast.notices import warn
 

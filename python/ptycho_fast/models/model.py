@@ -231,7 +231,8 @@ class PtychoModel:
         device : {"auto", "cpu", "gpu"}
             By default a GPU, if there is one.
         devices : int
-            Number of devices that train together (Lightning's DDP).
+            Number of devices that train together (Lightning's DDP). Leave it out where ``torchrun``
+            started the processes, on one machine or on several: each then uses one device.
         trainer_cls : type, optional
             Used instead of ``lightning.Trainer``.
 

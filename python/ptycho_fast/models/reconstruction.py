@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.atomic import replacing
-from ptycho_fast.plot import plot_image
+from ptycho_fast.plot import draw_image, write_png
 
 if TYPE_CHECKING:
     import os
@@ -78,4 +78,5 @@ class Reconstruction:
         with replacing(folder / "metrics.json") as file:
             text = json.dumps({**self.metrics, "origin": list(self.origin)}, indent=2)
             file.write((text + "\n").encode())
-        plot_image(self.object, self.coverage, folder / "image.png", origin=self.origin)
+        figure = draw_image(self.object, self.coverage, origin=self.origin)
+        write_png(figure, folder / "image.png")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PRIORS = ("smooth", "learned", "auto", "none")
 """What can be asked for."""
 
+INTERRUPTED = "Interrupted: this is the image as it was then."
+"""The last note of an image whose reconstruction was interrupted."""
+
 
 def reconstruct(
     scan: Scan,
@@ -116,19 +119,15 @@ def reconstruct(
     >>> image.object.shape == image.coverage.shape, image.deviance < 1.1
     (True, True)
     """
-    _check_choice("probe", probe, ("auto", "fixed", "refine"))
-    _check_choice("prior", prior, PRIORS)
-    _check_choice("positions", positions, ("fixed", "refine"))
-    modes = as_count("modes", modes, most=100)
-    uncertainty = as_count("uncertainty", uncertainty, least=0, most=10_000)
-    seed = as_count("seed", seed, least=0, most=2**63 - 1)
-    steps = MOST if iterations is None else as_count("iterations", iterations)
-    if uncertainty and prior != "smooth":
-        msg = (
-            f"The uncertainty is only known with the smooth prior, got prior={prior!r}. Pass "
-            "uncertainty=0 or prior='smooth'."
-        )
-        raise ValueError(msg)
+    modes, steps, uncertainty, seed = check_options(
+        probe=probe,
+        modes=modes,
+        prior=prior,
+        positions=positions,
+        iterations=iterations,
+        uncertainty=uncertainty,
+        seed=seed,
+    )
     run = Run(
         scan,
         seed=seed,
@@ -147,8 +146,45 @@ def reconstruct(
     except KeyboardInterrupt:
         if run.best is None:
             raise
-        run.notes.append("Interrupted: this is the image as it was then.")
+        run.notes.append(INTERRUPTED)
     return run.result()
+
+
+def check_options(
+    *,
+    probe: str,
+    modes: int,
+    prior: str,
+    positions: str,
+    iterations: int | None,
+    uncertainty: int,
+    seed: int,
+) -> tuple[int, int, int, int]:
+    """Refuse options that no scan can be reconstructed with; they are those of `reconstruct`.
+
+    Returns
+    -------
+    modes, iterations, uncertainty, seed : int
+
+    Raises
+    ------
+    ValueError
+        If an option is none of those that `reconstruct` names.
+    """
+    _check_choice("probe", probe, ("auto", "fixed", "refine"))
+    _check_choice("prior", prior, PRIORS)
+    _check_choice("positions", positions, ("fixed", "refine"))
+    modes = as_count("modes", modes, most=100)
+    uncertainty = as_count("uncertainty", uncertainty, least=0, most=10_000)
+    seed = as_count("seed", seed, least=0, most=2**63 - 1)
+    steps = MOST if iterations is None else as_count("iterations", iterations)
+    if uncertainty and prior != "smooth":
+        msg = (
+            f"The uncertainty is only known with the smooth prior, got prior={prior!r}. Pass "
+            "uncertainty=0 or prior='smooth'."
+        )
+        raise ValueError(msg)
+    return modes, steps, uncertainty, seed
 
 
 def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:

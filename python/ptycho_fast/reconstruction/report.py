@@ -10,14 +10,14 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ptycho_fast._core import __version__
-from ptycho_fast.reconstruction.pictures import colour_table
+from ptycho_fast.png import colour_table
 from ptycho_fast.reconstruction.resolution import length_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ptycho_fast.png import Picture
     from ptycho_fast.reconstruction.charts import Chart
-    from ptycho_fast.reconstruction.pictures import Picture
 
 PAGE_STYLE = """
 :root{

@@ -130,7 +130,8 @@ def _fit(
         trainer = (options.trainer_cls or Trainer)(
             accelerator=options.accelerator,
             devices=options.devices,
-            strategy="ddp" if options.devices > 1 else "auto",
+            num_nodes=options.machines,
+            strategy="ddp" if options.processes > 1 else "auto",
             max_epochs=options.max_epochs,
             # Convolutions use bfloat16. Fourier transforms stay float32, PyTorch has no other.
             precision="bf16-mixed" if options.accelerator == "gpu" else "32-true",

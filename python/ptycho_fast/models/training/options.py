@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ptycho_fast.batches.processes import processes_of_torchrun
 from ptycho_fast.checks import as_count
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ class TrainingOptions:
 
     Parameters
     ----------
-    neighbor_count, max_epochs, refine_probe, picture_every, devices : int
+    neighbor_count, max_epochs, refine_probe, picture_every : int
+    devices : int
+        Those of this machine. Where ``torchrun`` started this process, it is the number of its
+        processes here, and `machines` the number of machines.
     n_groups, batch_size : int, optional
     validation : float, optional
         The share of each scan.
@@ -49,6 +53,7 @@ class TrainingOptions:
     picture_every: int = 5
     accelerator: str = "cpu"
     devices: int = 1
+    machines: int = field(default=1, init=False)
     trainer_cls: Any = None
 
     def __post_init__(self) -> None:
@@ -60,3 +65,23 @@ class TrainingOptions:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
+        local, world = processes_of_torchrun()
+        if world > 1 and self.devices not in (1, local):
+            msg = (
+                f"devices={self.devices}, but torchrun started {local} processes on this machine, "
+                "of which each uses one device. Leave devices out."
+            )
+            raise ValueError(msg)
+        if world % local:
+            msg = (
+                f"torchrun started {local} processes on this machine, and {world} in all. Start "
+                "equally many on each machine."
+            )
+            raise ValueError(msg)
+        object.__setattr__(self, "devices", max(self.devices, local))
+        object.__setattr__(self, "machines", world // local)
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together, on all machines."""
+        return self.devices * self.machines

@@ -10,11 +10,12 @@ import numpy as np
 
 from ptycho_fast.canvas import canvas
 from ptycho_fast.checks import as_count, check_neighbors
-from ptycho_fast.dataset import GroupedDataset, held_out_block
+from ptycho_fast.dataset import GroupedDataset
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.models.architectures.registry import UNROLLED
 from ptycho_fast.models.record import RunRecord, ScanRecord
 from ptycho_fast.models.training.options import PATTERNS_A_STEP
+from ptycho_fast.subsampling import held_out_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,10 +104,10 @@ def plan_training(
     validation = None
     batch_size = options.batch_size
     if batch_size is None:
-        batch_size = max(1, min(PATTERNS_A_STEP // members, len(data) // options.devices))
+        batch_size = max(1, min(PATTERNS_A_STEP // members, len(data) // options.processes))
     batch_size = as_count("batch_size", batch_size)
-    if len(data) < batch_size * options.devices:
-        few = batch_size * options.devices
+    if len(data) < batch_size * options.processes:
+        few = batch_size * options.processes
         msg = (
             f"{len(data)} groups of a scan of {len(scans[0].scan)} positions are fewer than a "
             f"batch of {few}. Lower batch_size, or use fewer devices."
@@ -229,7 +230,7 @@ def record_run(
             "batch_size": plan.batch_size,
             "validation": options.validation,
             "refine_probe": options.refine_probe,
-            "devices": options.devices,
+            "devices": options.processes,
         },
         device=options.accelerator,
     )
