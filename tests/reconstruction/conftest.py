@@ -9,7 +9,8 @@ import pytest
 
 from diffraction_models import WAYS, Way
 from ptycho_fast.reconstruction.resolution import Resolution
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
+from ptycho_fast.reconstruction.step import Step
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from commands import file_names
 from explained import misfit, truth
 from ptycho_fast.canvas import Canvas, place
 from ptycho_fast.reconstruction.resolution import Resolution
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
+from ptycho_fast.reconstruction.step import Step
 from records import info_lines
 
 if TYPE_CHECKING:

@@ -45,4 +45,5 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
         yield action
         if isinstance(action.choices, dict):
             for command in action.choices.values():
-                yield from _actions(command)
+                if isinstance(command, argparse.ArgumentParser):
+                    yield from _actions(command)

@@ -2,6 +2,7 @@
 
 from ptycho_fast.reconstruction.progress import Progress
 from ptycho_fast.reconstruction.reconstruct import reconstruct
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
+from ptycho_fast.reconstruction.step import Step
 
 __all__ = ["Progress", "Reconstruction", "Step", "reconstruct"]

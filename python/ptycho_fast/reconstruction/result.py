@@ -32,6 +32,7 @@ from ptycho_fast.reconstruction.resolution import (
     length_text,
     lit,
 )
+from ptycho_fast.reconstruction.step import STEP, Step
 
 if TYPE_CHECKING:
     import os
@@ -50,32 +51,6 @@ FORMAT = 1
 
 SOMETIMES = {"phase_sigma.png", "frc.svg", "history.svg"}
 """Files that not every reconstruction has."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A line of the history of a reconstruction.
-
-    Parameters
-    ----------
-    iteration : int
-        Number of the iteration, from 1.
-    mu : float
-        Weight of the penalty.
-    deviance : float
-        Poisson deviance of the counts that were fitted, divided by what noise alone would give.
-    held_out : float, optional
-        The same of the counts that were held out, where some were.
-    """
-
-    iteration: int
-    mu: float
-    deviance: float
-    held_out: float | None = None
-
-
-STEP = ("iteration", "mu", "deviance", "held_out")
-"""The fields of a step."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

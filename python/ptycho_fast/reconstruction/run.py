@@ -35,7 +35,8 @@ from ptycho_fast.reconstruction.prior import SmoothPrior
 from ptycho_fast.reconstruction.probe import start_probe
 from ptycho_fast.reconstruction.progress import Progress
 from ptycho_fast.reconstruction.resolution import ring_correlation
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
+from ptycho_fast.reconstruction.step import Step
 from ptycho_fast.reconstruction.uncertainty import posterior_sigma
 
 if TYPE_CHECKING:
