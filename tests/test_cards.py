@@ -175,3 +175,19 @@ def test_dots_lie_where_positions_do() -> None:
 
 def test_long_texts_are_cut() -> None:
     assert len(card("a", {"b": "c" * 10**6}, {})) < 1000
+
+
+def test_the_image_of_a_network_is_shown() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("lightning")
+    from ptycho_fast.models.reconstruction import Reconstruction  # noqa: PLC0415
+
+    image, light = noise(20, 30).astype(np.complex64), np.ones((20, 30), np.float32)
+    made = html(Reconstruction(image, light, {"phase_rmse": 0.25, "<b>": 1.0}))
+    assert captions(made) == ["phase"]
+    assert "30 x 20 pixels" in made
+    assert "phase rmse" in made
+    apart = Reconstruction(None, None, {}, patches=image[None])
+    assert "1 x 20 x 30" in html(apart)
+    with pytest.raises(ValueError, match="not stitched"):
+        apart.plot()

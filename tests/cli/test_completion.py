@@ -72,6 +72,8 @@ def test_bash_completes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert completed("infer", "r") == ["runs"]
     assert completed("infer", "runs", "s") == ["scan.npz"]
     assert completed("nonsense", "--") == completed("--")
+    assert completed("convert", "scan.npz", "out", "--to", "n") == ["npz"]
+    assert completed("example", "pty") == ["ptychodus", "ptypy"]
 
 
 @pytest.mark.skipif(ZSH is None, reason="needs zsh")

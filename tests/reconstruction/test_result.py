@@ -14,8 +14,9 @@ import ptycho_fast as pf
 from commands import file_names
 from explained import misfit, truth
 from ptycho_fast.canvas import Canvas, place
+from ptycho_fast.reconstruction.history import Step
 from ptycho_fast.reconstruction.resolution import Resolution
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
 from records import info_lines
 
 if TYPE_CHECKING:

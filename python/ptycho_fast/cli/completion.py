@@ -35,6 +35,8 @@ class PrintCompletion(argparse.Action):
             if action.type is Path or action.metavar == "FILE":
                 folder = str(action.metavar).endswith(("/", "DIR"))
                 action.complete = shtab.DIRECTORY if folder else shtab.FILE  # type: ignore[attr-defined]
+            if isinstance(action.choices, dict) and not _commands(action):
+                action.choices = list(action.choices)  # shtab takes each mapping for commands
         print(shtab.complete(parser, shell=values))
         parser.exit()
 
@@ -43,6 +45,11 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     """Return the options and arguments of a parser and of its commands."""
     for action in parser._actions:  # noqa: SLF001  # argparse tells them in no other way
         yield action
-        if isinstance(action.choices, dict):
-            for command in action.choices.values():
-                yield from _actions(command)
+        for command in _commands(action):
+            yield from _actions(command)
+
+
+def _commands(action: argparse.Action) -> list[argparse.ArgumentParser]:
+    """Return the parsers of the commands that an argument chooses from."""
+    found = action.choices.values() if isinstance(action.choices, dict) else ()
+    return [each for each in found if isinstance(each, argparse.ArgumentParser)]
