@@ -8,6 +8,7 @@ that were taken for counts: each makes the misfit much larger than 1.
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import ptycho_fast as pf
 from ptycho_fast.io import convert
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -96,6 +98,20 @@ def misfit(read: pf.Scan, of: Truth, rows: slice | NDArray[np.int64] = slice(Non
     model *= counts[good].sum() / model[good].sum()
     bright = good & (model > 5)
     return float(np.mean((counts - model)[bright] ** 2 / model[bright]))
+
+
+def check_image(read: Callable[[Truth], pf.Scan]) -> None:
+    """Check that the image of a scan as read explains its counts as well as that of the scan.
+
+    Both begin from a flat object, and the probe is refined where that explains more. `read` writes
+    and reads the file. The positions are whole pixels, as an image depends a little on where
+    between the pixels its patches are interpolated.
+    """
+    of = truth(whole_pixels=True)
+    scan = read(of)
+    probe = of.scan.probe if scan.probe is None else scan.probe
+    image, expected = (pf.reconstruct(each) for each in (replace(scan, probe=probe), of.scan))
+    assert image.deviance < 1.05 * expected.deviance
 
 
 def check_ways(path: Path, read: pf.Scan, **options: Any) -> None:

@@ -17,7 +17,6 @@ HEAVY = (
     "matplotlib",
     "tqdm",
     "lightning",
-    "neuralop",
     "distributed",
 )
 
@@ -30,6 +29,8 @@ import ptycho_fast as pf, ptycho_fast.ptychopinn, ptycho_fast.cli, ptycho_fast.s
 scan = pf.simulate_scan(n_positions=30, N=16, seed=0)
 groups = pf.group_positions(scan.positions, 5, seed=0)
 pf.extract_patches(scan.object, groups.coords, 16)
+for shown in scan, groups, pf.coverage(scan, groups):
+    shown._repr_html_()
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, loaded
 """

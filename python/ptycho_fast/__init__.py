@@ -18,6 +18,7 @@ from ptycho_fast._core import __version__
 from ptycho_fast.dataset import GroupedDataset
 from ptycho_fast.grouping import Groups, ScanIndex, group_positions
 from ptycho_fast.io import read_scan, write_scan
+from ptycho_fast.live import follow
 from ptycho_fast.patches.cpu import extract_patches
 from ptycho_fast.quality import coverage
 from ptycho_fast.reconstruction import Reconstruction, reconstruct
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "coverage",
     "extract_patches",
+    "follow",
     "group_positions",
     "read_scan",
     "reconstruct",

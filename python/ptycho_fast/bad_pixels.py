@@ -136,6 +136,26 @@ class BadPixels:
         before = np.concatenate([[0], np.cumsum(kept)])
         return BadPixels(before[self.starts], self.pixels[kept])
 
+    def within(self, side: int, rows: slice, columns: slice, bin: int) -> BadPixels:  # noqa: A002
+        """Return the lists for a part of each pattern; one bad pixel makes its bin bad.
+
+        Parameters
+        ----------
+        side : int
+            Pixels per side of a pattern.
+        rows, columns, bin
+            As of `ptycho_fast.frames.Window`.
+        """
+        N = (rows.stop - rows.start) // bin
+        row, column = np.divmod(self.pixels.astype(np.int64), side)
+        row, column = (row - rows.start) // bin, (column - columns.start) // bin
+        kept = (row >= 0) & (row < N) & (column >= 0) & (column < N)
+        pattern = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        # Several bad pixels of a bin make one bad bin.
+        place = np.unique(((pattern * N + row) * N + column)[kept])
+        pattern, pixels = np.divmod(place, N * N)
+        return BadPixels(np.searchsorted(pattern, np.arange(len(self) + 1)), pixels)
+
     def shifted(self, height: int, width: int) -> BadPixels:
         """Return the lists for patterns (height, width) shifted by `numpy.fft.fftshift`."""
         row, column = np.divmod(self.pixels, width)

@@ -19,6 +19,8 @@ from ptycho_fast.memory import empty
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from ptycho_fast.protocols import GroupsLike
+
 MOST = 2**31 - 1
 """Indices are int32, so nothing can be counted beyond this."""
 
@@ -233,3 +235,16 @@ def positions_checksum(positions: NDArray[np.float64]) -> str:
     """Return the SHA-256 of positions as little-endian float64, in hexadecimal digits."""
     little_endian = np.ascontiguousarray(positions, dtype="<f8")
     return hashlib.sha256(little_endian.data).hexdigest()
+
+
+def check_groups(n: int, groups: GroupsLike) -> None:
+    """Raise `ValueError` if there are no groups, or they were not drawn from n positions."""
+    if len(groups.positions) != n:
+        msg = (
+            f"The groups were drawn from {len(groups.positions)} positions, but the scan has "
+            f"{n}. Draw groups from the positions of this scan."
+        )
+        raise ValueError(msg)
+    if len(groups) == 0:
+        msg = "There are no groups. Draw some with group_positions."
+        raise ValueError(msg)

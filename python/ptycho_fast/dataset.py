@@ -18,10 +18,10 @@ from ptycho_fast.batches.part import Part
 from ptycho_fast.batches.plan import Planner
 from ptycho_fast.batches.processes import share_of_threads
 from ptycho_fast.batches.schedule import Schedule
-from ptycho_fast.batches.split import held_out_block, held_out_edge
 from ptycho_fast.checks import as_stack, as_threads
 from ptycho_fast.feeds.methods import FeedMethods
 from ptycho_fast.frames import Frames
+from ptycho_fast.subsampling import held_out_edge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ptycho_fast.batches.options import BatchArguments
     from ptycho_fast.grouping import Groups
     from ptycho_fast.scan import Scan
-
-__all__ = ["GroupedDataset", "held_out_block"]
 
 
 class GroupedDataset(FeedMethods):

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,55 @@ LOOK_BYTES = 2**26
 """Where the patterns have more bytes than this, `Frames.look` reads only `LOOKED_AT` of them."""
 
 LOOKED_AT = 64
+
+
+class Window(NamedTuple):
+    """The part of the detector that is kept, and how many detector pixels make one pixel."""
+
+    rows: slice
+    columns: slice
+    bin: int
+
+    @property
+    def N(self) -> int:  # noqa: N802
+        """Pixels per side of the patterns that result."""
+        return int(self.rows.stop - self.rows.start) // self.bin
+
+    def good(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Crop and bin which pixels are good; a bin is good if all of its pixels are.
+
+        Parameters
+        ----------
+        mask : ndarray, (..., H, W), bool
+
+        Returns
+        -------
+        ndarray, (..., N, N), bool
+        """
+        N, b = self.N, self.bin
+        kept = mask[..., self.rows, self.columns]
+        return np.asarray(kept.reshape(*kept.shape[:-2], N, b, N, b).all(axis=(-3, -1)))
+
+    def summed(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum counts of the kept pixels, (k, N * bin, N * bin), over the bins."""
+        N, b = self.N, self.bin
+        summed: NDArray[np.float64] = counts.reshape(-1, N, b, N, b).sum(axis=(2, 4))
+        return summed
+
+    def amplitudes(self, patterns: NDArray[Any]) -> NDArray[Any]:
+        """Crop and bin amplitudes, (k, H, W); the roots of summed counts are float32."""
+        kept = patterns[:, self.rows, self.columns]
+        if self.bin == 1:
+            return np.ascontiguousarray(kept)
+        return np.sqrt(self.summed(np.square(kept, dtype=np.float64))).astype(np.float32)
+
+    def within(self, part: Window) -> Window:
+        """Return a part of what this one keeps as a part of the detector."""
+        rows, columns = (
+            slice(mine.start + its.start * self.bin, mine.start + its.stop * self.bin)
+            for mine, its in ((self.rows, part.rows), (self.columns, part.columns))
+        )
+        return Window(rows, columns, self.bin * part.bin)
 
 
 class Frames(ABC):
@@ -89,6 +138,27 @@ class Frames(ABC):
         """
         return np.empty(0, np.int64)
 
+    def take(self, rows: NDArray[np.integer[Any]]) -> Frames:
+        """Return some of the patterns, which stay in their file.
+
+        Parameters
+        ----------
+        rows : ndarray, (k,), int
+            Which patterns, in ``0..n-1``.
+        """
+        return PartFrames(self, rows=rows)
+
+    def within(self, part: Window) -> Frames:
+        """Return a part of each pattern, or its bins, read from the file when it is needed."""
+        return PartFrames(self, part=part)
+
+    def files(self) -> set[str]:
+        """Return the files from which the patterns are read, as far as they are known."""
+        source = getattr(self, "source", None)
+        if isinstance(source, Frames):
+            return source.files()
+        return {self.path} if hasattr(self, "path") else set()
+
     @property
     def ndim(self) -> int:
         """3."""
@@ -140,6 +210,68 @@ class Frames(ABC):
         each = max(1, BLOCK_BYTES // max(1, self.nbytes // len(self)))
         for first in range(0, len(rows), each):
             yield rows[first : first + each], self[rows[first : first + each]]
+
+
+class PartFrames(Frames):
+    """Some of the patterns of a stack, or a part of each, which stay in their file.
+
+    Parameters
+    ----------
+    source : Frames, (m, H, W)
+        All patterns, whole.
+    rows : ndarray, (n,), int, optional
+        Which of them; all by default.
+    part : Window, optional
+        What is kept of each; everything by default.
+    """
+
+    def __init__(
+        self,
+        source: Frames,
+        rows: NDArray[np.integer[Any]] | None = None,
+        part: Window | None = None,
+    ) -> None:
+        self.source, self.rows, self.part = source, rows, part
+        n = len(source) if rows is None else len(rows)
+        sides = source.shape[1:] if part is None else (part.N, part.N)
+        self.shape = (n, *sides)
+        whole = part is None or part.bin == 1
+        self.dtype = source.dtype if whole else np.dtype(np.float32)
+        self.may_be_bad = source.may_be_bad
+
+    def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
+        """Fill ``out[i]`` with pattern ``rows[i]``."""
+        self.read_good(rows, out)
+
+    def read_good(
+        self, rows: NDArray[np.integer[Any]], out: NDArray[Any]
+    ) -> NDArray[np.bool_] | None:
+        """Fill ``out[i]`` with pattern ``rows[i]``; return which pixels were measured."""
+        rows = np.asarray(rows) if self.rows is None else self.rows[rows]
+        if self.part is None:
+            return self.source.read_good(rows, out)
+        good: NDArray[np.bool_] | None = None
+        each = max(1, BLOCK_BYTES // max(1, self.source.nbytes // max(1, len(self.source))))
+        buffer = np.empty((min(each, len(rows)), *self.source.shape[1:]), self.source.dtype)
+        for first in range(0, len(rows), each):
+            some = slice(first, min(first + each, len(rows)))
+            block = buffer[: some.stop - first]
+            found = self.source.read_good(rows[some], block)
+            out[some] = self.part.amplitudes(block)
+            if found is not None:
+                good = np.ones(out.shape, np.bool_) if good is None else good
+                good[some] = self.part.good(found)
+                out[some][~good[some]] = 0
+        return good
+
+    def unwritten(self) -> NDArray[np.int64]:
+        """Return those of the source."""
+        missing = self.source.unwritten()
+        return missing if self.rows is None else np.flatnonzero(np.isin(self.rows, missing))
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> PartFrames:
+        """Return some of the patterns, which stay in their file."""
+        return PartFrames(self.source, rows if self.rows is None else self.rows[rows], self.part)
 
 
 class FileFrames(Frames):

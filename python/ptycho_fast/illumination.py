@@ -11,7 +11,7 @@ from ptycho_fast.canvas import span
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.scan import Scan
+    from ptycho_fast.protocols import ScanLike
 
 SIDE = 1024
 """Maps have at most about this many cells per side; on larger objects a cell is several pixels."""
@@ -26,7 +26,7 @@ class Map(NamedTuple):
     """Left, right, bottom and top edge in pixels of the object, in matplotlib's order."""
 
 
-def illumination(scan: Scan, times: NDArray[np.generic]) -> Map:
+def illumination(scan: ScanLike, times: NDArray[np.generic]) -> Map:
     """Map the light on the object.
 
     Parameters
@@ -57,7 +57,7 @@ def illumination(scan: Scan, times: NDArray[np.generic]) -> Map:
     return Map(np.maximum(values, 0), grid.extent)
 
 
-def probe_intensity(scan: Scan) -> NDArray[np.float64] | None:
+def probe_intensity(scan: ScanLike) -> NDArray[np.float64] | None:
     """Return the probe's intensity summed over its modes, (N, N).
 
     None where there is no probe, or where it is 0 or not finite.
@@ -79,7 +79,7 @@ class ObjectGrid:
         The scan. Its patterns are not read.
     """
 
-    def __init__(self, scan: Scan) -> None:
+    def __init__(self, scan: ScanLike) -> None:
         self.N = scan.N
         pixels = np.rint(scan.positions)
         # The cells begin where the canvas does.

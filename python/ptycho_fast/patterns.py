@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ptycho_fast.scan import Scan
+    from ptycho_fast.protocols import ScanLike
 
 logger = logging.getLogger("ptycho_fast")
 
@@ -254,7 +254,7 @@ def normalisation_scale(
     return np.float32(np.sqrt((N / 2) ** 2 / mean))
 
 
-def measured_energies(scan: Scan) -> NDArray[np.float64]:
+def measured_energies(scan: ScanLike) -> NDArray[np.float64]:
     """Compute the energy of each pattern of a scan, over the pixels that were measured.
 
     Parameters
@@ -284,7 +284,7 @@ def measured_energies(scan: Scan) -> NDArray[np.float64]:
     return energies
 
 
-def mean_pattern(scan: Scan) -> NDArray[np.float64]:
+def mean_pattern(scan: ScanLike) -> NDArray[np.float64]:
     """Average the intensity of each pixel over the patterns in which it was measured.
 
     The sum of this mean over some pixels is thus the mean intensity of a pattern there, however
@@ -337,7 +337,7 @@ def mean_pattern(scan: Scan) -> NDArray[np.float64]:
 
 
 def _blocks(
-    scan: Scan,
+    scan: ScanLike,
 ) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.bool_] | None]]:
     """Read all patterns in blocks: yield rows, patterns (always the same array), good pixels."""
     n, N, dtype = len(scan), scan.N, scan.diffraction.dtype
@@ -349,7 +349,7 @@ def _blocks(
         yield slice(first, first + len(rows)), buffer[: len(rows)], good
 
 
-def brought_energies(scan: Scan) -> NDArray[np.float64] | None:
+def brought_energies(scan: ScanLike) -> NDArray[np.float64] | None:
     """Return the energies that are stored with a scan, if they are those of its patterns.
 
     The energies of a few patterns are computed as a check. They may have become wrong when the

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_fast.checks import as_indices
+from ptycho_fast.cards import card, small
+from ptycho_fast.checks import as_indices, check_groups
 from ptycho_fast.grouping.index import ScanIndex
-from ptycho_fast.grouping.rules.overlap import MIN_OVERLAP, NEIGHBORS
-from ptycho_fast.illumination import ObjectGrid, probe_intensity
+from ptycho_fast.grouping.rules.overlap import NEIGHBORS
+from ptycho_fast.illumination import Map, ObjectGrid, probe_intensity
+from ptycho_fast.plot import draw_coverage
+from ptycho_fast.spacing import LEAST_OVERLAP, group_overlaps, window_overlap
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from ptycho_fast.grouping.groups import Groups
@@ -24,17 +28,11 @@ FOOTPRINT = 0.9
 CELLS = 64
 """The discrepancy compares quadrants about the corners of this many by this many cells."""
 
-LEAST_OVERLAP = MIN_OVERLAP
-"""The fraction of a window that two windows of a group should share."""
-
 MOST_NEIGHBORS = NEIGHBORS
 """The largest K that is suggested."""
 
 SAMPLED = 1000
 """The suggested K is found from the neighbours of this many centres."""
-
-BLOCK = 4096
-"""Groups whose pairs are compared at a time, few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,11 @@ class Coverage:
         A suggested K: the largest with which, around the median centre, even the two neighbours
         that are farthest apart overlap by a quarter of a window. At least C and at most 30; None
         at C = 1.
+    covered : Map, optional
+        The fraction of each cell of the illuminated object that is covered, NaN where no position
+        of the scan illuminates it.
+    overlaps : ndarray, (B,), float64, optional
+        The smallest overlap of two windows of each group.
     """
 
     n_positions: int
@@ -85,6 +88,35 @@ class Coverage:
     discrepancy: float
     duplicates: int
     suggested_neighbors: int | None
+    covered: Map | None = field(default=None, repr=False, compare=False)
+    overlaps: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        rows = {line[:12]: line[12:] for line in str(self).splitlines()}
+        picture = None if self.covered is None else small(self.covered.values)
+        return card("Coverage", rows, {"object that is covered": picture})
+
+    def plot(self) -> Figure:
+        """Draw the part of the object that is covered, the overlaps, and the table.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("coverage.png")`` writes it to a file.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> scan = pf.simulate_scan(n_positions=50, N=32, seed=0)
+        >>> found = pf.coverage(scan, pf.group_positions(scan.positions, 9, seed=1))
+        >>> figure = found.plot()  # needs matplotlib
+        """
+        return draw_coverage(self.covered, self.overlaps, str(self))
 
     def __str__(self) -> str:
         light = "weighted by the probe" if self.probe_weighted else "with evenly lit windows"
@@ -167,78 +199,31 @@ def coverage(scan: Scan, groups: Groups) -> Coverage:
     object      ...% of the illuminated object covered, weighted by the probe
     ...
     """
-    check_groups(scan, groups)
+    check_groups(len(scan), groups)
     positions, n, N, C = scan.positions, len(scan), scan.N, groups.group_size
     indices = as_indices("indices", groups.indices, 2, n)
     used = np.zeros(n, np.bool_)
     used[indices] = True
     overlaps = group_overlaps(positions, indices, N) if C > 1 else None
+    area, covered = _area_covered(scan, used)
     return Coverage(
         n_positions=n,
         n_groups=len(groups),
         group_size=C,
         positions_used=int(np.count_nonzero(used)) / n,
-        area_covered=_area_covered(scan, used),
+        area_covered=area,
         probe_weighted=probe_intensity(scan) is not None,
         overlap_min=None if overlaps is None else float(overlaps.min()),
         overlap_median=None if overlaps is None else float(np.median(overlaps)),
         discrepancy=_discrepancy(positions, groups.centers),
         duplicates=_duplicates(indices),
         suggested_neighbors=None if C == 1 else _suggested_neighbors(positions, N, groups),
+        covered=covered,
+        overlaps=overlaps,
     )
 
 
-def check_groups(scan: Scan, groups: Groups) -> None:
-    """Raise `ValueError` if there are no groups, or if they cannot be groups of this scan."""
-    if len(groups.positions) != len(scan):
-        msg = (
-            f"The groups were drawn from {len(groups.positions)} positions, but the scan has "
-            f"{len(scan)}. Draw groups from the positions of this scan."
-        )
-        raise ValueError(msg)
-    if len(groups) == 0:
-        msg = "There are no groups. Draw some with group_positions."
-        raise ValueError(msg)
-
-
-def group_overlaps(
-    positions: NDArray[np.float64], indices: NDArray[np.int32], N: int
-) -> NDArray[np.float64]:
-    """Return the smallest overlap of two N x N windows of each group.
-
-    Parameters
-    ----------
-    positions : ndarray, (n, 2), float64
-        Positions x and y, in pixels.
-    indices : ndarray, (B, C), int32
-        Members of the groups, C > 1.
-    N : int
-        Pixels per side of a window.
-
-    Returns
-    -------
-    ndarray, (B,), float64
-        Fractions of a window, 0..1.
-    """
-    least = np.empty(len(indices))
-    for first in range(0, len(indices), BLOCK):
-        members = indices[first : first + BLOCK].T
-        x, y = positions[members, 0], positions[members, 1]
-        smallest = np.full(members.shape[1], np.inf)
-        for lag in range(1, len(members)):
-            shared = _overlap(x[lag:] - x[:-lag], y[lag:] - y[:-lag], N)
-            np.minimum(smallest, shared.min(axis=0), out=smallest)
-        least[first : first + BLOCK] = smallest
-    return least
-
-
-def _overlap(dx: NDArray[np.float64], dy: NDArray[np.float64], N: int) -> NDArray[np.float64]:
-    width, height = np.maximum(N - np.abs(dx), 0), np.maximum(N - np.abs(dy), 0)
-    shared: NDArray[np.float64] = width * height / N**2
-    return shared
-
-
-def _area_covered(scan: Scan, used: NDArray[np.bool_]) -> float:
+def _area_covered(scan: Scan, used: NDArray[np.bool_]) -> tuple[float, Map]:
     grid = ObjectGrid(scan)
     light = probe_intensity(scan)
     light = np.ones((scan.N, scan.N)) if light is None else light
@@ -253,10 +238,14 @@ def _area_covered(scan: Scan, used: NDArray[np.bool_]) -> float:
     pixels = min(grid.step, scan.N) ** 2
     dark = np.log(np.maximum(1 - grid.kernel(footprint) / pixels, 1e-12))
 
-    def lit(times: NDArray[np.generic]) -> float:
-        return float(-(weight * np.expm1(grid.spread(times, dark))).sum())
+    def lit(times: NDArray[np.generic]) -> NDArray[np.float64]:
+        return -np.expm1(grid.spread(times, dark))
 
-    return lit(used) / lit(np.ones(len(scan)))
+    seen, whole = lit(used), lit(np.ones(len(scan)))
+    area = float((weight * seen).sum()) / float((weight * whole).sum())
+    # Where the footprint of no position reaches, rounding leaves about 1e-16 of a fraction.
+    fraction = np.where(whole > 1e-6, np.clip(seen / np.maximum(whole, 1e-6), 0, 1), np.nan)
+    return area, Map(fraction, grid.extent)
 
 
 def _discrepancy(positions: NDArray[np.float64], centers: NDArray[np.int32]) -> float:
@@ -286,7 +275,7 @@ def _suggested_neighbors(positions: NDArray[np.float64], N: int, groups: Groups)
     rows = np.linspace(0, len(groups) - 1, min(len(groups), SAMPLED)).astype(np.intp)
     near = ScanIndex(positions).neighbors(most, np.unique(groups.centers[rows]))
     x, y = positions[near, 0], positions[near, 1]
-    shared = _overlap(x[:, :, None] - x[:, None, :], y[:, :, None] - y[:, None, :], N)
+    shared = window_overlap(x[:, :, None] - x[:, None, :], y[:, :, None] - y[:, None, :], N)
     # The smallest overlap of neighbour k with those before it, then of any two of the first k.
     farthest = np.minimum.accumulate(np.tril(shared - 1).min(axis=2) + 1, axis=1)
     good = np.count_nonzero(np.median(farthest, axis=0) >= LEAST_OVERLAP)

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.bad_pixels import BadPixels
+from ptycho_fast.cards import scan_card
 from ptycho_fast.checks import as_mask, as_positions
+from ptycho_fast.cropping import bins, middle, smaller_bad, smaller_patterns, smaller_probe
 from ptycho_fast.frames import Frames
-from ptycho_fast.subsampling import draw_subsample
+from ptycho_fast.notices import warn
+from ptycho_fast.plot import draw_scan
+from ptycho_fast.subsampling import draw_subsample, held_out_edge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from ptycho_fast.frames import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +121,34 @@ class Scan:
         for name, array in (("probe", self.probe), ("object", self.object)):
             parts += [] if array is None else [f"{name} {array.shape}"]
         return f"Scan({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return scan_card(self)
+
+    def plot(self) -> Figure:
+        """Draw the scan positions on the phase of the object, and the light that falls on it.
+
+        Above 5000 positions, their density is drawn. For a scan without an object, the mean
+        diffraction pattern is drawn too, for which all patterns are read.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("scan.png")`` writes it to a file.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there are no positions, or some are not finite.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> figure = pf.simulate_scan(n_positions=50, N=32, seed=0).plot()  # needs matplotlib
+        """
+        return draw_scan(self)
 
     @property
     def N(self) -> int:  # noqa: N802
@@ -246,8 +281,188 @@ class Scan:
         bad = ~good if self.mask is None else ~good & self.mask
         return replace(thinned, bad_pixels=BadPixels.of(bad))
 
-    def take(self, rows: NDArray[np.integer[Any]], diffraction: Any) -> Scan:
+    def subset(self, rows: Any) -> Scan:
         """Return some positions with all that belongs to them.
+
+        Parameters
+        ----------
+        rows : int, slice, or array_like of int or bool
+            Which positions, as NumPy indexes an array: ``slice(100)`` are the first 100.
+
+        Returns
+        -------
+        Scan
+            Its patterns stay in their file if those of the scan do.
+
+        Raises
+        ------
+        IndexError
+            If there are no such positions.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> scan = pf.simulate_scan(n_positions=100, N=16, seed=0)
+        >>> scan.subset(scan.positions[:, 0] < 20)
+        Scan(60 positions, N=16, float32, probe (16, 16), object (36, 36))
+        """
+        chosen = np.arange(len(self))[rows].reshape(-1)
+        patterns = self.diffraction
+        return self.take(
+            chosen, patterns.take(chosen) if isinstance(patterns, Frames) else patterns[chosen]
+        )
+
+    def split(self, validation: float = 0.1, *, margin: float | None = None) -> tuple[Scan, Scan]:
+        """Hold out a block of the scan for validation, as `GroupedDataset.split` does.
+
+        The block lies at the end of the longer side of the scan. Positions in the margin before it
+        are in neither part.
+
+        Parameters
+        ----------
+        validation : float
+            Share of the positions in the block, between 0 and 1.
+        margin : float, optional
+            Pixels between the two parts; N/4 by default. From N on, the windows of the two parts
+            share no pixel of the object.
+
+        Returns
+        -------
+        training, validation : Scan
+
+        Raises
+        ------
+        ValueError
+            If share and margin leave one part without positions.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> training, validation = pf.simulate_scan(n_positions=100, N=16, seed=0).split(0.2)
+        >>> len(training), len(validation)
+        (60, 20)
+        """
+        margin = self.N / 4 if margin is None else margin
+        along, edge = held_out_edge(self.positions, validation)
+        training, held_out = (
+            np.flatnonzero(side) for side in (along < edge - margin, along >= edge)
+        )
+        if not len(training) or not len(held_out):
+            msg = (
+                f"validation={validation} with a margin of {margin} pixels leaves {len(training)} "
+                f"positions to train on and {len(held_out)} to validate on. Use another share or "
+                "a smaller margin."
+            )
+            raise ValueError(msg)
+        return self.subset(training), self.subset(held_out)
+
+    def crop(self, N: int) -> Scan:
+        """Keep the N x N pixels in the middle of each pattern.
+
+        Wide angles are lost, so the pixels of the object become larger: positions, in pixels,
+        shrink by N / (N before), the probe is sampled anew, and the object is left out.
+
+        Parameters
+        ----------
+        N : int
+            Pixels per side that are kept. Pixel ``[N // 2, N // 2]`` remains the one that it was.
+
+        Returns
+        -------
+        Scan
+            Positions, patterns and bad pixels are those of ``read_scan(path, crop=N)``. Patterns
+            stay in their file if those of the scan do.
+
+        Raises
+        ------
+        ValueError
+            If the patterns have fewer pixels.
+
+        Warns
+        -----
+        UserWarning
+            If the scan has an object, or the probe more than 1 % of its power at the angles that
+            are lost.
+
+        Examples
+        --------
+        >>> import dataclasses
+        >>> import ptycho_fast as pf
+        >>> scan = dataclasses.replace(pf.simulate_scan(100, N=32, seed=0), object=None)
+        >>> scan.crop(16)
+        Scan(100 positions, N=16, float32, probe (16, 16))
+        """
+        part = middle(self.N, N)
+        return self if part.N == self.N else self._within(part)
+
+    def bin(self, M: int) -> Scan:
+        """Sum the counts of squares of M x M pixels of each pattern.
+
+        The pixels of the object keep their size, so positions and object remain as they are. The
+        window becomes smaller: the middle of the probe is kept, with a phase ramp where zero
+        frequency is not in the middle of its bin.
+
+        Parameters
+        ----------
+        M : int
+            Pixels of the detector per side of a new pixel.
+
+        Returns
+        -------
+        Scan
+            Its amplitudes are float32, those of ``read_scan(path, bin=M)``: roots of the sums of
+            squares. One bad pixel makes its bin bad. Patterns stay in their file if those of the
+            scan do.
+
+        Raises
+        ------
+        ValueError
+            If the side of the patterns is no multiple of M.
+
+        Warns
+        -----
+        UserWarning
+            If more than 1 % of the probe's power lies outside the smaller window: then patterns
+            vary too fast to be binned.
+
+        Examples
+        --------
+        >>> import dataclasses
+        >>> import ptycho_fast as pf
+        >>> scan = dataclasses.replace(pf.simulate_scan(100, N=32, seed=0), probe=None)
+        >>> scan.bin(2)
+        Scan(100 positions, N=16, float32, object (71, 71))
+        """
+        part = bins(self.N, M)
+        return self if part.N == self.N else self._within(part)
+
+    def _within(self, part: Window) -> Scan:
+        """Return the scan with a part of each pattern, or with its bins."""
+        mask, bad = smaller_bad(self.mask, self.bad_pixels, part, self.N)
+        scale = part.N * part.bin / self.N
+        # Patches are cut from the object and have the size of the window.
+        metadata = {key: value for key, value in self.metadata.items() if key != "Y"}
+        if "object_pixel_m" in metadata:
+            metadata["object_pixel_m"] = np.asarray(metadata["object_pixel_m"]) / scale
+        if "detector_pixel_m" in metadata:
+            metadata["detector_pixel_m"] = np.asarray(metadata["detector_pixel_m"]) * part.bin
+        if self.object is not None and scale != 1:
+            warn("The positions no longer lie on the object of the scan; it was left out.")
+        return replace(
+            self,
+            positions=self.positions * scale,
+            positions_start=self.positions_start * scale,
+            diffraction=smaller_patterns(self.diffraction, part, mask, bad),
+            probe=None if self.probe is None else smaller_probe(self.probe, part),
+            object=self.object if scale == 1 else None,
+            mask=mask,
+            energies=None,
+            metadata=metadata,
+            bad_pixels=bad,
+        )
+
+    def take(self, rows: NDArray[np.integer[Any]], diffraction: Any) -> Scan:
+        """Return some positions with patterns that were read or left in a file already.
 
         Parameters
         ----------

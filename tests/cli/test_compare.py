@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +111,11 @@ def test_every_kind_of_file_gives_the_same_scores(
     assert len(expected) >= 8
     kinds = ["OUT/reconstruction.npz", "infer", "object.npy", "object.npz"]
     if (here / "OUT" / "object.h5").exists():
-        kinds.append("OUT/object.h5")
+        told: Any = {"energy_eV": 8000, "distance_m": 1, "detector_pixel_m": 1e-4}
+        scan = replace(made.on(large), metadata={})
+        pf.write_scan(scan, "OUT/scan.cxi", **told)
+        pf.write_scan(scan, "OUT/product.h5", "ptychodus", **told)
+        kinds += ["OUT/object.h5", "OUT/scan.cxi", "OUT/product.h5"]
     for kind in kinds:
         out = compared(capsys, kind, "scan.npz")
         assert scores(out) == pytest.approx(expected, rel=1e-3), kind

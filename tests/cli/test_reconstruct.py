@@ -21,7 +21,7 @@ import pytest
 import ptycho_fast as pf
 from commands import ERROR, file_names
 from ptycho_fast.canvas import canvas
-from ptycho_fast.cli import main, scan_files
+from ptycho_fast.cli import main
 from ptycho_fast.cli import reconstruct as command
 from ptycho_fast.cli.command import defaults_of
 from ptycho_fast.frames import Frames
@@ -298,9 +298,9 @@ def test_patterns_that_do_not_fit_stay_in_their_file(
         return result(scan)
 
     replaced(stand_in)
-    needed = 2 * 4 * scan.diffraction.size
-    for free, lazy in ((needed - 1, True), (needed, False)):
-        monkeypatch.setattr(scan_files, "available", lambda free=free: free)
+    needed = 4 * scan.diffraction.nbytes
+    for free, lazy in ((needed, True), (needed + 4, False)):
+        monkeypatch.setattr("ptycho_fast.memory.available", lambda free=free: free)
         assert main(["reconstruct", "scan.npz", "-o", "OUT"]) == 0
         assert isinstance(given[-1].diffraction, Frames) == lazy
         assert ("patterns of 8 x 8, in their file" in capsys.readouterr().out) == lazy

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import Truth, misfit
+from explained import DISTANCE, ENERGY, OBJECT_PIXEL, PIXEL, Truth, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,7 @@ def test_a_product_explains_the_patterns_of_its_program(
     assert scan.object is not None
     # With the object and the probe of the product, at its positions, not shifted.
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    assert pf.reconstruct(replace(scan, probe=of.scan.probe)).deviance < 1.05
     np.testing.assert_allclose(scan.positions - np.rint(scan.positions), 0, atol=1e-6)
     assert scan.mask is not None
     assert np.argwhere(~scan.mask).tolist() == [[3, 4], [20, 11]]
@@ -82,9 +83,36 @@ def test_cxi_of_ptychodus_is_read(written: Callable[[str], Path], of: Truth) -> 
     order = np.random.default_rng(4).permutation(len(of.x))
     assert scan.probe is not None
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    assert scan.object is not None
+    assert misfit(replace(scan, positions=moved(scan)), of) > 2
     for turned in (scan.positions[:, ::-1], -scan.positions, scan.positions * (1, -1)):
-        assert misfit(replace(scan, positions=turned), of) > 2
+        assert misfit(replace(scan, positions=turned, object=None), of) > 2
     step = np.diff(of.scan.positions[order], axis=0)
     np.testing.assert_allclose(np.diff(scan.positions, axis=0), step, atol=1e-6)
     assert scan.mask is not None
     assert np.argwhere(~scan.mask).tolist() == [[3, 4], [20, 11]]
+
+
+@pytest.mark.parametrize("name", ["product", "cxi"])
+def test_ptychodus_reads_what_is_written_for_it(
+    read_by: Callable[[str], Path], of: Truth, name: str
+) -> None:
+    theirs = np.load(read_by("ptychodus") / f"{name}.npz")
+    # Its own simulation explains the patterns, with the probe and the object as it read them.
+    assert theirs["misfit"] == pytest.approx(1, abs=0.1)
+    good = ~theirs["bad"]
+    assert np.argwhere(~good).tolist() == [[3, 4], [20, 11]]
+    np.testing.assert_array_equal(theirs["patterns"], of.counts * good)
+    numbers = np.arange(len(of.x)) if name == "cxi" else 7 + 2 * np.arange(len(of.x))
+    np.testing.assert_array_equal(theirs["indexes"], numbers)
+    np.testing.assert_array_equal(theirs["position_indexes"], numbers)
+    np.testing.assert_array_equal(theirs["probe"], of.scan.probe[np.newaxis, np.newaxis])  # type: ignore[index]
+    np.testing.assert_array_equal(np.squeeze(theirs["object"]), of.scan.object)
+    np.testing.assert_allclose(theirs["pixel"], OBJECT_PIXEL, rtol=1e-12)
+    step = np.diff(np.stack([theirs["x"], theirs["y"]], axis=1), axis=0) / OBJECT_PIXEL
+    np.testing.assert_allclose(step, np.diff(of.scan.positions, axis=0), atol=1e-9)
+    for key, value in (("energy", ENERGY), ("distance", DISTANCE), ("detector", PIXEL)):
+        np.testing.assert_allclose(theirs[key], value, rtol=1e-6)
+    metadata = np.load(read_by("ptychodus") / "cxi_metadata.npz")
+    for key, value in (("energy", ENERGY), ("distance", DISTANCE), ("pixel", PIXEL)):
+        np.testing.assert_allclose(metadata[key], value, rtol=1e-6)

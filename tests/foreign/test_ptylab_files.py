@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ def test_both_programs_explain_the_patterns_of_a_file(
     scan = pf.read_scan(folder / "data.hdf5")
     assert computed["misfit"] == pytest.approx(1, abs=0.1)
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    assert pf.reconstruct(replace(scan, probe=of.scan.probe)).deviance < 1.05
     step = np.diff(computed["corners"], axis=0)[:, ::-1]
     np.testing.assert_allclose(np.diff(scan.positions, axis=0), step, atol=1e-5)
     np.testing.assert_allclose(scan.metadata["object_pixel_m"], computed["pixel"], rtol=1e-6)

@@ -268,7 +268,9 @@ def test_a_damaged_chunk_leaves_nothing(here: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (f"raw.h5 raw.h5 --counts {NAMED}", "raw.h5 is the scan itself"),
+        (f"raw.h5 raw.h5 --counts {NAMED} --to cxi", "raw.h5 is the scan itself"),
+        (f"raw.h5 out.h5 --counts {NAMED}", "out.h5 does not say its format by its name"),
+        (f"raw.h5 out.npz --counts {NAMED} --to cxi", "named as a file of the format 'npz'"),
         (f"raw.h5 no/out.npz --counts {NAMED}", "there is no folder no"),
         (f"raw.h5 out.npz {NAMED}", "never guessed"),
         ("raw.h5 out.npz --counts", "its arrays must be named"),

@@ -21,7 +21,7 @@ from beamline_files import (
     motors,
     n,
 )
-from explained import Truth, check_ways, misfit, truth
+from explained import Truth, check_image, check_ways, misfit, truth
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -315,3 +315,7 @@ def test_units_that_are_not_known_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'GeV', which is not one of ev, kev"):
         pf.read_scan(path)
     assert len(pf.read_scan(path, energy_eV=explained.ENERGY)) == explained.n
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    check_image(lambda of: pf.read_scan(nexus(tmp_path / "a.nxs", of)))

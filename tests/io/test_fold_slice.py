@@ -16,6 +16,7 @@ from explained import (
     WAVELENGTH,
     N,
     Truth,
+    check_image,
     check_ways,
     misfit,
     n,
@@ -334,3 +335,8 @@ def test_a_pixel_of_the_object_is_one_positive_number(tmp_path: Path, of: Truth,
     with pytest.raises(ValueError, match="dx, the size of a pixel of the object, is"):
         pf.read_scan(path)
     assert misfit(pf.read_scan(path, unit="m", **GEOMETRY), of) == pytest.approx(1, abs=0.1)
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    check_image(lambda of: pf.read_scan(pair(tmp_path, of)))
+    check_image(lambda of: pf.read_scan(shelves(tmp_path / "a.h5", of)))

@@ -20,6 +20,7 @@ from npz_files import LAYOUTS, N, counts, n, posix, stored, written
 from ptycho_fast.frames import FileFrames, Frames
 from ptycho_fast.io import cache
 from ptycho_fast.io.formats import npz_scan
+from ptycho_fast.io.hdf5.writing import Outgoing
 from ptycho_fast.io.npz import stack as npz_stack
 
 if TYPE_CHECKING:
@@ -319,6 +320,6 @@ def test_a_file_that_is_replaced_stays_what_it_was_for_its_readers(tmp_path: Pat
     path = written(tmp_path / "scan.npz", diff3d=counts())
     scan = stored(path)
     changed = pf.Scan(scan.positions, counts() + 1)
-    npz_scan.write(changed, path)
+    npz_scan.write(Outgoing(changed), path)
     np.testing.assert_array_equal(scan.diffraction, counts())
     np.testing.assert_array_equal(stored(path).diffraction, counts() + 1)

@@ -13,6 +13,7 @@ import pytest
 import ptycho_fast as pf
 from npz_files import STORED, N, counts, n, output, python, stored, written
 from ptycho_fast.io.formats import npz_scan
+from ptycho_fast.io.hdf5.writing import Outgoing
 from ptycho_fast.io.npy import open_npy
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_masks_and_energies_survive_a_round_trip(tmp_path: Path) -> None:
     mask = np.random.default_rng(0).random((N, N)) > 0.3
     energies = np.arange(7.0)
     scan = pf.Scan(np.zeros((n, 2)), counts("u2"), mask=mask, energies=energies)
-    npz_scan.write(scan, tmp_path / "scan.npz")
+    npz_scan.write(Outgoing(scan), tmp_path / "scan.npz")
     for load in (True, False):
         again = pf.read_scan(tmp_path / "scan.npz", load=load)
         np.testing.assert_array_equal(again.mask, mask)
@@ -58,7 +59,9 @@ def test_masks_and_energies_survive_a_round_trip(tmp_path: Path) -> None:
     # Energies are those of what is stored, not of its roots.
     assert pf.read_scan(tmp_path / "scan.npz", intensity=True).energies is None
     with pytest.raises(ValueError, match=r"metadata\['detector_mask'\].*the name is taken"):
-        npz_scan.write(pf.Scan(np.zeros((n, 2)), counts(), metadata={"detector_mask": 1}), tmp_path)
+        npz_scan.write(
+            Outgoing(pf.Scan(np.zeros((n, 2)), counts(), metadata={"detector_mask": 1})), tmp_path
+        )
 
 
 @pytest.mark.parametrize(
@@ -78,11 +81,11 @@ def test_masks_that_do_not_fit_are_refused(
 
 def test_lazy_scans_are_written_as_they_are(tmp_path: Path) -> None:
     scan = pf.simulate_scan(n_positions=30, N=16, seed=0)
-    npz_scan.write(scan, tmp_path / "loaded.npz")
+    npz_scan.write(Outgoing(scan), tmp_path / "loaded.npz")
     lazy = stored(tmp_path / "loaded.npz")
-    npz_scan.write(lazy, tmp_path / "lazy.npz")
+    npz_scan.write(Outgoing(lazy), tmp_path / "lazy.npz")
     assert (tmp_path / "lazy.npz").read_bytes() == (tmp_path / "loaded.npz").read_bytes()
-    npz_scan.write(lazy, tmp_path / "loaded.npz")  # onto the very file it reads
+    npz_scan.write(Outgoing(lazy), tmp_path / "loaded.npz")  # onto the very file it reads
     assert (tmp_path / "lazy.npz").read_bytes() == (tmp_path / "loaded.npz").read_bytes()
     with np.load(tmp_path / "lazy.npz") as others:
         np.testing.assert_array_equal(others["diff3d"], scan.diffraction)
@@ -95,7 +98,7 @@ def test_a_source_cut_short_leaves_the_target_unchanged(tmp_path: Path) -> None:
     target = tmp_path / "copy.npz"
     target.write_bytes(b"before")
     with pytest.raises(OSError, match="cut short while it was read"):
-        npz_scan.write(scan, target)
+        npz_scan.write(Outgoing(scan), target)
     assert target.read_bytes() == b"before"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["copy.npz", "scan.npz"]
 
@@ -105,6 +108,7 @@ LIMITED = f"""
 import resource, sys
 import numpy as np
 from ptycho_fast.frames import Frames
+from ptycho_fast.io.hdf5.writing import Outgoing
 from ptycho_fast.scan import Scan
 {STORED}
 resource.setrlimit(resource.RLIMIT_DATA, ({LIMIT}, {LIMIT}))
@@ -135,14 +139,14 @@ def refused(frames):
 def test_a_file_of_twice_the_memory_is_written_and_read(tmp_path: Path) -> None:
     """5000 patterns of 64 KiB, 313 MiB, by processes that may have 150 MiB."""
     first, copy = tmp_path / "first.npz", tmp_path / "copy.npz"
-    write = "npz_scan.write(Scan(np.zeros((5000, 2)), Made()), sys.argv[1])"
+    write = "npz_scan.write(Outgoing(Scan(np.zeros((5000, 2)), Made())), sys.argv[1])"
     output(python(LIMITED + write, first))
     assert first.stat().st_size > 2 * LIMIT
     read = """
 scan = stored(sys.argv[1])
 check(scan.diffraction)
 assert refused(scan.diffraction)
-npz_scan.write(scan, sys.argv[2])
+npz_scan.write(Outgoing(scan), sys.argv[2])
 check(stored(sys.argv[2]).diffraction)
 """
     output(python(LIMITED + read, first, copy))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import DISTANCE, PIXEL, WAVELENGTH, Truth, check_ways, misfit, truth
+from explained import DISTANCE, PIXEL, WAVELENGTH, Truth, check_image, check_ways, misfit, truth
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -105,3 +105,11 @@ def test_what_data_of_ptylab_lack_is_said(
         pf.read_scan(path)
     if error is KeyError:
         assert "--distance-m ?" in proposal(path)
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    check_image(
+        lambda of: pf.read_scan(
+            ptylab(tmp_path / "a.hdf5", of, encoder=np.stack([of.y, of.x], axis=1))
+        )
+    )

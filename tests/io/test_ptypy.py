@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import DISTANCE, ENERGY, PIXEL, N, Truth, check_ways, misfit, n, truth
+from explained import DISTANCE, ENERGY, PIXEL, N, Truth, check_image, check_ways, misfit, n, truth
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -273,3 +273,7 @@ def test_wrong_positions_are_refused(tmp_path: Path, of: Truth, shape: tuple[int
         file["chunks/0/positions"] = np.zeros(shape)
     with pytest.raises(ValueError, match=r"positions must be \(60, 2\)"):
         pf.read_scan(path)
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    check_image(lambda of: pf.read_scan(ptyd(tmp_path / "a.ptyd", of)))

@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import DISTANCE, ENERGY, OBJECT_PIXEL, PIXEL, N, Truth, check_ways, misfit, n, truth
+from explained import (
+    DISTANCE,
+    ENERGY,
+    OBJECT_PIXEL,
+    PIXEL,
+    N,
+    Truth,
+    check_image,
+    check_ways,
+    misfit,
+    n,
+    truth,
+)
 from ptycho_fast.io.suggest import proposal
 
 if TYPE_CHECKING:
@@ -120,6 +132,12 @@ def test_the_table_of_a_beamline_serves_hdf5_too(tmp_path: Path, of: Truth) -> N
     )  # fmt: skip
     assert misfit(scan, of) == pytest.approx(1, abs=0.1)
     np.testing.assert_allclose(scan.metadata["object_pixel_m"], OBJECT_PIXEL)
+
+
+def test_a_table_without_a_column_asks_for_one(tmp_path: Path, of: Truth) -> None:
+    positions = table(tmp_path / "pos.csv", of)
+    with pytest.raises(KeyError, match=r"pos\.csv is a file. Name an array or a column.*csv:0"):
+        pf.read_scan(stack(tmp_path, of, "npy"), x=f"{positions}", y=f"{positions}:2", **GEOMETRY)
 
 
 @pytest.mark.parametrize("kind", ["npy", "plain"])
@@ -299,3 +317,15 @@ def test_pages_that_were_changed_are_not_mixed(tmp_path: Path, of: Truth) -> Non
     os.utime(path, ns=(1, 1))
     with pytest.raises(OSError, match="was changed since it was opened"):
         scan.diffraction[3]
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    positions = tmp_path / "pos.csv"
+    check_image(
+        lambda of: pf.read_scan(
+            stack(tmp_path, of, "npy"),
+            x=f"{table(positions, of)}:1",
+            y=f"{positions}:2",
+            **GEOMETRY,
+        )
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from explained import N, Truth, check_ways, misfit, truth
+from explained import N, Truth, check_image, check_ways, misfit, truth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +99,40 @@ def test_windows_of_tike_must_be_real_numbers(tmp_path: Path, of: Truth, dtype: 
     corners = (of.scan.positions[:, ::-1] - N // 2)[np.newaxis].astype(dtype)
     with pytest.raises(ValueError, match="'scan' must be real numbers"):
         pf.read_scan(tike(tmp_path / "a.npz", of, scan=corners))
+
+
+def test_a_file_that_bzip2_compressed_is_read(tmp_path: Path, of: Truth) -> None:
+    plain = tike(tmp_path / "a.npz", of)
+    packed = tmp_path / "a.npz.bz2"
+    packed.write_bytes(bz2.compress(plain.read_bytes()))
+    scan = pf.read_scan(packed)
+    np.testing.assert_array_equal(scan.diffraction, pf.read_scan(plain).diffraction)
+    assert misfit(scan, of) == pytest.approx(1, abs=0.1)
+    check_ways(packed, scan)
+
+
+def test_damage_of_a_bzip2_file_is_an_os_error(tmp_path: Path, of: Truth) -> None:
+    content = bz2.compress(tike(tmp_path / "a.npz", of).read_bytes())
+    path = tmp_path / "a.npz.bz2"
+    middle = len(content) // 2
+    for damaged in (content[:middle], content[:middle] + b"????" + content[middle + 4 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match="can't be decompressed"):
+            pf.read_scan(path)
+    path.write_bytes(bz2.compress(b"row column\n"))
+    with pytest.raises(OSError, match="is compressed. Decompress it first"):
+        pf.read_scan(path)
+
+
+def test_what_decompresses_to_far_more_than_it_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptycho_fast.io.npz.bzip2.MOST", 2**21)
+    path = tmp_path / "bomb.npz.bz2"
+    path.write_bytes(bz2.compress(b"PK" + bytes(2**22)))
+    with pytest.raises(ValueError, match=r"would decompress to more than 0\.00195 GiB"):
+        pf.read_scan(path)
+
+
+def test_the_image_explains_the_counts(tmp_path: Path) -> None:
+    check_image(lambda of: pf.read_scan(tike(tmp_path / "a.npz", of)))

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("neuralop")
 
 from ptycho_fast.models import (  # noqa: E402
     PtychoModel,

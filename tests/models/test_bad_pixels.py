@@ -96,8 +96,6 @@ def small() -> Any:
 
 def make_model(**options: Any) -> Any:
     pytest.importorskip("lightning")
-    pytest.importorskip("neuralop")
-
     return PtychoModel(N=16, **{"width": 8, **options})
 
 

@@ -145,6 +145,23 @@ def test_some_patterns_lie_on_the_canvas_of_all() -> None:
     assert np.sqrt((angle**2).mean()) < 0.2
 
 
+def test_some_patterns_of_a_file_keep_their_bad_pixels(tmp_path: Path) -> None:
+    scan = scan_of(32)
+    counts = np.rint(np.square(scan.diffraction)).astype(np.uint32)
+    counts[np.random.default_rng(0).random(counts.shape) < 0.02] = 2**32 - 1  # saturated
+    path = tmp_path / "scan.npz"
+    x, y = scan.positions.T
+    np.savez(path, xcoords=x, ycoords=y, diff3d=counts, probeGuess=scan.probe)
+    model = PtychoModel.pretrained(N=32)
+    loaded: Any
+    left: Any
+    loaded, left = (
+        model.infer(pf.read_scan(path, counts=True, load=load), n_groups=20)
+        for load in (True, False)
+    )
+    assert np.array_equal(left.object, loaded.object)
+
+
 def test_groups_are_imaged_as_scans_are() -> None:
     """Training sees groups: the image of one is that of a scan of its patterns."""
     scan = scan_of(32, n=40)

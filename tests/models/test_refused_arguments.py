@@ -12,7 +12,6 @@ import pytest
 import ptycho_fast as pf
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("neuralop")
 pytest.importorskip("safetensors")
 lightning = pytest.importorskip("lightning")  # it draws from Python's random numbers on import
 

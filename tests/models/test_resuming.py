@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("neuralop")
 pytest.importorskip("safetensors")
 lightning = pytest.importorskip("lightning")  # it draws from Python's random numbers on import
 

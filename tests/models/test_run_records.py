@@ -114,8 +114,6 @@ def test_resuming_with_another_scan_or_option_is_refused_with_the_difference(
 def test_resuming_with_another_model_is_refused_with_the_difference(
     run: Path, filed_scan: Any, options: dict[str, Any], message: str
 ) -> None:
-    if "architecture" in options:
-        pytest.importorskip("neuralop")
     with pytest.raises(ValueError, match=f"contains a run of another model: .*{message}"):
         train(make_model(**options), filed_scan, EPOCHS + 1, output=run, resume=True)
 

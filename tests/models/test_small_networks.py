@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 def test_patterns_of_four_pixels_can_be_trained_and_imaged(
     architecture: str, gridsize: int
 ) -> None:
-    if architecture != "cnn":
-        pytest.importorskip("neuralop")
     scan = pf.simulate_scan(n_positions=60, N=4, seed=0)
     model = PtychoModel(architecture, N=4, gridsize=gridsize, width=4)
     history = model.train(scan, n_groups=32, max_epochs=3, picture_every=0, device="cpu")

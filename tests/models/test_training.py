@@ -11,7 +11,6 @@ import pytest
 import reference
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("neuralop")
 pytest.importorskip("safetensors")
 lightning = pytest.importorskip("lightning")  # it draws from Python's random numbers on import
 

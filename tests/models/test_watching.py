@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("neuralop")
 pytest.importorskip("safetensors")
 lightning = pytest.importorskip("lightning")  # it draws from Python's random numbers on import
 

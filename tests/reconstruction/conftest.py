@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from diffraction_models import WAYS, Way
+from ptycho_fast.reconstruction.history import Step
 from ptycho_fast.reconstruction.resolution import Resolution
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
 
 
 @pytest.fixture

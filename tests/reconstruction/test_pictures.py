@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from ptycho_fast.png import COLOURS, colour_table, png
 from ptycho_fast.reconstruction.pictures import (
-    COLOURS,
     amplitude_picture,
-    colour_table,
     map_picture,
     phase_picture,
-    png,
     probe_picture,
 )
 

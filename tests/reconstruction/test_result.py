@@ -12,9 +12,11 @@ import pytest
 
 import ptycho_fast as pf
 from commands import file_names
+from explained import misfit, truth
 from ptycho_fast.canvas import Canvas, place
+from ptycho_fast.reconstruction.history import Step
 from ptycho_fast.reconstruction.resolution import Resolution
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
 from records import info_lines
 
 if TYPE_CHECKING:
@@ -233,3 +235,36 @@ def test_what_is_no_reconstruction_is_refused(
         np.savez(path, **arrays | {"format": 2})
     with pytest.raises(error, match=sentence):
         Reconstruction.load(tmp_path)
+
+
+# --- on its scan ----------------------------------------------------------------------------------
+
+
+def test_a_scan_with_its_image_explains_its_patterns() -> None:
+    of = truth()
+    scan = dataclasses.replace(
+        of.scan, positions=of.scan.positions + np.array([-40, 25]), probe=None, object=None
+    )
+    image = pf.reconstruct(scan, iterations=60)
+    both = image.on(scan)
+    assert misfit(both, of) < 1.1
+    assert misfit(dataclasses.replace(both, positions=both.positions[:, ::-1]), of) > 2
+    np.testing.assert_array_equal(both.positions, image.positions - image.origin)
+    moved = both.positions_start - both.positions
+    np.testing.assert_allclose(moved, scan.positions_start - scan.positions, atol=1e-9)
+    assert both.diffraction is scan.diffraction
+    assert both.probe is not None
+    assert both.probe.shape == (32, 32)
+
+
+def test_an_image_of_another_scan_is_refused(made: Reconstruction, bare: Reconstruction) -> None:
+    patterns = np.ones((11, 16, 16), np.float32)
+    on = made.on(pf.Scan(made.positions + 3, patterns))
+    assert on.probe is made.probe  # two modes
+    assert bare.on(pf.Scan(made.positions, patterns)).object is bare.object
+    with pytest.raises(ValueError, match="of 11 patterns of 16 x 16 pixels, but the scan has 10"):
+        made.on(pf.Scan(made.positions[1:], patterns[1:]))
+    with pytest.raises(ValueError, match="but the scan has 11 of 8 x 8"):
+        made.on(pf.Scan(made.positions, patterns[:, :8, :8]))
+    with pytest.raises(ValueError, match="is 17 pixels from that of the scan, farther than a win"):
+        made.on(pf.Scan(made.positions + 17, patterns))

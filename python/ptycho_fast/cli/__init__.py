@@ -23,6 +23,8 @@ from ptycho_fast.cli import (
     compare,
     convert,
     demo,
+    example,
+    follow,
     group,
     infer,
     inspect,
@@ -31,6 +33,7 @@ from ptycho_fast.cli import (
     train,
 )
 from ptycho_fast.cli.command import option_names
+from ptycho_fast.cli.completion import SHELLS, PrintCompletion
 from ptycho_fast.notices import sentence_of
 
 if TYPE_CHECKING:
@@ -39,7 +42,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ptycho_fast")
 
 COMMANDS = (
-    demo, simulate, inspect, convert, reconstruct, compare, group, train, infer, cache, clean_cache,
+    demo, example, simulate, inspect, convert, reconstruct, follow, compare, group, train, infer,
+    cache,
+    clean_cache,
 )  # fmt: skip
 """One module for each command, in the order in which ``--help`` lists them."""
 
@@ -101,9 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ptycho-fast",
-        description="From a ptychography scan to the batches a network trains on, and to an image.",
+        description="From a ptychography scan to an image, and to the batches a network trains on.",
     )
     parser.add_argument("--version", action="version", version=f"ptycho-fast {__version__}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, metavar="{bash,zsh}",
+        help="print the script by which the shell completes commands and options with Tab",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

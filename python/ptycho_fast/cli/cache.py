@@ -19,8 +19,8 @@ def add(commands: Commands) -> None:
         commands,
         "cache",
         run,
-        summary="List the patterns that were unpacked from compressed files to be read in batches, "
-        "or remove them.",
+        summary="List the unpacked copies of compressed scan files, from which patterns are read "
+        "in batches, or remove them.",
         example="--clear",
     )
     parser.add_argument(

@@ -20,7 +20,8 @@ def add(commands: Commands) -> None:
         commands,
         "clean-cache",
         run,
-        summary="Remove all *.groups_cache.npz files from a folder and the folders in it.",
+        summary="Remove the lists of groups (*.groups_cache.npz) that group --cache or PtychoPINN "
+        "left in a folder and the folders in it.",
         example="scans --dry-run",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder to search")

@@ -57,8 +57,8 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--scan", type=Path, metavar="FILE",
-        help="scan whose positions say where the images are compared (default: those of B or, if "
-        "it has none, of A)",
+        help="scan whose positions say where the images are compared (default: the positions "
+        "in B or, if it has none, in A)",
     )  # fmt: skip
 
 
@@ -133,7 +133,8 @@ def _read_any(path: Path) -> StoredImage:
             return _from_reconstruction(path)
         if (found := read_image(container)) is not None:
             return found
-        if "object" in container and not POSITIONS & container.arrays().keys():
+        keys = {key.lstrip("/") for key in container.arrays()}
+        if "object" in keys and not POSITIONS & keys:
             return StoredImage(container.read("object"))
     scan = read_scan(path, load=False)
     if scan.object is None:

@@ -15,7 +15,7 @@ from ptycho_fast.cli.outputs import check_output
 from ptycho_fast.cli.progress import step
 from ptycho_fast.dataset import GroupedDataset
 from ptycho_fast.grouping import group_positions
-from ptycho_fast.plot import plot_scan
+from ptycho_fast.plot import write_png
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.pictures import phase_picture
 from ptycho_fast.simulate import simulate_scan
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         with replacing(phase) as file:
             file.write(phase_picture(made.object, made.coverage).png)
         try:
-            plot_scan(scan, picture, groups)
+            write_png(groups.plot(scan), picture)
             running.done(f"{picture}, {phase.name}")
         except ImportError as error:
             missing.append(str(error))

@@ -15,10 +15,10 @@ from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.grouping import ENGINES, RNGS, RULES, STRATEGIES, group_positions
 from ptycho_fast.grouping.arguments import GRIDSIZE
-from ptycho_fast.grouping.rules.overlap import MIN_OVERLAP
 from ptycho_fast.io import read_scan
-from ptycho_fast.plot import plot_scan
+from ptycho_fast.plot import write_png
 from ptycho_fast.quality import coverage
+from ptycho_fast.spacing import LEAST_OVERLAP
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         commands,
         "group",
         run,
-        summary="Draw groups of overlapping positions from a scan file.",
+        summary="Draw groups of neighbouring scan positions, on which networks train, into a file.",
         example="scan.npz --gridsize 2 --neighbors 7 --groups 512 --seed 42 -o groups.npz "
         "--plot groups.png",
         usage="FILE -o OUT.npz [options]",
@@ -66,7 +66,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--rng", choices=RNGS, default=default["rng"],
-        help="numpy draws the groups that older code drew with this seed (default: %(default)s)",
+        help="numpy draws the groups that PtychoPINN drew with this seed (default: %(default)s)",
     )  # fmt: skip
     _add_rules(parser, default)
     parser.add_argument(
@@ -102,7 +102,7 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
         "--rule", choices=tuple(RULES), default=default["rule"],
         help="nearest: C of the K nearest neighbours; oversample: the same, and there may be more "
         "groups than positions; quadrant: one position of each quadrant around the centre; "
-        "overlap: all positions of a group overlap one another (default: %(default)s)",
+        "overlap: the windows of all positions of a group overlap (default: %(default)s)",
     )  # fmt: skip
     options.add_argument(
         "--strategy", choices=STRATEGIES, default=default["strategy"],
@@ -123,8 +123,8 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
     )  # fmt: skip
     options.add_argument(
         "--min-overlap", type=float, default=default["min_overlap"], metavar="S",
-        help="smallest overlap of two patterns of a group with --rule overlap, as a fraction of "
-        f"their window (default: {MIN_OVERLAP})",
+        help="with --rule overlap: smallest overlap of the windows of two patterns of a group, "
+        f"as a fraction of a window (default: {LEAST_OVERLAP})",
     )  # fmt: skip
     options.add_argument(
         "--bounds", type=_bounds, metavar="X0,X1,Y0,Y1",
@@ -168,7 +168,7 @@ def run(arguments: argparse.Namespace) -> None:
         running.done(str(arguments.output))
     if arguments.plot is not None:
         with step("picture") as running:
-            plot_scan(scan, arguments.plot, groups)
+            write_png(groups.plot(scan), arguments.plot)
             running.done(str(arguments.plot))
 
 

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
         commands,
         "infer",
         run,
-        summary="Reconstruct a scan with a trained network: object, coverage, scores and picture.",
+        summary="Image a scan with a trained network: object, coverage, scores and picture.",
         example="RUN/ SCAN.npz -o OUT/ --n-images 1024 --refine 10",
         usage="RUN/ FILE -o OUT/ [options]",
         renamed={"neighbor_count": "--neighbors"},
@@ -42,11 +42,11 @@ def add(commands: Commands) -> None:
     add_group_count(parser)
     parser.add_argument(
         "--neighbors", type=int, metavar="K",
-        help="draw groups from the K nearest neighbours of a centre (default: G²)",
+        help="draw groups from the K nearest neighbours of a centre (default: the size of a group)",
     )  # fmt: skip
     parser.add_argument(
         "--refine", type=int, default=0, metavar="P",
-        help="iterations of ptycho-fast reconstruct, starting from the network's object "
+        help="add so many iterations of ptycho-fast reconstruct to the network's object "
         "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(

@@ -14,7 +14,7 @@ from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.grouping import ScanIndex, group_positions
 from ptycho_fast.io import examine, list_arrays
 from ptycho_fast.io.suggest import proposal
-from ptycho_fast.plot import plot_scan
+from ptycho_fast.plot import write_png
 from ptycho_fast.quality import coverage
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def add(commands: Commands) -> None:
         commands,
         "inspect",
         run,
-        summary="Show what a scan file holds and whether it is fit to be grouped.",
+        summary="Show what a scan file holds and what is odd about it or, if its layout is not "
+        "known, a command that reads it.",
         example="scan.npz",
         usage="FILE [options]",
     )
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(coverage(scan, groups))
     if arguments.plot is not None:
         with step("picture") as running:
-            plot_scan(scan, arguments.plot)
+            write_png(scan.plot(), arguments.plot)
             running.done(str(arguments.plot))
 
 

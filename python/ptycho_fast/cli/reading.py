@@ -12,14 +12,15 @@ from ptycho_fast.io.recipe import UNITS
 if TYPE_CHECKING:
     import argparse
 
-FORMATS = "NPZ, CXI, the file of another program, or any HDF5"
+FORMATS = "NPZ, CXI, the file of another program, or any HDF5, NPY or TIFF"
 
 KEYS = {
     "diffraction": "diffraction patterns, (n, rows, columns)",
-    "x": "scan position along the columns of the object",
-    "y": "scan position along the rows of the object",
-    "probe": "probe",
-    "mask": "detector mask: True is a good pixel if it is boolean, 0 if it is a number",
+    "x": "scan positions: x, to the right in the image",
+    "y": "scan positions: y, downwards in the image",
+    "probe": "probe: the wave that falls on the sample",
+    "mask": "detector mask: it marks good or bad pixels, whichever its name says; without such a "
+    "name, True (boolean) or 0 (number) is a good pixel",
     "index": "frame number of each position, or position number of each frame",
 }
 """Options that name a data set, and what they name."""
@@ -38,13 +39,13 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     options = command.add_argument_group(
         "what the file holds",
         "A file of no known format needs --diffraction, --x, --y, --unit, and --counts or\n"
-        "--amplitude; inspect says which. KEY is the name of a data set, KEY[:,0] is a column\n"
-        "of it, FILE:KEY is a data set in another file, and FILE:0 the first column of a text.",
+        "--amplitude; inspect says which. KEY is the name of a data set, KEY[:,0] a column of\n"
+        "it, FILE:KEY a data set in another file, and FILE:0 the first column of a text file.",
     )
     kind = options.add_mutually_exclusive_group()
     kind.add_argument(
         "--counts", "--intensity", action="store_true", default=None, dest="intensity",
-        help="the patterns are counts",
+        help="the patterns are photon counts",
     )  # fmt: skip
     kind.add_argument(
         "--amplitude", action="store_false", dest="intensity",
@@ -60,7 +61,11 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--detector-pixel-m", type=float, metavar="P", help="side of a detector pixel in metres"
     )
-    options.add_argument("--swap-xy", action="store_true", help="exchange x and y of the positions")
+    options.add_argument(
+        "--swap-xy",
+        action="store_true",
+        help="exchange x and y of the positions; the patterns stay",
+    )
     options.add_argument("--flip-x", action="store_true", help="then mirror x")
     options.add_argument("--flip-y", action="store_true", help="then mirror y")
     options.add_argument(
@@ -78,7 +83,9 @@ def add_reading(command: argparse.ArgumentParser) -> None:
         help="zero frequency is in the corner of the patterns: move it to the middle",
     )  # fmt: skip
     options.add_argument(
-        "--invert-mask", action="store_true", help="the mask marks good pixels the other way round"
+        "--invert-mask",
+        action="store_true",
+        help="take good pixels of the mask for bad, and bad for good",
     )
     options.add_argument(
         "--bad-value", type=float, metavar="V", help="the stored value V marks a bad pixel"
@@ -89,14 +96,14 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     options.add_argument(
         "--frames-axis", type=int, choices=(0, 2),
-        help="axis of the stack of patterns that counts the frames",
+        help="axis of the stack that counts the patterns, if two axes could",
     )  # fmt: skip
     options.add_argument(
         "--reshape", action="store_true",
         help="frames and positions are grids (ny, nx), which are read row by row",
     )  # fmt: skip
     options.add_argument(
-        "--first", type=int, metavar="N", help="read only the first N frames and positions"
+        "--first", type=int, metavar="n", help="read only the first n frames and positions"
     )
     options.add_argument(
         "--index-base", type=int, choices=(0, 1),

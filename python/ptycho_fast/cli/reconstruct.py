@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.atomic import replacing
 from ptycho_fast.cli.command import add_command, defaults_of
-from ptycho_fast.cli.outputs import check_output_folder
+from ptycho_fast.cli.outputs import check_output_folder, check_outputs
 from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.cli.scan_files import find_files, read_files
 from ptycho_fast.devices import DEVICES
+from ptycho_fast.io import write_scan
+from ptycho_fast.io.formats import WRITERS
+from ptycho_fast.io.writing import check_geometry, files_to_write, path_in
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.pictures import phase_picture
 from ptycho_fast.reconstruction.reconstruct import PRIORS
@@ -110,6 +113,10 @@ def add(commands: Commands) -> None:
         "--threads", type=int, default=default["num_threads"], metavar="T",
         help="number of threads (default: all that the process may use)",
     )  # fmt: skip
+    parser.add_argument(
+        "--to", choices=WRITERS,
+        help="write the scan with its image, probe and positions for another program, too",
+    )  # fmt: skip
     _add_series(parser)
     add_reading(parser)
 
@@ -161,7 +168,12 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _run_one(file: Path, arguments: argparse.Namespace) -> None:
     folder: Path = arguments.output
     [scan] = read_files([file], arguments)
+    if arguments.to is not None:
+        target = path_in(folder, arguments.to)
+        check_geometry(scan, target, arguments.to)
     folder.mkdir(parents=True, exist_ok=True)
+    if arguments.to is not None:
+        check_outputs(file, *files_to_write(target, arguments.to))
     with _watched(folder) as watch, _noticed() as interrupts:
         made = reconstruct(
             scan,
@@ -172,6 +184,8 @@ def _run_one(file: Path, arguments: argparse.Namespace) -> None:
     _print_result(made)
     with step("write") as running:
         made.save(folder, command=arguments.command_line)
+        if arguments.to is not None:
+            write_scan(made.on(scan), target, arguments.to)
         running.done(str(folder))
     if interrupts:
         print(f"{'stopped':12}The image is the best so far.")
@@ -179,6 +193,9 @@ def _run_one(file: Path, arguments: argparse.Namespace) -> None:
 
 
 def _run_series(files: Sequence[Path], arguments: argparse.Namespace) -> None:
+    if arguments.to is not None:
+        msg = "--to is for one scan. Reconstruct those that another program needs one by one."
+        raise ValueError(msg)
     began = time.perf_counter()
     kept: list[str] = []
 

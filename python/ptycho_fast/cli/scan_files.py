@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import glob
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import reading
-from ptycho_fast.io import list_arrays, read_scan
-from ptycho_fast.memory import available
+from ptycho_fast.frames import Frames
+from ptycho_fast.io import read_scan
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from ptycho_fast.scan import Scan
-
-SHARE = 1 / 2
-"""Patterns of more than this share of the free memory stay in their file."""
 
 
 def find_files(names: Sequence[str]) -> list[Path]:
@@ -49,7 +45,7 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def read_files(files: Sequence[Path], arguments: argparse.Namespace) -> list[Scan]:
-    """Read scans, with a line for each; patterns that do not fit into memory stay in their file.
+    """Read scans, with a line for each; patterns that take much of the memory stay in their file.
 
     Parameters
     ----------
@@ -64,16 +60,9 @@ def read_files(files: Sequence[Path], arguments: argparse.Namespace) -> list[Sca
     scans = []
     for file in files:
         with step("read") as running:
-            load = _fits(file)
-            scan = read_scan(file, load=load, **reading(arguments))
+            scan = read_scan(file, **reading(arguments))
             named = f"{file.name}: " if len(files) > 1 else ""
-            told = "" if load else ", in their file"
+            told = ", in their file" if isinstance(scan.diffraction, Frames) else ""
             running.done(f"{named}n = {len(scan)} positions, patterns of {scan.N} x {scan.N}{told}")
         scans.append(scan)
     return scans
-
-
-def _fits(path: Path) -> bool:
-    """Tell whether the patterns of a file, as float32, fit into the memory that is free now."""
-    largest = max((math.prod(array.shape) for array in list_arrays(path).values()), default=0)
-    return 4 * largest <= SHARE * available()

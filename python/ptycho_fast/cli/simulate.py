@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--trajectory", choices=TRAJECTORIES, default=default["trajectory"],
-        help="order of the positions: rows, or a Fermat spiral (default: %(default)s)",
+        help="scan in rows, or along a Fermat spiral (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--photons", type=float, default=default["photons"], metavar="P",
@@ -70,5 +70,5 @@ def run(arguments: argparse.Namespace) -> None:
             f"seed {scan.metadata['seed']}"
         )
     with step("write") as running:
-        write_scan(scan, arguments.output)
+        write_scan(scan, arguments.output, "npz")
         running.done(str(arguments.output))

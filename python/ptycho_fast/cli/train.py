@@ -53,7 +53,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     """Add the options of the model."""
     command.add_argument(
         "--architecture", default=ModelConfig.architecture, metavar="NAME",
-        help=f"{', '.join(list_architectures())} (default: %(default)s)",
+        help=f"the network: {', '.join(list_architectures())} (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--gridsize", type=int, default=ModelConfig.gridsize, metavar="G",
@@ -77,11 +77,13 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--least-exposure", type=float, default=ModelConfig.least_exposure, metavar="SHARE",
-        help="show the network patterns with counts reduced down to this fraction; 1e-3 trains "
-        "for scans of a thousandth of the photons (default: %(default)g)",
+        help="show the network patterns as if exposed more briefly, down to this fraction of their "
+        "counts; 1e-3 trains for scans of a thousandth of the photons (default: %(default)g)",
     )  # fmt: skip
     command.add_argument(
-        "--trainable-probe", action="store_true", help="train the probe together with the network"
+        "--trainable-probe",
+        action="store_true",
+        help="go on changing the probe while the network trains",
     )
     command.add_argument(
         "--seed", type=int, default=ModelConfig.seed, metavar="S",
@@ -102,7 +104,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--batch-size", type=int, metavar="B",
-        help=f"groups per step (default: as many as hold {PATTERNS_A_STEP} patterns)",
+        help=f"groups per step (default: so many that a step has {PATTERNS_A_STEP} patterns)",
     )  # fmt: skip
     command.add_argument(
         "--validation", action="append", metavar="SHARE|FILE",
@@ -111,8 +113,8 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--refine-probe", type=int, default=TrainingOptions.refine_probe, metavar="P",
-        help="iterations of ptycho-fast reconstruct that refine the probe before training; for "
-        "measured data 20 are usually enough (default: %(default)s)",
+        help="refine the probe before training, with so many iterations of ptycho-fast "
+        "reconstruct; for measured data 20 are usually enough (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--picture-every", type=int, default=TrainingOptions.picture_every, metavar="E",

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.cards import card, dots
 from ptycho_fast.checks import as_indices, as_positions, positions_checksum
 from ptycho_fast.grouping.coordinates import group_coordinates, relative_coordinates
 from ptycho_fast.grouping.request import DrawRequest
 from ptycho_fast.io.npz import read_array, read_arrays, write_arrays
+from ptycho_fast.plot import draw_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
     from ptycho_fast.grouping.rules.base import Drawn
+    from ptycho_fast.protocols import ScanLike
 
 FORMAT = 1
 """Version of the files that `Groups.save` writes."""
@@ -115,6 +119,58 @@ class Groups(DrawRequest, Members):
             f"Groups({of}, scan of {len(self.positions)}, K={self.n_neighbors}, "
             f"rule={self.rule!r}, seed={self.seed}, epoch={self.epoch})"
         )
+
+    def _repr_html_(self) -> str:
+        n, C = len(self.positions), self.group_size
+        rows = {
+            "groups": f"{len(self)} of {C} of {n} positions",
+            "neighbours": f"K = {self.n_neighbors}",
+            "rule": self.rule,
+            "seed, epoch": f"{self.seed}, {self.epoch}",
+        }
+        if self.left_out:
+            told = (f"{count} ({reason})" for reason, count in self.left_out.items())
+            rows["centres left out"] = ", ".join(told)
+        times = np.bincount(self.indices.ravel(), minlength=n).astype(np.float64)
+        pictures = {
+            "how often positions are in a group (light: often)": dots(self.positions, times)
+        }
+        return card("Groups", rows, pictures)
+
+    def plot(self, scan: ScanLike | None = None) -> Figure:
+        """Draw groups on their scan.
+
+        - The scan positions on the phase of the object, with six groups, each member joined to the
+          centre of its group (above 5000 positions, a density map of the positions);
+        - a close-up of one group, with the windows from which its patches are cut;
+        - a map of the light that falls on the object in all groups, with the outlines of some;
+        - a histogram of the overlap within groups;
+        - for a scan without an object, the mean diffraction pattern.
+
+        Parameters
+        ----------
+        scan : Scan, optional
+            The scan that they were drawn from. Without it, positions alone are drawn.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("groups.png")`` writes it to a file.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there are no groups, or they were drawn from another number of positions.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> scan = pf.simulate_scan(n_positions=50, N=32, seed=0)
+        >>> figure = pf.group_positions(scan.positions, seed=1).plot(scan)  # needs matplotlib
+        """
+        return draw_groups(self, scan)
 
     @cached_property
     def coords(self) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from ptycho_fast.bad_pixels import BadPixels
-    from ptycho_fast.io.recipe import Window
+    from ptycho_fast.frames import Window
 
 PIECE_BYTES = 2**20
 """Bytes of frames that become amplitudes at a time, which stay in the processor's cache."""
@@ -177,16 +177,28 @@ class PreparedFrames(Frames):
 
     def take(self, rows: NDArray[np.integer[Any]]) -> PreparedFrames:
         """Return some of the frames, which stay in their file."""
-        return PreparedFrames(
+        return self._like(self.window, rows if self.rows is None else self.rows[rows], self.dtype)
+
+    def within(self, part: Window) -> PreparedFrames:
+        """Return a part of each pattern, or its bins; counts are summed as the file has them."""
+        dtype = self.dtype if part.bin == 1 else np.float32
+        return self._like(self.window.within(part), self.rows, dtype)
+
+    def _like(
+        self, window: Window, rows: NDArray[np.integer[Any]] | None, dtype: DTypeLike
+    ) -> PreparedFrames:
+        made = PreparedFrames(
             self.source,
-            self.window,
+            window,
             intensity=self.intensity,
-            rows=rows if self.rows is None else self.rows[rows],
+            rows=rows,
             mask=self.mask,
             listed=self.listed,
             bad_value=self.bad_value,
-            dtype=self.dtype,
+            dtype=dtype,
         )
+        made.may_be_bad = self.may_be_bad
+        return made
 
     def read(self, rows: NDArray[np.integer[Any]], out: NDArray[Any]) -> None:
         """Fill ``out[i]`` with the amplitudes of pattern ``rows[i]``."""
@@ -226,13 +238,17 @@ class PreparedFrames(Frames):
             first = int(piece.rows[0])
             yield slice(first, first + len(piece.rows)), piece.amplitudes
 
-    def pieces(self, *, everything: bool = True) -> Iterator[Piece]:
+    def pieces(
+        self, *, everything: bool = True, out: NDArray[Any] | None = None
+    ) -> Iterator[Piece]:
         """Read all patterns in order, with what is stored of them and which pixels are bad.
 
         Parameters
         ----------
         everything : bool
             False reads only some patterns that show what the others are like (`Frames.look`).
+        out : ndarray, (n, N, N), of the dtype of the patterns, optional
+            Filled with the amplitudes, of which each piece then is a part.
         """
         if self.rows is not None:
             read = self._chosen(np.arange(len(self)) if everything else self.spread())
@@ -243,7 +259,7 @@ class PreparedFrames(Frames):
         else:
             read = self.source.look()
         for rows, block in read:
-            yield from self._pieces(rows, block)
+            yield from self._pieces(rows, block, out)
 
     def _chosen(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         assert self.rows is not None
@@ -255,12 +271,17 @@ class PreparedFrames(Frames):
             self.source.read(self.rows[some], raw)
             yield some, raw
 
-    def _pieces(self, rows: NDArray[np.int64], block: NDArray[Any]) -> Iterator[Piece]:
+    def _pieces(
+        self, rows: NDArray[np.int64], block: NDArray[Any], whole: NDArray[Any] | None
+    ) -> Iterator[Piece]:
         each = max(1, PIECE_BYTES // max(1, self.nbytes // max(1, len(self))))
         for first in range(0, len(rows), each):
             some = rows[first : first + each]
             frames = some if self.rows is None else self.rows[some]
-            out = np.empty((len(some), *self.shape[1:]), self.dtype)
+            if whole is None:
+                out = np.empty((len(some), *self.shape[1:]), self.dtype)
+            else:  # all are read, in order
+                out = whole[some[0] : some[-1] + 1]
             kept, bad = self._prepare(block[first : first + each], frames, out)
             yield Piece(some, kept, out, bad)
 
@@ -299,7 +320,7 @@ class PreparedFrames(Frames):
         counts = kept.astype(np.float64)
         if not self.intensity:
             np.square(counts, out=counts)
-        summed = counts.reshape(-1, N, b, N, b).sum(axis=(2, 4))
+        summed = window.summed(counts)
         if bad is not None:
             bad = bad.reshape(-1, N, b, N, b).any(axis=(2, 4))
             summed[bad] = 0

@@ -10,7 +10,8 @@ import numpy as np
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.checks import as_count
 from ptycho_fast.io.amplitudes import PreparedFrames, Shifted
-from ptycho_fast.io.recipe import EV_METRE, METRES, Recipe, Window
+from ptycho_fast.io.geometry import OBJECT_PIXEL, Geometry, told
+from ptycho_fast.io.recipe import EV_METRE, METRES, Recipe
 from ptycho_fast.io.scale import odd_scale
 from ptycho_fast.notices import warn
 from ptycho_fast.scan import Scan
@@ -18,7 +19,7 @@ from ptycho_fast.scan import Scan
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.frames import Frames
+    from ptycho_fast.frames import Frames, Window
 
 
 def scaled(
@@ -242,6 +243,8 @@ class Given:
         Further pixels that are bad in some of the frames.
     probe, object : ndarray, optional
         What is known of them.
+    geometry : Geometry, optional
+        Of a file that says it itself.
     """
 
     source: Frames
@@ -255,6 +258,7 @@ class Given:
     listed: BadPixels | None = None
     probe: NDArray[Any] | None = None
     object: NDArray[Any] | None = None
+    geometry: Geometry | None = None
 
 
 def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
@@ -292,14 +296,17 @@ def assemble(given: Given, part: Window, recipe: Recipe) -> Scan:
     # A mirrored axis keeps its extent.
     x = x.min() + x.max() - x if recipe.flip_x else x
     y = y.min() + y.max() - y if recipe.flip_y else y
-    metadata = {}
+    metadata = told(recipe, part)
+    if given.geometry is not None:
+        metadata |= given.geometry.recorded(part)
+        metadata[OBJECT_PIXEL] = np.array(given.geometry.object_pixel(part))
     if given.object_pixel is not None:
         width, height = given.object_pixel
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             x = (x - x.min()) / width + part.N // 2
             y = (y - y.min()) / height + part.N // 2
         _check_finite(x, y, width, height)
-        metadata["object_pixel_m"] = np.array(given.object_pixel)
+        metadata[OBJECT_PIXEL] = np.array(given.object_pixel)
     positions = np.stack([x, y], axis=1)
     if said := odd_scale(positions, part.N):
         warn(said)

@@ -161,6 +161,9 @@ class Container(ABC):
         if named and name not in self and (part is None or part["key"] not in self):
             msg = f"There is no file {named['file']}, in which {name!r} would be."
             raise FileNotFoundError(msg)
+        if os.path.isfile(name) and name not in self:
+            msg = f"{name} is a file. Name an array or a column of it, too: {name}:KEY or {name}:0."
+            raise KeyError(msg)
         return self, name
 
     def shape_of_named(self, name: str) -> tuple[int, ...]:

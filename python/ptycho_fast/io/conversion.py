@@ -1,4 +1,4 @@
-"""Scan files of any format become uncompressed NPZ files."""
+"""Scan files of any format are written in another one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ptycho_fast.io.examination import (
     warn_of_oddities,
     without_dark,
 )
-from ptycho_fast.io.formats import npz_scan
 from ptycho_fast.io.passing import Passing
 from ptycho_fast.io.recipe import as_recipe
+from ptycho_fast.io.writing import files_to_write, format_to_write, write_as
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ptycho_fast.scan import Scan
 
@@ -27,14 +27,16 @@ def convert(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    to: str | None = None,
     allow_pickle: bool = False,
     progress: Callable[[float], object] | None = None,
     **options: Any,
 ) -> Scan:
-    """Read a scan file of any format and write it as an uncompressed NPZ file.
+    """Read a scan file of any format and write it as an uncompressed NPZ file, or in another one.
 
     The patterns are copied in one pass, a block at a time, so they need not fit in memory. Their
-    energies are summed on the way and stored, so that normalisation need not read them again.
+    energies are summed on the way, and stored in NPZ, so that normalisation need not read them
+    again.
 
     Parameters
     ----------
@@ -42,6 +44,8 @@ def convert(
         The file.
     out : path
         The file to write. It appears whole or not at all.
+    to : {"npz", "cxi", "ptychodus", "ptypy"}, optional
+        As of `ptycho_fast.write_scan`.
     allow_pickle : bool
         As of `ptycho_fast.read_scan`.
     progress : callable, optional
@@ -73,11 +77,12 @@ def convert(
     >>> bool((pf.read_scan(folder / "again.npz").energies == scan.energies).all())
     True
     """
-    if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
-        msg = f"{os.fspath(out)} is the scan itself. Write to another file."
-        raise ValueError(msg)
     recipe = as_recipe(allow_pickle=allow_pickle, **options)
+    sources = [os.fspath(path), *recipe.files()]
+    _check_others([out], sources)
+    to = format_to_write(out, to)
     scan = open_scan(path, recipe)
+    _check_others(files_to_write(out, to), [*sources, *scan.diffraction.files()])
     if recipe.drop_dark:
         scan = without_dark(scan, survey_all(scan), path)
     folder = os.path.dirname(os.path.abspath(out))
@@ -88,15 +93,27 @@ def convert(
             f"{free / 2**20:.1f} MiB free. Make room, write elsewhere, or crop."
         )
         raise OSError(msg)
-    passing = Passing(scan.diffraction, scan.mask, progress)
+    found: list[Scan] = []
 
-    def found() -> Scan:
-        warn_of_oddities(path, scan, recipe, passing.survey)
-        return replace(scan, mask=passing.survey.mask, energies=passing.energies)
+    def begin() -> tuple[Scan, Callable[[], Scan]]:
+        passing = Passing(scan.diffraction, scan.mask, progress)
 
-    npz_scan.write(
-        replace(scan, diffraction=passing),
-        out,
-        found=lambda: replace(found(), bad_pixels=passing.survey.bad),
-    )
-    return found()
+        def passed() -> Scan:
+            warn_of_oddities(path, scan, recipe, passing.survey)
+            found.append(replace(scan, mask=passing.survey.mask, energies=passing.energies))
+            return replace(found[-1], bad_pixels=passing.survey.bad)
+
+        return replace(scan, diffraction=passing), passed
+
+    write_as(out, to, begin, {})
+    return found[-1]
+
+
+def _check_others(
+    targets: Sequence[str | os.PathLike[str]], sources: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Refuse to write a file that is read."""
+    for file in filter(os.path.exists, targets):
+        if any(os.path.exists(source) and os.path.samefile(source, file) for source in sources):
+            msg = f"{os.fspath(file)} is the scan itself, or a part of it. Write to another file."
+            raise ValueError(msg)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.formats import format_of
 from ptycho_fast.io.masks import names_a_mask
 from ptycho_fast.io.opening import open_container
@@ -83,6 +82,15 @@ def examine(
     # The caller says `Survey.may_be_counts` in its own words.
     warn_of_oddities(path, scan, recipe, survey, told=True)
     return (without_dark(scan, survey, path) if recipe.drop_dark else scan), survey
+
+
+def loaded(scan: Scan) -> tuple[Scan, Survey]:
+    """Read all patterns of a scan from `open_scan` into memory, and look at them on the way."""
+    frames = scan.diffraction
+    patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
+    for piece in frames.pieces(out=patterns):
+        survey.add(piece)
+    return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
 
 
 def survey_all(scan: Scan, progress: Callable[[float], object] | None = None) -> Survey:
@@ -168,6 +176,4 @@ def without_dark(scan: Scan, survey: Survey, path: str | os.PathLike[str]) -> Sc
         msg = f"{os.fspath(path)}: all {len(scan)} patterns are empty, so drop_dark keeps none."
         raise ValueError(msg)
     logger.info("%s: %d empty patterns were left out", path, len(survey.dark))
-    patterns = scan.diffraction
-    kept = patterns.take(rows) if isinstance(patterns, PreparedFrames) else patterns[rows]
-    return scan.take(rows, kept)
+    return scan.subset(rows)

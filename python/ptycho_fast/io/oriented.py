@@ -128,6 +128,10 @@ class Joined(Frames):
         """Return those of all stacks."""
         return np.concatenate([part.unwritten() + first for first, part in self._firsts()])
 
+    def files(self) -> set[str]:
+        """Return those of all stacks."""
+        return set().union(*(part.files() for part in self.parts))
+
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read all frames, stack by stack."""
         for first, part in self._firsts():

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
+from ptycho_fast import memory
 from ptycho_fast.checks import as_count
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ptycho_fast.frames import Window
 
 EV_METRE = 1.2398419843320026e-06
 """h c / e: the wavelength, in metres, of a photon of 1 eV."""
 
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
 """The units of length in which positions may be given, in metres. The other unit is ``px``."""
+
+SHARE = 1 / 4
+"""With ``load="auto"``, patterns of at most this share of the free memory are loaded."""
 
 UNITS = (*METRES, "px")
 """Units in which positions can be given."""
@@ -47,6 +50,8 @@ class Recipe:
     ----------
     intensity : bool, optional
         The patterns are counts (``counts=True`` of `read_scan`).
+    loaded : float
+        Patterns of fewer bytes than this will be read into memory, in order.
 
     Raises
     ------
@@ -80,7 +85,7 @@ class Recipe:
     first: int | None = None
     index_base: int | None = None
     average_positions: bool = False
-    load: bool = False
+    loaded: float = 0
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
@@ -96,6 +101,18 @@ class Recipe:
     def given(self, *names: str) -> list[str]:
         """Return those of the named options that the caller set."""
         return [name for name in names if getattr(self, name) != getattr(Recipe, name)]
+
+    def files(self) -> list[str]:
+        """Return the files that names lead to: ``FILE`` of each ``FILE:KEY``."""
+        names = (self.diffraction, self.x, self.y, self.probe, self.mask, self.index)
+        # A key may contain colons, too.
+        return [
+            name[:place]
+            for name in names
+            if name is not None
+            for place, character in enumerate(name)
+            if character == ":"
+        ]
 
     def refuse(self, path: str, what: str, *names: str) -> None:
         """Refuse options that a file leaves nothing to say about.
@@ -129,47 +146,29 @@ class Recipe:
 
 
 def as_recipe(
-    *, intensity: bool | None = None, counts: bool | None = None, **options: Any
+    *,
+    intensity: bool | None = None,
+    counts: bool | None = None,
+    load: bool | Literal["auto"] = False,
+    **options: Any,
 ) -> Recipe:
     """Return the recipe that the arguments of `ptycho_fast.read_scan` make.
 
     Raises
     ------
     ValueError
-        If `intensity` and `counts`, two names for one option, contradict each other; or as
-        `Recipe`.
+        If `intensity` and `counts`, two names for one option, contradict each other, `load` is
+        none of True, False and "auto"; or as `Recipe`.
     """
     if None not in (intensity, counts) and intensity != counts:
         msg = f"intensity={intensity} and counts={counts} are the same thing. Pass one of them."
         raise ValueError(msg)
-    return Recipe(intensity=counts if intensity is None else intensity, **options)
-
-
-class Window(NamedTuple):
-    """The part of the detector that is kept, and how many detector pixels make one pixel."""
-
-    rows: slice
-    columns: slice
-    bin: int
-
-    @property
-    def N(self) -> int:  # noqa: N802
-        """Pixels per side of the patterns that result."""
-        return int(self.rows.stop - self.rows.start) // self.bin
-
-    def good(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Crop and bin a mask of the detector; a bin is good if all of its pixels are.
-
-        Parameters
-        ----------
-        mask : ndarray, (H, W), bool
-
-        Returns
-        -------
-        ndarray, (N, N), bool
-        """
-        N, b = self.N, self.bin
-        return np.asarray(mask[self.rows, self.columns].reshape(N, b, N, b).all(axis=(1, 3)))
+    if load not in (True, False, "auto"):
+        msg = f"load must be True, False or 'auto', got {load!r}."
+        raise ValueError(msg)
+    loaded = SHARE * memory.available() if load == "auto" else math.inf if load else 0
+    intensity = counts if intensity is None else intensity
+    return Recipe(intensity=intensity, loaded=loaded, **options)
 
 
 def window(shape: tuple[int, ...], recipe: Recipe) -> Window:

@@ -1,14 +1,15 @@
-"""Scan files of any format are read, and written as NPZ."""
+"""Scan files of any format are read, and written in some of them."""
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.examination import (
+    loaded,
     open_scan,
     survey_all,
     survey_some,
@@ -16,23 +17,24 @@ from ptycho_fast.io.examination import (
     with_findings,
     without_dark,
 )
-from ptycho_fast.io.formats import npz_scan
 from ptycho_fast.io.hdf5.frames import HDF5Frames
 from ptycho_fast.io.passing import Passing
-from ptycho_fast.io.recipe import as_recipe
-from ptycho_fast.io.survey import Survey
+from ptycho_fast.io.recipe import SHARE, as_recipe
+from ptycho_fast.io.writing import format_to_write, write_as
 from ptycho_fast.patterns import brought_energies
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Callable
 
     from ptycho_fast.scan import Scan
+
+logger = logging.getLogger("ptycho_fast")
 
 
 def read_scan(
     path: str | os.PathLike[str],
     *,
-    load: bool = True,
+    load: bool | Literal["auto"] = "auto",
     allow_pickle: bool = False,
     intensity: bool | None = None,
     counts: bool | None = None,
@@ -86,9 +88,10 @@ def read_scan(
     ----------
     path : path
         The file.
-    load : bool
+    load : bool or "auto"
         Whether to read the patterns into memory. False leaves them in the file
-        (`ptycho_fast.frames.Frames`), from which they are read when they are needed.
+        (`ptycho_fast.frames.Frames`), from which they are read when they are needed. "auto" leaves
+        them there if they would take a quarter of the free memory or more, and logs that.
     allow_pickle : bool
         Whether arrays of Python objects may be unpickled. Unpickling runs code, so allow it only
         for files you trust. Plain values under ``_metadata`` are read without it.
@@ -155,7 +158,9 @@ def read_scan(
 
         A probe of another size than the patterns, and an object on which the positions no longer
         lie, are left out, with a warning. If positions were lengths,
-        ``metadata["object_pixel_m"]`` holds the width and height of a pixel of the object.
+        ``metadata["object_pixel_m"]`` holds the width and height of a pixel of the object. What is
+        known of the geometry is ``energy_eV``, ``distance_m`` and ``detector_pixel_m`` there; the
+        last is the width and height of a pixel of these patterns, cropped and binned.
 
     Raises
     ------
@@ -189,9 +194,18 @@ def read_scan(
     del options["path"]
     recipe = as_recipe(**options)
     scan = open_scan(path, recipe)
-    if load:
-        scan, survey = _loaded(scan)
+    size = scan.diffraction.nbytes
+    if size < recipe.loaded:
+        scan, survey = loaded(scan)
     else:
+        if load == "auto":
+            logger.info(
+                "%s: the patterns would take %.3g GB, a quarter of the free memory (%.3g GB) or "
+                "more, so they stay in the file. load=True reads them into memory.",
+                os.fspath(path),
+                size / 1e9,
+                recipe.loaded / SHARE / 1e9,
+            )
         survey = survey_all(scan) if drop_dark else survey_some(scan)
         scan = with_findings(scan, survey)
     warn_of_oddities(path, scan, recipe, survey)
@@ -203,32 +217,57 @@ def read_scan(
     return scan
 
 
-def _loaded(scan: Scan) -> tuple[Scan, Survey]:
-    """Read all patterns into memory, and look at them on the way."""
-    frames = scan.diffraction
-    patterns, survey = np.empty(frames.shape, frames.dtype), Survey(frames, scan.mask)
-    for piece in frames.pieces():
-        patterns[piece.rows] = piece.amplitudes
-        survey.add(piece)
-    return replace(scan, diffraction=patterns, mask=survey.mask, bad_pixels=survey.bad), survey
+def write_scan(
+    scan: Scan,
+    path: str | os.PathLike[str],
+    to: str | None = None,
+    *,
+    energy_eV: float | None = None,
+    distance_m: float | None = None,
+    detector_pixel_m: float | None = None,
+) -> None:
+    """Write a scan: as uncompressed NPZ, which `read_scan` reads back unchanged, or for others.
 
-
-def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
-    """Write a scan as an uncompressed NPZ file, which `read_scan` reads back unchanged.
+    Patterns that are in a file are copied some at a time.
 
     Parameters
     ----------
     scan : Scan
-        The scan. The entries of its ``metadata`` become further keys.
+        The scan. In NPZ, the entries of its ``metadata`` become further keys.
     path : path
         The file. It appears whole or not at all.
+    to : {"npz", "cxi", "ptychodus", "ptypy"}, optional
+        The format; by default what the name of the file says: ``.npz``, ``.cxi`` or ``.ptyd``
+        (ptypy). "ptychodus" writes two HDF5 files, the product and, beside it, the patterns:
+        ``run.h5`` and ``run_diffraction.h5``, or ``product.h5`` and ``diffraction.h5``.
+    energy_eV, distance_m : float, optional
+        Photon energy, and distance from sample to detector. Other formats than NPZ have positions
+        in metres. If the scan was read from a file with lengths, its metadata have them already.
+    detector_pixel_m : float, optional
+        Side of a pixel of the patterns as they are, cropped and binned.
 
     Raises
     ------
     OSError
         If the file cannot be written.
+    KeyError
+        If the geometry is not known that the format needs.
     ValueError
-        If an entry of ``metadata`` is not an array of numbers or text.
+        If the name does not say the format, an entry of ``metadata`` is not an array of numbers or
+        text, a ptychodus product is to be written without a probe, or amplitudes are the root of
+        no count.
+    ImportError
+        If the file is HDF5 and h5py is not installed.
+
+    Warns
+    -----
+    UserWarning
+        If the format has no place for something that the scan has.
+
+    Notes
+    -----
+    All formats but NPZ hold counts: 32-bit integers if the amplitudes are their roots, to the bit,
+    else float32, or else float64. Pixels that were not measured are 0 and marked in the mask.
 
     Examples
     --------
@@ -240,14 +279,19 @@ def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
     >>> bool((pf.read_scan(path).diffraction == scan.diffraction).all())
     True
     """
+    to = format_to_write(path, to)
     scan = replace(scan, energies=brought_energies(scan))
-    if not isinstance(scan.diffraction, PreparedFrames):
-        npz_scan.write(scan, path)
-        return
-    # Which pixels were not measured is found as the patterns are read.
-    passing = Passing(scan.diffraction, scan.mask)
-    npz_scan.write(
-        replace(scan, diffraction=passing),
-        path,
-        found=lambda: replace(scan, mask=passing.survey.mask, bad_pixels=passing.survey.bad),
-    )
+
+    def begin() -> tuple[Scan, Callable[[], Scan]]:
+        if not isinstance(scan.diffraction, PreparedFrames):
+            return scan, lambda: scan
+        # Which pixels were not measured is found as the patterns are read.
+        passing = Passing(scan.diffraction, scan.mask)
+        return replace(scan, diffraction=passing), lambda: replace(
+            scan, mask=passing.survey.mask, bad_pixels=passing.survey.bad
+        )
+
+    told = {
+        "energy_eV": energy_eV, "distance_m": distance_m, "detector_pixel_m": detector_pixel_m,
+    }  # fmt: skip
+    write_as(path, to, begin, told)

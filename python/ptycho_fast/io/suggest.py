@@ -146,7 +146,9 @@ class _Guess:
             beside = os.path.join(os.path.dirname(container.path), "diffraction.h5")
             if "diffraction" in asked and os.path.exists(beside):
                 self.options["diffraction"] = f"{beside}:/patterns"
-            if "counts" in asked and container.info("").dtype.kind in "iu":
+            # A stack has no name, and an NPZ scan calls its patterns by this one.
+            patterns = "diffraction" if "diffraction" in container else ""
+            if "counts" in asked and container.info(patterns).dtype.kind in "iu":
                 self.options["counts"] = "True"
             return
         self.found = container.arrays() if found is None else found

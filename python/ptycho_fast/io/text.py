@@ -40,10 +40,14 @@ class TextContainer(Container):
     ``%`` are comments.
     """
 
+    def content(self) -> bytes:
+        """Return what the file holds."""
+        with open_regular(self.path) as file:
+            return file.read()
+
     @cached_property
     def _table(self) -> _Table:
-        with open_regular(self.path) as file:
-            content = file.read()
+        content = self.content()
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:

@@ -158,7 +158,7 @@ def _image_together(
 ) -> Reconstruction:
     """Make one image of all patterns that are asked for."""
     if len(rows) < len(scan):
-        scan = scan.take(rows, scan.diffraction[rows])
+        scan = scan.subset(rows)
     run = Run(
         replace(scan, probe=probe.cpu().numpy()),
         seed=0,

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast.atomic import replacing
-from ptycho_fast.plot import plot_image
+from ptycho_fast.cards import SIDE, card
+from ptycho_fast.plot import draw_image, write_png
+from ptycho_fast.reconstruction.pictures import phase_picture
 
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 
@@ -66,16 +69,52 @@ class Reconstruction:
         ValueError
             If the patches were not stitched.
         """
-        if self.object is None or self.coverage is None:
-            msg = "There is no image to save, because the patches were not stitched. Call infer "
-            msg += "with stitching=True."
-            raise ValueError(msg)
+        image, coverage = self._stitched()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in (("object", self.object), ("coverage", self.coverage)):
+        for name, array in (("object", image), ("coverage", coverage)):
             with replacing(folder / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
         with replacing(folder / "metrics.json") as file:
             text = json.dumps({**self.metrics, "origin": list(self.origin)}, indent=2)
             file.write((text + "\n").encode())
-        plot_image(self.object, self.coverage, folder / "image.png", origin=self.origin)
+        write_png(self.plot(), folder / "image.png")
+
+    def plot(self) -> Figure:
+        """Draw the phase and the modulus of the object, on the grid of the positions.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("image.png")`` writes it to a file.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If the patches were not stitched.
+        """
+        return draw_image(*self._stitched(), origin=self.origin)
+
+    def _stitched(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """Return the object and its coverage, if the patches were stitched."""
+        if self.object is None or self.coverage is None:
+            msg = "There is no image, because the patches were not stitched. Call infer with "
+            msg += "stitching=True."
+            raise ValueError(msg)
+        return self.object, self.coverage
+
+    def _repr_html_(self) -> str:
+        rows, picture = {}, None
+        if self.object is not None and self.coverage is not None:
+            rows["object"] = f"{self.object.shape[1]} x {self.object.shape[0]} pixels"
+            picture = phase_picture(self.object, self.coverage, SIDE)
+        if self.patches is not None:
+            rows["patches"] = " x ".join(map(str, self.patches.shape))
+        rows |= {
+            name.replace("_", " "): f"{value:.4g}"
+            for name, value in self.metrics.items()
+            if isinstance(value, float)
+        }
+        return card("Reconstruction", rows, {"phase": picture})

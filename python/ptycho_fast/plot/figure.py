@@ -1,7 +1,8 @@
-"""A matplotlib figure: made without pyplot, and written to a PNG file as a whole."""
+"""A matplotlib figure: made without pyplot, shown by notebooks, and written to a PNG file whole."""
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.atomic import replacing
@@ -22,7 +23,16 @@ def new_figure(**options: Any) -> Figure:
             f'Pictures need matplotlib ({error}). Install it with: pip install "ptycho_fast[plot]"'
         )
         raise ImportError(msg) from error
-    return Figure(layout="compressed", **options)
+
+    class Shown(Figure):
+        """A figure that notebooks show, though pyplot does not know it."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png")
+            return content.getvalue()
+
+    return Shown(layout="compressed", **options)
 
 
 def write_png(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho_fast.canvas import Canvas
-from ptycho_fast.plot.figure import new_figure, write_png
+from ptycho_fast.plot.figure import new_figure
 
 if TYPE_CHECKING:
-    import os
-
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 
-def plot_image(
+def draw_image(
     image: NDArray[np.complexfloating],
     coverage: NDArray[np.floating],
-    path: str | os.PathLike[str],
     *,
     title: str = "",
     origin: tuple[int, int] = (0, 0),
-) -> None:
-    """Draw the phase and the modulus of a reconstructed object to a PNG file.
+) -> Figure:
+    """Draw the phase and the modulus of a reconstructed object.
 
     Parameters
     ----------
@@ -33,29 +31,25 @@ def plot_image(
         How much light fell on each pixel. Pixels with less than a tenth of the median (over all
         pixels with any light) are left blank. The phase is shown relative to its mean over the
         other pixels.
-    path : path-like
-        The PNG file. It appears whole or not at all.
     title : str
         Written above both panels.
     origin : (int, int)
         The pixel (x, y) of ``image[0, 0]`` on the grid of the positions, which the axes show.
 
+    Returns
+    -------
+    matplotlib.figure.Figure
+
     Raises
     ------
     ImportError
         If matplotlib is not installed.
-    OSError
-        If the file can't be written.
 
     Examples
     --------
-    >>> import tempfile, pathlib
     >>> import numpy as np
-    >>> from ptycho_fast.plot import plot_image
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "image.png"
-    >>> plot_image(np.exp(1j * np.eye(32)), np.ones((32, 32)), path)
-    >>> path.read_bytes()[1:4]
-    b'PNG'
+    >>> from ptycho_fast.plot import draw_image
+    >>> figure = draw_image(np.exp(1j * np.eye(32)), np.ones((32, 32)))  # needs matplotlib
     """
     figure = new_figure(figsize=(11, 5), dpi=110)
     seen = coverage > 0
@@ -77,4 +71,4 @@ def plot_image(
             axes.set_ylim(top + rows[-1] + 1, top + rows[0])
         axes.set(title=name, xlabel="x, pixels", ylabel="y, pixels")
     figure.suptitle(title)
-    write_png(figure, path)
+    return figure

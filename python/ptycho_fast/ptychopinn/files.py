@@ -42,7 +42,7 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     UserWarning
         If the file has bad pixels, for which a record has no place.
     """
-    scan = read_scan(path)
+    scan = read_scan(path, load=True)  # a record holds arrays
     _warn_of_bad_pixels(path, scan)
     metadata = dict(scan.metadata)
     stored = metadata.pop("_metadata", {})

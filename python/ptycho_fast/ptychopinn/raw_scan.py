@@ -66,7 +66,7 @@ def load_raw_npz(path: str | os.PathLike[str]) -> RawScan:
     OSError, KeyError, ValueError
         As `ptycho_fast.read_scan`.
     """
-    scan = read_scan(path)
+    scan = read_scan(path, load=True)
     return RawScan(
         xcoords=scan.positions[:, 0].copy(),
         ycoords=scan.positions[:, 1].copy(),

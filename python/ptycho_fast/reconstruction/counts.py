@@ -226,9 +226,7 @@ def counts_of(scan: Scan) -> tuple[Counts | CountsOfScan, tuple[str, ...]]:
         If patterns are not finite, or all are 0.
     """
     n = len(scan)
-    looked = spread(n, LOOKED_AT)
-    sample = CountsOfScan(scan, looked).kept().values
-    gain, notes = _gain(sample[sample > 0].astype(np.float64), len(looked))
+    gain, notes = unit_of(scan)
     counts: Counts | CountsOfScan = CountsOfScan(scan, np.arange(n), gain)
     if 4 * n * scan.N**2 <= IN_MEMORY:
         counts = counts.kept()
@@ -236,6 +234,24 @@ def counts_of(scan: Scan) -> tuple[Counts | CountsOfScan, tuple[str, ...]]:
             msg = f"All {n} patterns are zero, so there is nothing to reconstruct."
             raise ValueError(msg)
     return counts, notes
+
+
+def unit_of(scan: Scan) -> tuple[float, tuple[str, ...]]:
+    """Return what one count is in the squared amplitudes of a scan, judged by some of them.
+
+    Parameters
+    ----------
+    scan : Scan
+
+    Returns
+    -------
+    unit : float
+    notes : tuple of str
+        What users should know of it.
+    """
+    looked = spread(len(scan), LOOKED_AT)
+    sample = CountsOfScan(scan, looked).kept().values
+    return _gain(sample[sample > 0].astype(np.float64), len(looked))
 
 
 def _gain(values: NDArray[np.float64], patterns: int) -> tuple[float, tuple[str, ...]]:

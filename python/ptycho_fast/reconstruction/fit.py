@@ -159,7 +159,15 @@ def fit(
     return now
 
 
-def refit(model: Any, counts: Any, expected: Unknowns, mu: float) -> Unknowns:
+def refit(
+    model: Any,
+    counts: Any,
+    expected: Unknowns,
+    mu: float,
+    *,
+    free: tuple[str, ...] = ("object",),
+    steps: int = REFIT,
+) -> Unknowns:
     """Fit the object anew, with a prior that expects an image instead of 0.
 
     The smooth prior expects 0, and so it weakens whatever is not smooth. If it expects what it has
@@ -173,6 +181,9 @@ def refit(model: Any, counts: Any, expected: Unknowns, mu: float) -> Unknowns:
         With the image that is expected.
     mu : float
         Weight of the prior.
+    free : tuple of {"object", "probe"}
+    steps : int
+        The number of iterations.
 
     Returns
     -------
@@ -183,11 +194,9 @@ def refit(model: Any, counts: Any, expected: Unknowns, mu: float) -> Unknowns:
     S. Osher et al., "An iterative regularization method for total variation-based image
     restoration", Multiscale Modeling and Simulation 4, 460 (2005).
     """
-    objective = Objective(
-        model, counts, expected, free=("object",), mu=mu, expected=expected.object
-    )
+    objective = Objective(model, counts, expected, free=free, mu=mu, expected=expected.object)
     found = minimise(
-        objective, objective.x, precondition=objective.precondition(), steps=REFIT, tolerance=0.0
+        objective, objective.x, precondition=objective.precondition(), steps=steps, tolerance=0.0
     )
     return objective.unknowns(found.x)
 

@@ -10,14 +10,14 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ptycho_fast._core import __version__
-from ptycho_fast.reconstruction.pictures import colour_table
+from ptycho_fast.png import colour_table
 from ptycho_fast.reconstruction.resolution import length_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ptycho_fast.png import Picture
     from ptycho_fast.reconstruction.charts import Chart
-    from ptycho_fast.reconstruction.pictures import Picture
 
 PAGE_STYLE = """
 :root{
@@ -83,6 +83,7 @@ def page(
     numbers: Mapping[str, str],
     notes: Sequence[str],
     command: str = "",
+    refresh: int | None = None,
 ) -> str:
     """Return the report as one HTML file, which needs no other.
 
@@ -98,6 +99,8 @@ def page(
         Sentences.
     command : str
         What made the reconstruction; left out if empty.
+    refresh : int, optional
+        Seconds after which a browser loads the page again, while the image is still changing.
 
     Returns
     -------
@@ -114,6 +117,7 @@ def page(
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
+        *([] if refresh is None else [f'<meta http-equiv="refresh" content="{refresh}">']),
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Reconstruction: {escape(title)}</title><style>{PAGE_STYLE}</style></head><body>",
         f"<h1>Reconstruction</h1><p>{escape(title)}</p>",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ import numpy as np
 from ptycho_fast._core import __version__
 from ptycho_fast.atomic import replacing
 from ptycho_fast.canvas import Canvas
+from ptycho_fast.cards import SIDE, card
 from ptycho_fast.io.formats.cxi_image import write_image
 from ptycho_fast.io.npz import Archive, write_arrays
+from ptycho_fast.plot import draw_image
 from ptycho_fast.reconstruction import report
 from ptycho_fast.reconstruction.charts import Chart, history_chart, resolution_chart
+from ptycho_fast.reconstruction.history import STEP, Step
 from ptycho_fast.reconstruction.pictures import (
     amplitude_picture,
     map_picture,
@@ -34,7 +37,10 @@ from ptycho_fast.reconstruction.resolution import (
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from ptycho_fast.scan import Scan
 
 logger = logging.getLogger("ptycho_fast")
 
@@ -45,32 +51,6 @@ FORMAT = 1
 
 SOMETIMES = {"phase_sigma.png", "frc.svg", "history.svg"}
 """Files that not every reconstruction has."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A line of the history of a reconstruction.
-
-    Parameters
-    ----------
-    iteration : int
-        Number of the iteration, from 1.
-    mu : float
-        Weight of the penalty.
-    deviance : float
-        Poisson deviance of the counts that were fitted, divided by what noise alone would give.
-    held_out : float, optional
-        The same of the counts that were held out, where some were.
-    """
-
-    iteration: int
-    mu: float
-    deviance: float
-    held_out: float | None = None
-
-
-STEP = ("iteration", "mu", "deviance", "held_out")
-"""The fields of a step."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,6 +147,25 @@ class Reconstruction:
     def __repr__(self) -> str:
         return f"Reconstruction({self._summary()})"
 
+    def _repr_html_(self) -> str:
+        picture = phase_picture(self.object, self.coverage, SIDE)
+        return card("Reconstruction", self._numbers(), {"phase": picture})
+
+    def plot(self) -> Figure:
+        """Draw the phase and the modulus of the object, on the grid of the positions.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("image.png")`` writes it to a file.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        return draw_image(self.object, self.coverage, title=self._summary(), origin=self.origin)
+
     def _summary(self) -> str:
         (height, width), N = self.object.shape, self.probe.shape[-1]
         parts = [f"{width} x {height} pixels from {len(self.positions)} patterns of {N} x {N}"]
@@ -179,6 +178,59 @@ class Reconstruction:
     def canvas(self) -> Canvas:
         """Where the object lies on the grid of the positions."""
         return Canvas(self.origin, (self.object.shape[0], self.object.shape[1]))
+
+    def on(self, scan: Scan) -> Scan:
+        """Return a scan with this image: its object, its probe and its positions.
+
+        `ptycho_fast.write_scan` writes it for other programs.
+
+        Parameters
+        ----------
+        scan : Scan
+            The scan that was reconstructed.
+
+        Returns
+        -------
+        Scan
+            With the object and the probe of the reconstruction, and with its positions in pixels of
+            that object. The patterns are those of `scan`, in memory or in their file.
+
+        Raises
+        ------
+        ValueError
+            If it is another scan: of another number of patterns, or of patterns of another size,
+            or with positions that lie elsewhere.
+
+        Examples
+        --------
+        >>> import ptycho_fast as pf
+        >>> scan = pf.simulate_scan(n_positions=64, N=16, seed=0)
+        >>> image = pf.reconstruct(scan, iterations=3)
+        >>> image.on(scan)
+        Scan(64 positions, N=16, float32, probe (16, 16), object (31, 31))
+        """
+        n, N = len(self.positions), self.probe.shape[-1]
+        if (len(scan), scan.N) != (n, N):
+            msg = (
+                f"The image is of {n} patterns of {N} x {N} pixels, but the scan has {len(scan)} "
+                f"of {scan.N} x {scan.N}. Pass the scan that was reconstructed."
+            )
+            raise ValueError(msg)
+        farthest = float(np.abs(self.positions - scan.positions).max())
+        if not farthest <= N:
+            msg = (
+                f"A position of the image is {farthest:.4g} pixels from that of the scan, farther "
+                f"than a window of {N} pixels. Pass the scan that was reconstructed."
+            )
+            raise ValueError(msg)
+        origin = np.array(self.origin, np.float64)
+        return replace(
+            scan,
+            positions=self.positions - origin,
+            positions_start=scan.positions_start - origin,
+            probe=self.probe[0] if len(self.probe) == 1 else self.probe,
+            object=self.object,
+        )
 
     def save(self, folder: str | os.PathLike[str], *, command: str = "") -> None:
         """Write the image, pictures of it and a report to a folder.

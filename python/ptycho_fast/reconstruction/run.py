@@ -26,6 +26,7 @@ from ptycho_fast.reconstruction.fit import (
     approach,
     fit,
 )
+from ptycho_fast.reconstruction.history import Step
 from ptycho_fast.reconstruction.light import Light
 from ptycho_fast.reconstruction.modes import as_modes, orthogonal_modes, scaled, with_modes
 from ptycho_fast.reconstruction.objective import Objective, Unknowns
@@ -35,7 +36,7 @@ from ptycho_fast.reconstruction.prior import SmoothPrior
 from ptycho_fast.reconstruction.probe import start_probe
 from ptycho_fast.reconstruction.progress import Progress
 from ptycho_fast.reconstruction.resolution import ring_correlation
-from ptycho_fast.reconstruction.result import Reconstruction, Step
+from ptycho_fast.reconstruction.result import Reconstruction
 from ptycho_fast.reconstruction.uncertainty import posterior_sigma
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 from ptycho_fast.checks import as_count, as_number
 from ptycho_fast.grouping.rules.base import Rule
 from ptycho_fast.grouping.rules.explain import Near, neighbors_of, rounded
+from ptycho_fast.spacing import LEAST_OVERLAP
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 NEIGHBORS = 30
 """Neighbours considered per centre, where the caller gives no K."""
-
-MIN_OVERLAP = 0.25
-"""The overlap of two windows that is asked for, where the caller gives none."""
 
 RELAXED = 1.5**3
 """The core divides `min_overlap` by 1.5 up to three times before it gives up on a group."""
@@ -42,7 +40,7 @@ class Overlap(Rule):
         if request.N is None:
             msg = "rule='overlap' needs N, the number of pixels per side of a pattern."
             raise ValueError(msg)
-        least = MIN_OVERLAP if request.min_overlap is None else request.min_overlap
+        least = LEAST_OVERLAP if request.min_overlap is None else request.min_overlap
         return replace(
             request,
             N=as_count("N", request.N),

@@ -6,11 +6,23 @@ the attribute ``units`` names.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptycho_fast.io.assemble import Given, assemble
+from ptycho_fast.io.formats.object_grid import ObjectGrid, one_layer
+from ptycho_fast.io.geometry import TOLERANCE, Geometry, lengths_of
+from ptycho_fast.io.hdf5.links import import_h5py
+from ptycho_fast.io.hdf5.writing import (
+    as_complex,
+    has_single_bad_pixels,
+    hdf5_file,
+    warn_of_loss,
+    write_counts,
+    write_marks,
+)
 from ptycho_fast.io.layouts import as_complex_numbers
 from ptycho_fast.io.masks import good_pixels, read_mask
 from ptycho_fast.io.recipe import EV_METRE, NotGivenError, window
@@ -19,10 +31,12 @@ from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from ptycho_fast.io.container import Container
+    from ptycho_fast.io.hdf5.writing import Outgoing
     from ptycho_fast.io.recipe import Recipe
     from ptycho_fast.scan import Scan
 
@@ -45,8 +59,25 @@ PHOTON_ENERGY = (
 )  # fmt: skip
 """In NeXus, the energy of the source is that of its electrons."""
 
+INVALID = 0x1
+"""The bit of a CXI mask that marks a pixel as unusable."""
+
 HAS_SIGNAL = 0x1000
 """The one bit of a CXI mask that is no fault: the pixel is above the background."""
+
+VERSION = 160
+"""Of CXI, times 100."""
+
+OBJECT = "/entry_1/image_2/data"
+GRID = tuple(
+    f"/entry_1/ptychodus/object_{name}_m"
+    for name in ("pixel_width", "pixel_height", "center_x", "center_y")
+)
+"""Where ptychodus has the object in CXI, and says where it lies."""
+
+PROBE_PIXEL = tuple(f"/entry_1/ptychodus/probe_pixel_{side}_m" for side in ("width", "height"))
+
+suffix = ".cxi"
 
 EV_JOULE = 1.602176634e-19
 JOULES = {unit: EV_JOULE * size for unit, size in ELECTRONVOLTS.items()}
@@ -84,23 +115,33 @@ def read(container: Container, recipe: Recipe) -> Scan:
     beside = [container.locate(data)[0], container]
     distance = recipe.distance_m or _positive(path, "distance", _detector(beside, "distance"))
     basis = _detector(beside, "basis_vectors")
-    slow, fast, lengths = _directions(path, basis, len(source))
-    height, width = _detector_pixel(beside, recipe, lengths)
+    slow, fast, sides = _directions(path, basis, len(source))
+    height, width = _detector_pixel(beside, recipe, sides)
     _warn_of_near_field(path, metres, distance, (height, width))
     # Where the sample moves by the translation, the beam moves on it by minus the translation.
     moved = -_translation(container, translation)
     if len(slow) not in (1, len(moved)):
         msg = f"{path}: {len(slow)} basis_vectors, but {len(moved)} translations."
         raise ValueError(msg)
-    side = part.N * part.bin
+    lengths = Geometry(metres, distance, (height, width))
+    x = np.einsum("ni,ni->n", moved, np.broadcast_to(fast, moved.shape))
+    y = np.einsum("ni,ni->n", moved, np.broadcast_to(slow, moved.shape))
+    pixel: tuple[float, float] | None = lengths.object_pixel(part)
+    grid, object_ = None, None
+    if np.allclose(slow, (0, -1, 0)) and np.allclose(fast, (-1, 0, 0)):
+        grid, object_ = _object(container, lengths.object_pixel(part))
+    if grid is not None:
+        (x, y), pixel = grid.places(x, y, part.N), None
     given = Given(
         source,
-        np.einsum("ni,ni->n", moved, np.broadcast_to(fast, moved.shape)),
-        np.einsum("ni,ni->n", moved, np.broadcast_to(slow, moved.shape)),
+        x,
+        y,
         intensity=True if recipe.intensity is None else recipe.intensity,
-        object_pixel=(metres * distance / (side * width), metres * distance / (side * height)),
+        object_pixel=pixel,
         mask=_mask(container, beside[0], recipe, source.shape),
         probe=_probe(container, recipe),
+        object=object_,
+        geometry=lengths,
     )
     return assemble(given, part, recipe)
 
@@ -259,6 +300,27 @@ def _translation(container: Container, key: str) -> NDArray[np.float64]:
     return moved.astype(np.float64)
 
 
+def _object(
+    container: Container, expected: tuple[float, float]
+) -> tuple[ObjectGrid | None, NDArray[Any] | None]:
+    """Read the object, if the file says where it lies; (None, None) if not."""
+    if OBJECT not in container or not all(key in container for key in GRID):
+        return None, None
+    stored = as_complex_numbers(container.read(OBJECT))
+    numbers = [container.read(key) for key in GRID]
+    sound = all(value.size == 1 and value.dtype.kind in "fiu" for value in numbers)
+    width, height, x, y = (float(value.item()) if sound else np.nan for value in numbers)
+    fits = np.allclose((width, height), expected, rtol=TOLERANCE, atol=0)
+    if stored.ndim not in (2, 3) or stored.dtype.kind not in "fiuc" or not fits:
+        warn(
+            f"{container.path}: its object has pixels of {width:g} x {height:g} m, and the "
+            f"patterns make them {expected[0]:g} x {expected[1]:g} m; the object was left out."
+        )
+        return None, None
+    object_ = one_layer(container.path, stored)
+    return ObjectGrid((stored.shape[-2], stored.shape[-1]), (width, height), (x, y)), object_
+
+
 def _probe(container: Container, recipe: Recipe) -> NDArray[Any] | None:
     """Read the illumination, without what it has of a leading axis of length 1."""
     key = recipe.probe or _first(container, PROBE)
@@ -285,6 +347,58 @@ def _mask(
     if recipe.mask is not None or key is None:
         return read_mask(container, recipe, shape)
     bits = beside.read(key)
-    if bits.dtype.kind in "iu":
+    if bits.dtype.kind in "iu" and bits.dtype.itemsize > 1:
         bits = bits.astype(np.int64) & ~HAS_SIGNAL
     return good_pixels(key, bits, shape, invert=recipe.invert_mask)
+
+
+def files(path: Path) -> list[Path]:
+    """Return the file of a scan."""
+    return [path]
+
+
+def write(out: Outgoing, path: str | os.PathLike[str]) -> None:
+    """Write a scan as CXI; `ptycho_fast.write_scan` explains how."""
+    scan = out.scan
+    lengths = lengths_of(scan, os.fspath(path), "CXI")
+    width, height = lengths.detector_pixel
+    # Rows run downwards and columns to the right as seen from the sample; CXI's y is upwards and
+    # its x to the left. So the sample moves by the positions.
+    moved = np.pad(scan.positions * lengths.object_pixel, ((0, 0), (0, 1)))
+    entries: dict[str, Any] = {
+        "cxi_version": VERSION,
+        "number_of_entries": 1,
+        "entry_1/program_name": "ptycho_fast",
+        f"{SOURCE}/energy": lengths.energy_eV * EV_JOULE,
+        f"{SOURCE}/wavelength": lengths.wavelength,
+        f"{DETECTOR}/distance": lengths.distance_m,
+        f"{DETECTOR}/x_pixel_size": width,
+        f"{DETECTOR}/y_pixel_size": height,
+        f"{DETECTOR}/basis_vectors": np.array([[0, -height, 0], [-width, 0, 0]]).T,
+        TRANSLATION[0]: moved,
+        PROBE[0]: as_complex(scan.probe),
+        **dict(zip(PROBE_PIXEL, lengths.object_pixel, strict=True)),
+    }
+    if scan.object is not None:
+        grid = ObjectGrid.of(scan.object.shape, lengths.object_pixel, scan.N)
+        entries[OBJECT] = as_complex(scan.object)
+        entries |= dict(zip(GRID, (*grid.pixel, *grid.centre), strict=True))
+    with hdf5_file(path) as file:
+        for key, value in entries.items():
+            if value is not None:
+                file[key] = value
+        for key, target in (("data", f"{DETECTOR}/data"), ("translation", TRANSLATION[0])):
+            file[f"entry_1/data_1/{key}"] = import_h5py().SoftLink(target)
+        known = write_counts(file, f"{DETECTOR}/data", out)
+        if has_single_bad_pixels(known):
+            write_marks(file, MASK[0], known, bad=INVALID)
+        elif known.mask is not None:
+            file[MASK[0]] = np.where(known.mask, 0, INVALID).astype(np.uint32)
+    if has_single_bad_pixels(known):
+        assert known.bad_pixels is not None
+        warn(
+            f"{path}: in some patterns there are pixels that were not measured "
+            f"({len(known.bad_pixels.pixels)} in all), so there is a mask for each pattern. "
+            "Programs that know only one for all, such as ptychodus and cdtools, can't read that."
+        )
+    warn_of_loss(path, scan, "CXI", without=("scan_index",))

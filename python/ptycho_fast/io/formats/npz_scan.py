@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ptycho_fast.checks import as_real, join_coordinates
 from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.assemble import Given, as_first, assemble, scaled
 from ptycho_fast.io.formats import named
+from ptycho_fast.io.geometry import rescaled
 from ptycho_fast.io.layouts import as_layer, as_line, as_probe, grid_of
 from ptycho_fast.io.leading import leading
 from ptycho_fast.io.listing import listed
@@ -37,19 +39,23 @@ from ptycho_fast.scan import Scan
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from ptycho_fast.frames import Frames
     from ptycho_fast.io.container import Container
+    from ptycho_fast.io.hdf5.writing import Outgoing
     from ptycho_fast.io.npz.archive import Member
+
+suffix = ".npz"
 
 logger = logging.getLogger("ptycho_fast")
 
 Arrays = dict[str, "NDArray[Any]"]
 
-STORED_AS_IT_IS = {"intensity", "drop_dark", "frames_axis", "reshape", "first", "load",
+STORED_AS_IT_IS = {"intensity", "drop_dark", "frames_axis", "reshape", "first", "loaded",
                    "allow_pickle"}  # fmt: skip
 """Options that leave the patterns and positions of an NPZ scan as they are stored."""
 
@@ -79,9 +85,9 @@ def as_stored(container: NPZContainer, recipe: Recipe | None = None) -> Scan:
     container : NPZContainer
         The file.
     recipe : Recipe, optional
-        Its `frames_axis`, `reshape`, `first`, `allow_pickle` and `load` are used. With `load`, the
-        patterns will all be read, in order: they pass the file's checksum on the way, and nothing
-        has to be unpacked to the disk.
+        Its `frames_axis`, `reshape`, `first`, `allow_pickle` and `loaded` are used. Patterns that
+        will all be read, in order, pass the file's checksum on the way, and nothing has to be
+        unpacked to the disk.
 
     Raises
     ------
@@ -107,7 +113,8 @@ def as_stored(container: NPZContainer, recipe: Recipe | None = None) -> Scan:
         NPZStack(path, key, found[key], recipe, n=len(positions), grid=grid) for key in pattern_keys
     ]
     n = _used(stacks[0], len(positions), recipe)
-    patterns = _only_one(path, stacks, in_order=recipe.load)
+    size = n * math.prod(stacks[0].shape[1:]) * stacks[0].dtype.itemsize
+    patterns = _only_one(path, stacks, in_order=size < recipe.loaded)
     bad = None
     if all(key in arrays for key in BAD_PIXEL_KEYS):
         bad = BadPixels(*(arrays[key] for key in BAD_PIXEL_KEYS))
@@ -275,7 +282,7 @@ def _prepared(container: NPZContainer, recipe: Recipe) -> Scan:
         raise ValueError(msg)
     if recipe.crop is not None and (raw := _not_square(container, recipe)) is not None:
         return named.read(container, raw)
-    stored = as_stored(container, replace(recipe, load=False))
+    stored = as_stored(container, replace(recipe, loaded=0))
     source = stored.diffraction
     part = window(source.shape, recipe)
     # The names of the file's keys say what has been done already.
@@ -297,7 +304,8 @@ def _prepared(container: NPZContainer, recipe: Recipe) -> Scan:
     rows = np.arange(len(stored)) if scan.diffraction.rows is None else scan.diffraction.rows
     bare = replace(stored, probe=None, mask=None, energies=None, bad_pixels=None)
     kept = bare.take(rows, scan.diffraction)
-    metadata = {**kept.metadata, **scan.metadata}
+    lengths = rescaled(kept.metadata, part, source.shape)
+    metadata = {**kept.metadata, **lengths, **scan.metadata}
     if np.array_equal(scan.positions, kept.positions):
         return replace(kept, probe=scan.probe, mask=scan.mask, metadata=metadata)
     if stored.object is not None:
@@ -335,24 +343,17 @@ def _mask(container: NPZContainer, recipe: Recipe, stored: Scan) -> NDArray[np.b
     return ~stored.mask if recipe.invert_mask else stored.mask
 
 
-def write(
-    scan: Scan, path: str | os.PathLike[str], *, found: Callable[[], Scan] | None = None
-) -> None:
-    """Write an NPZ scan; `ptycho_fast.write_scan` explains how.
+def files(path: Path) -> list[Path]:
+    """Return the file of a scan."""
+    return [path]
 
-    Parameters
-    ----------
-    scan : Scan
-        What to write.
-    path : path
-        The file.
-    found : callable, optional
-        Called once the patterns are written; returns the scan with the mask, the energies and the
-        bad pixels that were found on the way.
-    """
+
+def write(out: Outgoing, path: str | os.PathLike[str]) -> None:
+    """Write an NPZ scan; `ptycho_fast.write_scan` explains how."""
+    scan = out.scan
 
     def finish(writer: Writer) -> None:
-        known = scan if found is None else found()
+        known = out.found()
         bad = known.bad_pixels
         later = {
             "detector_mask": known.mask,

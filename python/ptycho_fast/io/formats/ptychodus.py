@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptycho_fast.canvas import canvas
 from ptycho_fast.io.assemble import Given, as_ids, assemble
+from ptycho_fast.io.formats.object_grid import ObjectGrid, one_layer
+from ptycho_fast.io.geometry import Geometry, lengths_of
+from ptycho_fast.io.hdf5.links import import_h5py
+from ptycho_fast.io.hdf5.writing import (
+    as_complex,
+    frame_numbers,
+    has_single_bad_pixels,
+    hdf5_file,
+    warn_of_loss,
+    write_counts,
+)
 from ptycho_fast.io.layouts import as_complex_numbers, as_coordinates, as_probe
 from ptycho_fast.io.masks import good_pixels, read_mask
 from ptycho_fast.io.pairs import partner
-from ptycho_fast.io.recipe import NotGivenError, Recipe, window
+from ptycho_fast.io.recipe import EV_METRE, NotGivenError, Recipe, window
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ptycho_fast.frames import Frames
+    from ptycho_fast.frames import Frames, Window
     from ptycho_fast.io.container import Container
-    from ptycho_fast.io.recipe import Window
+    from ptycho_fast.io.geometry import Lengths
+    from ptycho_fast.io.hdf5.writing import Outgoing
     from ptycho_fast.scan import Scan
 
 POSITIONS = ("probe_position_x_m", "probe_position_y_m")
@@ -27,6 +42,17 @@ PIXELS = ("probe_position_x_px", "probe_position_y_px")
 
 GRID = ("pixel_width_m", "pixel_height_m", "center_x_m", "center_y_m")
 """Attributes of `object`; in NPZ, arrays whose names begin with ``object_``."""
+
+PRODUCT = ("photon_energy_eV", "detector_object_distance_m")
+"""Attributes of a product."""
+
+suffix = ""
+
+NOT_KNOWN = "not_known"
+"""An attribute of objects that stand for none, as ptychodus needs one to begin with."""
+
+STANDARD = {"product": "diffraction"}
+"""What ptychodus itself calls the product and the patterns of one scan."""
 
 PATTERNS = ("patterns", "dp")
 """Where the patterns are if they are in the product's own file."""
@@ -103,6 +129,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         warn(
             f"{path} does not say where its object lies (center_x_m, center_y_m): it was left out."
         )
+    known = object_pixel is None and container.attribute("object", NOT_KNOWN) is None
     given = Given(
         source,
         x,
@@ -113,7 +140,8 @@ def read(container: Container, recipe: Recipe) -> Scan:
         position_ids=position_ids,
         mask=mask,
         probe=probe,
-        object=_one_layer(path, object_) if object_pixel is None else None,
+        object=one_layer(path, object_) if known else None,
+        geometry=_geometry(container, grid, part),
     )
     return assemble(given, part, recipe)
 
@@ -142,21 +170,15 @@ def _positions(
     If it is not known where the object lies, they are in metres, and the size of its pixels is
     returned, too.
     """
-    # The middle of an array of n pixels is at (n - 1) / 2, for ptychodus.
-    middle = N // 2 - (N - 1) / 2
     if not grid:
         x, y = (_line(container, name) for name in PIXELS)
-        return x + middle, y + middle, None
+        return *ObjectGrid((1, 1), (1.0, 1.0), (0.0, 0.0)).places(x, y, N), None
     x, y = (_line(container, name) for name in POSITIONS)
     pixel = grid["pixel_width_m"], grid["pixel_height_m"]
     if "center_x_m" not in grid or "center_y_m" not in grid:
         return x, y, pixel
-    height, width = shape[-2:]
-    return (
-        (x - grid["center_x_m"]) / pixel[0] + (width - 1) / 2 + middle,
-        (y - grid["center_y_m"]) / pixel[1] + (height - 1) / 2 + middle,
-        None,
-    )
+    centre = grid["center_x_m"], grid["center_y_m"]
+    return *ObjectGrid((shape[-2], shape[-1]), pixel, centre).places(x, y, N), None
 
 
 def _line(container: Container, name: str) -> NDArray[np.float64]:
@@ -182,6 +204,21 @@ def _grid(container: Container) -> dict[str, float]:
         )
         raise KeyError(msg)
     return grid
+
+
+def _geometry(container: Container, grid: dict[str, float], part: Window) -> Geometry | None:
+    """Return the geometry, if the product says it."""
+    stored = [np.ravel(np.asarray(container.attribute("/", name, 0))) for name in PRODUCT]
+    if not grid or any(value.size != 1 or value.dtype.kind not in "fiu" for value in stored):
+        return None
+    energy, distance = (abs(float(value[0])) for value in stored)
+    if not (0 < energy < np.inf and 0 < distance < np.inf):  # 0 stands for what is not known
+        return None
+    wavelength, side = EV_METRE / energy, part.N * part.bin
+    width, height = (
+        wavelength * distance / (side * grid[name]) for name in ("pixel_width_m", "pixel_height_m")
+    )
+    return Geometry(wavelength, distance, (height, width))
 
 
 def _length(path: str, name: str, stored: Any) -> float:
@@ -247,13 +284,94 @@ def _beside(
     return ids, good
 
 
-def _one_layer(path: str, object_: NDArray[Any]) -> NDArray[Any] | None:
-    if object_.ndim == 3 and len(object_) == 1:
-        object_ = object_[0]
-    if object_.ndim != 2:
-        warn(
-            f"{path}: the object has {len(object_)} layers, and patches are cut from "
-            "one; it was left out.",
+def files(path: Path) -> list[Path]:
+    """Return the product and the file of its patterns."""
+    stem = STANDARD.get(path.stem, f"{path.stem}_diffraction")
+    return [path, path.with_name(f"{stem}{path.suffix or '.h5'}")]
+
+
+def write(out: Outgoing, path: str | os.PathLike[str]) -> None:
+    """Write a product and its patterns; `ptycho_fast.write_scan` explains how."""
+    scan, (product_path, diffraction_path) = out.scan, files(Path(path))
+    lengths = lengths_of(scan, os.fspath(path), "a ptychodus product")
+    if scan.probe is None:
+        msg = (
+            f"{path}: a ptychodus product holds a probe, and the scan has none. Name one where the "
+            "scan is read (probe=, --probe), write the scan with that of its reconstruction "
+            "(Reconstruction.on), or write CXI."
         )
-        return None
-    return object_
+        raise ValueError(msg)
+    numbers = frame_numbers(scan)
+    with hdf5_file(product_path) as product, hdf5_file(diffraction_path) as diffraction:
+        known = write_counts(diffraction, "patterns", out)
+        width, height = lengths.detector_pixel
+        diffraction["patterns"].attrs["detector_pixel_width_m"] = width
+        diffraction["patterns"].attrs["detector_pixel_height_m"] = height
+        diffraction["indexes"] = numbers
+        bad, merged = _bad_pixels(known)
+        diffraction["bad_pixels"] = bad
+        _write_product(product, scan, lengths, numbers)
+        for name in ("patterns", "indexes", "bad_pixels"):
+            product[name] = import_h5py().ExternalLink(diffraction_path.name, f"/{name}")
+    if merged:
+        assert known.bad_pixels is not None
+        warn(
+            f"{path}: ptychodus has one mask for all patterns. {merged} pixels that were not "
+            f"measured in some of {len(scan)} patterns ({len(known.bad_pixels.pixels)} times in "
+            "all) are bad in every pattern there."
+        )
+    if scan.object is None:
+        warn(f"{path}: the scan has no object, so that of the product is 1 everywhere.")
+    warn_of_loss(path, scan, "a ptychodus product")
+
+
+def _bad_pixels(scan: Scan) -> tuple[NDArray[np.bool_], int]:
+    """Return the pixels that are bad in any pattern, and how many are good in others."""
+    bad = np.zeros((scan.N, scan.N), np.bool_) if scan.mask is None else ~scan.mask
+    if not has_single_bad_pixels(scan):
+        return bad, 0
+    assert scan.bad_pixels is not None
+    single = np.zeros(bad.size, np.bool_)
+    single[scan.bad_pixels.pixels] = True
+    merged = np.count_nonzero(single.reshape(bad.shape) & ~bad)
+    bad = bad | single.reshape(bad.shape)
+    if bad.all():
+        msg = (
+            "ptychodus has one mask for all patterns, and each pixel of these was not measured in "
+            "one of them. Write CXI or .ptyd, which have a mask for each pattern."
+        )
+        raise ValueError(msg)
+    return bad, int(merged)
+
+
+def _write_product(file: Any, scan: Scan, lengths: Lengths, numbers: NDArray[np.int64]) -> None:
+    """Write everything but the patterns."""
+    positions, object_ = scan.positions, as_complex(scan.object)
+    if object_ is None:
+        where = canvas(positions, scan.N)
+        positions = where.local(positions)
+        object_ = np.ones(where.shape, np.complex64)
+    grid = ObjectGrid.of((object_.shape[0], object_.shape[1]), lengths.object_pixel, scan.N)
+    probe = as_complex(scan.probe)
+    assert probe is not None
+    file["probe"] = probe.reshape(1, -1, scan.N, scan.N)
+    file["object"] = object_[np.newaxis]
+    if scan.object is None:
+        file["object"].attrs[NOT_KNOWN] = 1
+    file["object_layer_spacing_m"] = np.zeros(0)
+    for name in ("probe", "object"):
+        for key, value in zip(GRID[:2], grid.pixel, strict=True):
+            file[name].attrs[key] = value
+    for key, value in zip(GRID[2:], grid.centre, strict=True):
+        file["object"].attrs[key] = value
+    file["probe_position_indexes"] = numbers
+    for key, metres in zip(POSITIONS, grid.metres(positions), strict=True):
+        file[key] = metres
+    for key in ("loss_epochs", "loss_values"):
+        file[key] = np.zeros(0)
+    said = dict(zip(PRODUCT, (lengths.energy_eV, lengths.distance_m), strict=True))
+    file.attrs.update({"name": "scan", "comments": "Written by ptycho_fast.", **said})
+    # ptychodus takes 0 to be unknown.
+    for name in ("probe_photon_count", "exposure_time_s", "mass_attenuation_m2_per_kg",
+                 "tomography_angle_deg"):  # fmt: skip
+        file.attrs[name] = 0.0

@@ -69,6 +69,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=lengths.object_pixel(part),
+        geometry=lengths,
         mask=turned_with(source, read_mask(container, recipe, stored.shape)),
         probe=named_probe(container, recipe, part.N),
     )

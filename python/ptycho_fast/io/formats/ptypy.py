@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,15 @@ import numpy as np
 
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.io.assemble import Given, assemble
-from ptycho_fast.io.geometry import geometry
+from ptycho_fast.io.geometry import geometry, lengths_of
+from ptycho_fast.io.hdf5.writing import (
+    frame_numbers,
+    has_single_bad_pixels,
+    hdf5_file,
+    warn_of_loss,
+    write_counts,
+    write_marks,
+)
 from ptycho_fast.io.layouts import named_probe
 from ptycho_fast.io.masks import read_mask
 from ptycho_fast.io.oriented import Joined
@@ -18,10 +27,13 @@ from ptycho_fast.io.recipe import window
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from ptycho_fast.frames import Frames
     from ptycho_fast.io.container import ArrayInfo, Container
+    from ptycho_fast.io.hdf5.writing import Outgoing
     from ptycho_fast.io.recipe import Recipe
     from ptycho_fast.scan import Scan
 
@@ -29,6 +41,8 @@ CHUNK = re.compile(r"/chunks/([0-9]+)/.+")
 
 LISTED = 5
 """How many chunks a message lists."""
+
+suffix = ".ptyd"
 
 FIXED = ("diffraction", "x", "y", "unit", "index", "reshape", "frames_axis")
 """Options that such a file leaves nothing to say about."""
@@ -65,6 +79,7 @@ def read(container: Container, recipe: Recipe) -> Scan:
         y,
         intensity=True if recipe.intensity is None else recipe.intensity,
         object_pixel=lengths.object_pixel(part),
+        geometry=lengths,
         mask=mask,
         listed=listed,
         probe=named_probe(container, recipe, part.N),
@@ -199,3 +214,35 @@ def _lit(
         raise ValueError(msg)
     good: NDArray[np.bool_] = weights > 0
     return ~good if recipe.invert_mask else good
+
+
+def files(path: Path) -> list[Path]:
+    """Return the file of a scan."""
+    return [path]
+
+
+def write(out: Outgoing, path: str | os.PathLike[str]) -> None:
+    """Write a scan as prepared data; `ptycho_fast.write_scan` explains how."""
+    scan, N = out.scan, out.scan.N
+    lengths = lengths_of(scan, os.fspath(path), "a .ptyd file")
+    meta = {
+        "version": "0.1",
+        "num_frames": len(scan),
+        "shape": np.full(2, N),
+        "center": np.full(2, N // 2),
+        "energy": lengths.energy_eV / 1e3,  # ptypy counts in keV
+        "distance": lengths.distance_m,
+        "psize": np.array(lengths.detector_pixel[::-1]),
+    }
+    with hdf5_file(path) as file:
+        for name, value in meta.items():
+            file[f"meta/{name}"] = value
+        file.create_group("info")
+        file["chunks/0/positions"] = (scan.positions * lengths.object_pixel)[:, ::-1]
+        file["chunks/0/indices"] = frame_numbers(scan)
+        known = write_counts(file, "chunks/0/data", out)
+        if has_single_bad_pixels(known):
+            write_marks(file, "chunks/0/weights", known, bad=0)
+        elif known.mask is not None:
+            file["meta/weight2d"] = known.mask.astype(np.float32)
+    warn_of_loss(path, scan, "a .ptyd file", without=("probe", "object"))

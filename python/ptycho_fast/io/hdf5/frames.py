@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.frames import FileFrames, Frames
+from ptycho_fast.frames import BLOCK_BYTES, FileFrames, Frames
 from ptycho_fast.io import cache
 from ptycho_fast.io.hdf5.links import import_h5py, open_file
 from ptycho_fast.notices import warn
@@ -95,6 +96,10 @@ class HDF5Frames(Frames):
         make = partial(HDF5Frames, versions=self._versions, missing=self._missing)
         return make, (self.path, self.key, self.layout, self._stored)
 
+    def files(self) -> set[str]:
+        """Return the files of which the data set is made."""
+        return {self.path, *self._versions}
+
     def _counting(self) -> range:
         """Return the axes of the data set that count frames."""
         shape = self._stored.shape
@@ -158,6 +163,31 @@ class HDF5Frames(Frames):
             else:
                 self._read(begin, extent, part, run)
         self._check_versions()
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Read all patterns in order; the next block is decoded while the caller uses this one.
+
+        HDF5 decodes in one thread, and decoding takes most of the time of reading.
+        """
+        n = len(self)
+        each = max(1, BLOCK_BYTES // max(1, self.nbytes // max(1, n)))
+        buffers = [np.empty((min(each, n), *self.shape[1:]), self.dtype) for _ in range(2)]
+        parts = [slice(first, min(first + each, n)) for first in range(0, n, each)]
+
+        def decode(number: int) -> NDArray[Any]:
+            rows = np.arange(parts[number].start, parts[number].stop)
+            block = buffers[number % 2][: len(rows)]
+            self.read(rows, block)
+            return block
+
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(decode, 0) if parts else None
+            for number, part in enumerate(parts):
+                assert coming is not None
+                block = coming.result()
+                if number + 1 < len(parts):
+                    coming = thread.submit(decode, number + 1)
+                yield part, block
 
     def _read(self, begin: list[int], extent: list[int], out: NDArray[Any], run: str) -> None:
         identifier = self._item().id

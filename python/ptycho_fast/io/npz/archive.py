@@ -16,6 +16,7 @@ import numpy as np
 
 from ptycho_fast.io.foreign import what_it_is
 from ptycho_fast.io.npy import Header, read_header
+from ptycho_fast.io.npz.bzip2 import decompressed
 from ptycho_fast.io.regular import open_regular
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Member(NamedTuple):
     dtype: np.dtype[Any]
     fortran_order: bool
     offset: int | None
-    """The byte of the file at which its numbers begin; None if they are compressed."""
+    """The byte of the file at which its numbers begin; None if it, or the file, is compressed."""
     checksum: tuple[int, int]
     """CRC and size. Arrays that agree in both are taken to be the same."""
 
@@ -78,7 +79,8 @@ class Archive:
         self._file = open_regular(path) if file is None else file
         try:
             with self._damage_is_an_os_error():
-                self._zip = zipfile.ZipFile(self._file)
+                self._packed = decompressed(self._file, path)
+                self._zip = zipfile.ZipFile(self._packed or self._file)
                 self._names = {
                     name.removesuffix(".npy"): name
                     for name in self._zip.namelist()
@@ -98,6 +100,8 @@ class Archive:
         """Close the file."""
         self._zip.close()
         self._file.close()
+        if self._packed is not None:
+            self._packed.close()
 
     def __contains__(self, key: str) -> bool:
         return key in self._names
@@ -110,7 +114,7 @@ class Archive:
             for key, name in self._names.items():
                 (shape, fortran_order, dtype), header = self._header(key)
                 entry = self._zip.getinfo(name)
-                stored = entry.compress_type == zipfile.ZIP_STORED
+                stored = entry.compress_type == zipfile.ZIP_STORED and self._packed is None
                 offset = self._start(entry) + header if stored else None
                 checksum = entry.CRC, entry.file_size
                 found[key] = Member(shape, dtype, fortran_order, offset, checksum)

@@ -92,6 +92,51 @@ class Residual(nn.Module):
         return x + added
 
 
+class SpectralConvolution(nn.Module):
+    """Multiplies the lowest Fourier modes of all channels by a matrix each; the others become 0.
+
+    Computes what ``SpectralConv`` of neuraloperator 2.0 computes, bit for bit, and its parameters
+    have the same names and start at the same random values. (Importing that one imports wandb and
+    SciPy too.)
+
+    Parameters
+    ----------
+    width : int
+        Number of channels.
+    modes : int
+        Number of Fourier modes along each axis.
+    """
+
+    def __init__(self, width: int, modes: int) -> None:
+        super().__init__()
+        scale = (1 / width) ** 0.5
+        # Real images have symmetric spectra, so half the columns suffice.
+        weight = torch.empty(width, width, modes, modes // 2 + 1, dtype=torch.cfloat)
+        self.weight = nn.ParameterDict({"tensor": weight.normal_(0, scale)})
+        self.bias = nn.Parameter(scale * torch.randn(width, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape of ``x``.
+
+        Parameters
+        ----------
+        x : tensor, (B, width, n, n), float32
+            n is at least the number of modes.
+        """
+        weight, side = self.weight["tensor"], x.shape[-2]
+        rows, columns = weight.shape[-2:]
+        first = side // 2 - rows // 2
+        kept = (..., slice(first, first + rows), slice(columns))
+        spectrum = torch.fft.fftshift(torch.fft.rfft2(x, norm="forward"), dim=-2)
+        mixed = torch.zeros_like(spectrum)
+        mixed[kept] = torch.einsum("bixy,ioxy->boxy", spectrum[kept], weight)
+        # On an odd side, the inverse of fftshift is ifftshift, and this moves the modes by one.
+        # Saved networks have learned their weights so.
+        mixed = torch.fft.fftshift(mixed, dim=-2)
+        made: Tensor = torch.fft.irfft2(mixed, s=x.shape[-2:], norm="forward") + self.bias
+        return made
+
+
 class SpectralMixing(nn.Module):
     """Mixes the lowest Fourier modes of all channels, so that each pixel sees all others.
 
@@ -105,12 +150,7 @@ class SpectralMixing(nn.Module):
 
     def __init__(self, width: int, modes: int) -> None:
         super().__init__()
-        try:
-            from neuralop.layers.spectral_convolution import SpectralConv  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            msg = f'neuraloperator is needed ({error}): pip install "ptycho_fast[torch]"'
-            raise ImportError(msg) from None
-        self.spectrum = SpectralConv(width, width, (modes, modes))
+        self.spectrum = SpectralConvolution(width, modes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of ``x``, computed in float32 (FFTs need it)."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_fast.plot import plot_image
+from ptycho_fast.plot import draw_image, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +55,10 @@ class Pictures:
         assert made.object is not None
         assert made.coverage is not None
         if self._folder is not None:
-            path = self._folder / f"epoch_{epochs:04d}.png"
-            plot_image(
-                made.object, made.coverage, path, title=f"epoch {epochs}", origin=made.origin
+            figure = draw_image(
+                made.object, made.coverage, title=f"epoch {epochs}", origin=made.origin
             )
+            write_png(figure, self._folder / f"epoch_{epochs:04d}.png")
         found = made.metrics.get("amplitude_correlation")
         if found is None:
             before = self._previous

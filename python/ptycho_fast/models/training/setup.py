@@ -10,11 +10,12 @@ import numpy as np
 
 from ptycho_fast.canvas import canvas
 from ptycho_fast.checks import as_count, check_neighbors
-from ptycho_fast.dataset import GroupedDataset, held_out_block
+from ptycho_fast.dataset import GroupedDataset
 from ptycho_fast.grouping import group_positions
 from ptycho_fast.models.architectures.registry import UNROLLED
 from ptycho_fast.models.record import RunRecord, ScanRecord
 from ptycho_fast.models.training.options import PATTERNS_A_STEP
+from ptycho_fast.subsampling import held_out_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
