@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -265,3 +266,24 @@ def test_an_interrupted_scan_leaves_no_record(
     assert statuses(out) == {"scan_0": "waiting", "scan_1": "waiting"}
     assert os.listdir(out / "scan_0") == []
     assert series(paths, out) == {"scan_0": "done", "scan_1": "done"}
+
+
+def test_each_scan_is_written_for_another_program_too(
+    tmp_path: Path, write_scans: Callable[..., list[Path]]
+) -> None:
+    pytest.importorskip("h5py")
+    known, unknown = write_scans(2, n=40, N=16)
+    scan = pf.read_scan(known)
+    geometry = {"energy_eV": 8800.0, "distance_m": 2.0, "detector_pixel_m": 75e-6}
+    pf.write_scan(replace(scan, metadata=geometry), known)
+    out = tmp_path / "OUT"
+    assert series([known], out) == {"scan_0": "done"}
+    # With another file to write, the scan is not done yet.
+    found = series([known, unknown], out, to="ptypy")
+    assert found == {"scan_0": "done", "scan_1": "failed"}
+    assert "energy_eV=" in table(out)["scan_1"]["error"]
+    [written] = (out / "scan_0").glob("*.ptyd")
+    np.testing.assert_array_equal(pf.read_scan(written).diffraction, scan.diffraction)
+    assert series([known], out, to="ptypy") == {"scan_0": "kept"}
+    with pytest.raises(ValueError, match="to must be one of 'npz', 'cxi'"):
+        series([known], out, to="tiff")

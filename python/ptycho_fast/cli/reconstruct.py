@@ -193,9 +193,6 @@ def _run_one(file: Path, arguments: argparse.Namespace) -> None:
 
 
 def _run_series(files: Sequence[Path], arguments: argparse.Namespace) -> None:
-    if arguments.to is not None:
-        msg = "--to is for one scan. Reconstruct those that another program needs one by one."
-        raise ValueError(msg)
     began = time.perf_counter()
     kept: list[str] = []
 
@@ -213,6 +210,7 @@ def _run_series(files: Sequence[Path], arguments: argparse.Namespace) -> None:
             files,
             arguments.output,
             read=reading(arguments),
+            to=arguments.to,
             workers=arguments.workers,
             scheduler=arguments.scheduler,
             progress=tell,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho_fast.checks import as_count, as_threads, one_of
 from ptycho_fast.devices import DEVICES
 from ptycho_fast.io import read_scan
+from ptycho_fast.io.formats import WRITERS
 from ptycho_fast.io.recipe import as_recipe
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.reconstruct import check_options
@@ -33,6 +34,7 @@ def reconstruct_series(
     folder: str | os.PathLike[str],
     *,
     read: Mapping[str, Any] | None = None,
+    to: str | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     progress: Callable[[SeriesEntry], None] | None = None,
@@ -58,6 +60,9 @@ def reconstruct_series(
         after each scan.
     read : mapping of str to Any, optional
         Arguments of `ptycho_fast.read_scan`, where the files do not say all that is needed.
+    to : {"npz", "cxi", "ptychodus", "ptypy"}, optional
+        Also write each scan with its image, probe and positions for another program, into the
+        folder of the image (`ptycho_fast.write_scan`).
     workers : int, optional
         Reconstruct in so many processes on this machine, which share its processors. A script must
         then have its body under ``if __name__ == "__main__":``.
@@ -111,6 +116,8 @@ def reconstruct_series(
     """
     read, options = _checked(read or {}, options, several=len(paths) > 1)
     num_threads = as_threads(num_threads)
+    if to is not None:
+        one_of("to", to, tuple(WRITERS))
     if workers is not None and scheduler is not None:
         msg = "workers and scheduler exclude each other: a scheduler has its own workers."
         raise ValueError(msg)
@@ -124,7 +131,7 @@ def reconstruct_series(
         folder.mkdir(parents=True, exist_ok=True)
         table = _Table(folder, list(dict.fromkeys(map(os.path.abspath, paths))), progress)
         jobs = [
-            Job(entry, folder, read, options, num_threads, command)
+            Job(entry, folder, read, options, to, num_threads, command)
             for entry in table.entries.values()
         ]
         left = [job for job in jobs if not table.keep(job)]

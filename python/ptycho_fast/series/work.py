@@ -11,7 +11,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ptycho_fast.io import list_arrays, read_scan
+from ptycho_fast.io import list_arrays, read_scan, write_scan
+from ptycho_fast.io.writing import check_geometry, path_in
 from ptycho_fast.memory import available
 from ptycho_fast.notices import sentence_of
 from ptycho_fast.reconstruction import reconstruct
@@ -41,6 +42,8 @@ class Job:
         The folder of the series, an absolute path.
     read, options : mapping of str to Any
         Arguments of `read_scan` and of `reconstruct` that are not the defaults.
+    to : str, optional
+        The format in which the scan with its image is written for another program, too.
     num_threads : int, optional
         Threads to use.
     command : str
@@ -51,6 +54,7 @@ class Job:
     series: Path
     read: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    to: str | None = None
     num_threads: int | None = None
     command: str = ""
 
@@ -71,7 +75,8 @@ class Job:
         for path in (self.entry.file, *filter(None, map(file_of, self.read.values()))):
             status = os.stat(path)
             files[path] = [status.st_size, status.st_mtime_ns]
-        return Source(self.entry.file, files, _plain(self.read), _plain(self.options))
+        options = self.options if self.to is None else {**self.options, "to": self.to}
+        return Source(self.entry.file, files, _plain(self.read), _plain(options))
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,10 +135,14 @@ def image_scan(
             warnings.simplefilter("always", UserWarning)
             file = job.entry.file
             scan = read_scan(file, load=_fits(file, SHARE / sharing), **job.read)
+            if job.to is not None:
+                check_geometry(scan, path_in(job.folder, job.to), job.to)
             made = reconstruct(scan, progress=watch, num_threads=job.num_threads, **job.options)
-        if INTERRUPTED in made.notes:
-            raise KeyboardInterrupt
-        made.save(job.folder, command=job.command)
+            if INTERRUPTED in made.notes:
+                raise KeyboardInterrupt
+            made.save(job.folder, command=job.command)
+            if job.to is not None:
+                write_scan(made.on(scan), path_in(job.folder, job.to), job.to)
         notes = dict.fromkeys([*(str(warning.message) for warning in said), *made.notes])
         entry = job.entry.done(made, tuple(notes), time.perf_counter() - began)
         write_record(job.folder, source, entry)
