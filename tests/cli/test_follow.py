@@ -39,6 +39,8 @@ class Sender:
              "--unit", "px", "--amplitude", "--threads", "1"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # A shell that runs the tests in the background may have SIGINT ignored.
+            preexec_fn=_hear_interrupts if sys.platform != "win32" else None,  # noqa: PLW1509
         )  # fmt: skip
 
     def send(self, low: int, high: int) -> None:
@@ -62,6 +64,10 @@ class Sender:
         self.process.communicate()
         self.socket.close(linger=0)
         self.context.term()
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
