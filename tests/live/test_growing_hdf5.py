@@ -107,6 +107,29 @@ def test_an_index_without_0_is_asked_about(start: Callable[..., Any], tmp_path: 
     source.close()
 
 
+def test_an_index_of_frames_puts_no_position_at_a_wrong_frame(
+    tmp_path: Path, scan: pf.Scan
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    # All positions are planned; each frame says which of them is its own.
+    path, x, y = tmp_path / "scan.h5", *scan.positions.T
+    with h5py.File(path, "w", libver="latest") as file:
+        for key, values in (
+            ("frames", scan.diffraction[:50]),
+            ("x", x),
+            ("y", y),
+            ("probe", scan.probe),
+        ):
+            file[key] = values
+        file["index"] = np.arange(50)[::-1]
+    source = HDF5Source(path, index="index", **NAMES)
+    news = source.poll()
+    assert len(news.frames) == 50
+    assert len(news.places) == 0
+    assert f"holds 50 numbers so far, but there are {len(x)} positions" in news.waits_for
+    source.close()
+
+
 def test_what_is_not_written_yet_is_no_dark_frame(
     start: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ def format_to_write(path: str | os.PathLike[str], to: str | None = None) -> str:
     if None not in (to, told) and to != told:
         msg = (
             f"{name} is named as a file of the format {told!r}, but is to be written as {to!r}. "
-            f"Name it otherwise, or pass to={told!r} (--to {told})."
+            f"Name it otherwise, or write it with to={told!r} (convert --to {told})."
         )
         raise ValueError(msg)
     return to or told or ""

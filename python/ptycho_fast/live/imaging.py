@@ -33,8 +33,8 @@ AGAIN = 200
 """Patterns of which the first picture is made at most, and that are fitted again with new ones."""
 
 STAGES = ((4, 10), (1, 5))
-"""One in so many of these patterns is fitted, in so many iterations. That costs less than 10 of all
-of them, and leads farther where many are new (phase 0.079 rad instead of 0.114, 400 of 1500)."""
+"""One in so many of these patterns is fitted, in so many iterations. That costs less than ten of
+all of them, and leads farther where many are new."""
 
 MOST_PIXELS = 2**22
 """Pixels of the new patterns of a picture. The rest is left for the next picture."""
@@ -78,7 +78,8 @@ class LiveImage:
         self._free: tuple[str, ...] = ("object",)
         self._unit = 1.0
         self._notes: tuple[str, ...] = ()
-        self._anchor = np.zeros(2)
+        self._anchor, self._first = np.zeros(2), 0
+        """Where the first frame of the first picture was then, and its number."""
 
     def add(self, scan: Scan, numbers: NDArray[np.int64]) -> Reconstruction | None:
         """Improve the image by those patterns of a scan that it does not know yet.
@@ -114,8 +115,7 @@ class LiveImage:
         if not counts.values.any():
             return None  # the shutter is closed
         if self._probe is None:
-            self._anchor = scan.positions[rows[0]] - 0.0
-            self._first = used[0]
+            self._anchor, self._first = scan.positions[rows[0]], int(used[0])
         positions = self._anchored(scan, numbers)
         self._grow(positions, scan.N)
         where = span(positions[rows], scan.N)

@@ -86,7 +86,14 @@ class GrowingPositions:
                     "index_base=0."
                 )
                 return Places.none(late)
-            n = min(n, len(numbers))
+            if len(numbers) != n:
+                # Numbers of frames would put the positions that are there at wrong frames.
+                late = (
+                    f"index={recipe.index!r} holds {len(numbers)} numbers so far, but there are "
+                    f"{n} positions. While a scan grows, index must be the frame of each position; "
+                    "an index that numbers the frames can be read once the file is finished."
+                )
+                return Places.none(late)
         n = n if recipe.first is None else min(n, recipe.first)
         x, y, numbers = x[:n], y[:n], numbers[:n]
         self.known = n
