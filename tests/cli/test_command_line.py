@@ -34,12 +34,13 @@ def test_files_that_can_not_be_read_get_a_sentence(
         expected = "bad.npz: No such file or directory."
     elif mistake == "folder":
         path.mkdir()
-        expected = "bad.npz: Is a directory."
+        expected = "bad.npz is a folder. Name a file in it."
     elif mistake == "text":
         path.write_text("xcoords = 1, 2, 3\n")
         expected = "bad.npz is text. The formats that can be read are"
     elif mistake == "empty":
         path.write_bytes(b"")
+        expected = "bad.npz is empty. Copy or write it again."
     elif mistake == "cut":
         path.write_bytes(whole[: len(whole) // 2])
     elif mistake == "keys":
@@ -50,6 +51,8 @@ def test_files_that_can_not_be_read_get_a_sentence(
         positions[[3, 5], 1] = np.nan
         pf.write_scan(dataclasses.replace(scan, positions=positions), path)
         expected = "3"
+    if (command, mistake) == ("inspect", "keys"):
+        pytest.skip("inspect proposes a command instead")
     before = file_names(here)
     argv = [command, "bad.npz", *(["-o", "out.npz"] if command == "group" else [])]
     assert expected in refused(*argv)

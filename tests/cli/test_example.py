@@ -57,7 +57,7 @@ def test_every_format_has_an_example(
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ("-o a.h5", "a.h5 does not say its format by its name. Pass to= (--to), one of npz, cxi"),
+        ("-o a.h5", "a.h5 does not say its format by its name. Name one of npz, cxi"),
         ("cxi -o a.npz", "a.npz is named as a file of the format 'npz', but is to be written as"),
         ("-o no/a.cxi", "there is no folder no"),
     ],

@@ -12,6 +12,7 @@ import pytest
 import ptycho_fast as pf
 from commands import ERROR, file_names, needs_matplotlib
 from ptycho_fast.cli import main
+from ptycho_fast.cli.inspect import PROPOSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +75,17 @@ def test_inspect_of_unknown_keys_shows_them_and_says_what_is_missing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     np.savez("other.npz", frames=np.zeros((3, 2, 2)), xcoords=np.zeros(3))
-    assert main(["inspect", "other.npz"]) == 2
+    assert main(["inspect", "other.npz"]) == PROPOSED
     out, err = capsys.readouterr()
     assert re.search(r"^frames +float64 +\(3, 2, 2\)$", out, re.MULTILINE)
-    assert err.startswith(f"{ERROR}other.npz is not a scan: it lacks ycoords, diff3d")
+    assert re.search("^other.npz is not a scan: it lacks ycoords, diff3d", out, re.MULTILINE)
+    assert "\n\nThis command may read it" in out
+    assert err == ""
+    wrong = "--diffraction frame --x xcoords --y xcoords --unit px --counts"
+    assert main(["inspect", "other.npz", *wrong.split()]) == 2
+    out, err = capsys.readouterr()
+    assert "This command may read it" in out
+    assert err.startswith(ERROR)
 
 
 def test_group_and_inspect_print_coverage(

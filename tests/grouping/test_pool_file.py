@@ -152,7 +152,7 @@ def test_a_damaged_file_is_rejected(
 def test_a_folder_of_that_name_is_rejected(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     assert groups_cache.read(tmp_path, positions_of(20), 2, 7, key=KEY) is None
     assert log.messages == [
-        f"groups cache: {tmp_path} rejected: [Errno 21] Is a directory: '{tmp_path}'"
+        f"groups cache: {tmp_path} rejected: {tmp_path} is a folder. Name a file in it."
     ]
 
 

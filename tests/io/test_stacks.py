@@ -140,6 +140,45 @@ def test_a_table_without_a_column_asks_for_one(tmp_path: Path, of: Truth) -> Non
         pf.read_scan(stack(tmp_path, of, "npy"), x=f"{positions}", y=f"{positions}:2", **GEOMETRY)
 
 
+def test_npy_files_are_named_without_a_key(tmp_path: Path, of: Truth) -> None:
+    here = f"{tmp_path}/{{}}".format
+    np.save(here("x.npy"), of.scan.positions[:, 0])
+    np.save(here("xy.npy"), of.scan.positions)
+    assert of.scan.probe is not None
+    np.save(here("probe.npy"), of.scan.probe)
+    bad = np.zeros(of.counts.shape[1:], bool)
+    bad[2, 3] = True
+    np.save(here("bad.npy"), bad)
+    names = {"x": here("x.npy"), "y": here("xy.npy[:,1]"), "probe": here("probe.npy")}
+    options: dict[str, Any] = {**names, "counts": True, "unit": "px"}
+    for mask in (here("bad.npy"), here("bad.npy:data")):  # the name of the file says bad
+        scan = pf.read_scan(stack(tmp_path, of, "npy"), mask=mask, **options)
+        np.testing.assert_array_equal(scan.positions, of.scan.positions)
+        assert scan.mask is not None
+        np.testing.assert_array_equal(scan.mask, ~bad)
+        assert scan.probe is not None
+    with pytest.raises(ValueError, match=r"Name one column: x='.*xy\.npy\[:,0\]'"):
+        pf.read_scan(stack(tmp_path, of, "npy"), **{**options, "x": here("xy.npy")})
+    with pytest.raises(ValueError, match=r"Cannot select '\[:,7\]': '.*xy\.npy' has shape"):
+        pf.read_scan(stack(tmp_path, of, "npy"), **{**options, "x": here("xy.npy[:,7]")})
+    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
+        pf.read_scan(stack(tmp_path, of, "npy"), **{**options, "x": here("none.npy")})
+
+
+def test_a_mask_may_be_a_tiff_file_of_one_page(tmp_path: Path, of: Truth) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    marks = np.zeros(of.counts.shape[1:], np.uint8)
+    marks[2, 3] = 1
+    tifffile.imwrite(tmp_path / "mask.tif", marks)
+    positions = table(tmp_path / "pos.csv", of)
+    scan = pf.read_scan(
+        stack(tmp_path, of, "npy"), x=f"{positions}:1", y=f"{positions}:2",
+        mask=f"{tmp_path / 'mask.tif'}", **GEOMETRY,
+    )  # fmt: skip
+    assert scan.mask is not None
+    np.testing.assert_array_equal(scan.mask, marks == 0)
+
+
 @pytest.mark.parametrize("kind", ["npy", "plain"])
 def test_what_a_stack_does_not_say_is_asked_for(tmp_path: Path, of: Truth, kind: str) -> None:
     path = stack(tmp_path, of, kind)

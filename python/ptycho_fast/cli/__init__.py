@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 2 after an error that the user can put right, 130 if interrupted.
+        0 if all went well, 1 if ``inspect`` does not know a file's layout and proposes a command,
+        2 after an error that the user can put right, 130 if interrupted.
 
     Raises
     ------
@@ -93,14 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: _print_notice("warning", str(message))
         try:
-            arguments.run(arguments)
+            code: int | None = arguments.run(arguments)
         except (OSError, KeyError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
             _print_notice("error", option_names(sentence_of(error), arguments.renamed))
             return 2
         except KeyboardInterrupt:
             _print_notice("error", "Interrupted.")
             return 130
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:

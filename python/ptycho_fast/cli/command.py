@@ -28,7 +28,7 @@ class Options(Protocol):
 def add_command(
     commands: Commands,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     *,
     summary: str,
     example: str,
@@ -44,7 +44,7 @@ def add_command(
     name : str
         The word that follows ``ptycho-fast``.
     run : callable
-        Carries the command out; it is called with the parsed arguments.
+        Carries the command out; it is called with the parsed arguments. It may return an exit code.
     summary : str
         One sentence, shown by ``ptycho-fast --help`` and by the command's own ``--help``.
     example : str

@@ -52,8 +52,18 @@ def example_scan() -> Scan:
     return replace(scan, positions_start=scan.positions, metadata={})
 
 
+def _tells_no_format(path: Path) -> bool:
+    return path.suffix.lower() not in {writer.suffix for writer in WRITERS.values()} - {""}
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
+    if arguments.format is None and _tells_no_format(arguments.output):
+        msg = (
+            f"{arguments.output} does not say its format by its name. Name one of "
+            f"{', '.join(WRITERS)} before -o."
+        )
+        raise ValueError(msg)
     written = files_to_write(arguments.output, arguments.format)
     for file in written:
         check_output(file)

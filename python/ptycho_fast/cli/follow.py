@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT/",
-        help="folder for report.html, phase.png and amplitude.png, which are renewed while the "
+        help="folder for report.html, phase.png and amplitude.png, which are updated while the "
         "scan grows, and for all that reconstruct writes at the end",
     )  # fmt: skip
     parser.add_argument(
@@ -62,7 +62,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--probe-diameter", type=float, default=final["probe_diameter"], metavar="D",
-        help="diameter of the probe in pixels of the object, where none is named (default: "
+        help="diameter of the probe in pixels of the object, if no --probe is given (default: "
         "estimated from the patterns)",
     )  # fmt: skip
     parser.add_argument(

@@ -17,6 +17,7 @@ from ptycho_fast.grouping import ENGINES, RNGS, RULES, STRATEGIES, group_positio
 from ptycho_fast.grouping.arguments import GRIDSIZE
 from ptycho_fast.io import read_scan
 from ptycho_fast.plot import write_png
+from ptycho_fast.plot.figure import new_figure
 from ptycho_fast.quality import coverage
 from ptycho_fast.spacing import LEAST_OVERLAP
 
@@ -142,13 +143,15 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
     )  # fmt: skip
     options.add_argument(
         "--compress", action="store_true",
-        help="compress that file, which makes it smaller and slower to read",
+        help="compress the file of --cache, which makes it smaller and slower to read",
     )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     check_outputs(arguments.file, arguments.output, arguments.plot)
+    if arguments.plot is not None:
+        new_figure()  # which says now, not after the work, that matplotlib is missing
     if arguments.compress and not arguments.cache:
         msg = "--compress is for the file of --cache, which is not given. Pass --cache too."
         raise ValueError(msg)

@@ -26,8 +26,8 @@ def add_group_count(options: Options) -> None:
     )  # fmt: skip
     count.add_argument(
         "--n-images", type=int, metavar="B",
-        help="the same number, as PtychoPINN calls it: images at gridsize 1, groups above it (512 "
-        "at gridsize 2 are 512 groups of 4, so 2048 patterns)",
+        help="PtychoPINN's name for --groups: images at gridsize 1, groups above it (512 at "
+        "gridsize 2 are 512 groups of 4, so 2048 patterns)",
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--refine", type=int, default=0, metavar="P",
-        help="add so many iterations of ptycho-fast reconstruct to the network's object "
+        help="improve the network's object with P iterations of ptycho-fast reconstruct "
         "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``ptycho-fast inspect``: show what a scan file holds and whether it is fit to be grouped."""
+"""``ptycho-fast inspect``: show what a scan file holds and what is odd about it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 from ptycho_fast.cli.command import add_command
 from ptycho_fast.cli.outputs import check_outputs
 from ptycho_fast.cli.progress import bar, step
-from ptycho_fast.cli.reading import FORMATS, add_reading, reading
+from ptycho_fast.cli.reading import FORMATS, KEYS, add_reading, reading
 from ptycho_fast.grouping import ScanIndex, group_positions
 from ptycho_fast.io import examine, list_arrays
 from ptycho_fast.io.suggest import proposal
+from ptycho_fast.notices import sentence_of
 from ptycho_fast.plot import write_png
+from ptycho_fast.plot.figure import new_figure
 from ptycho_fast.quality import coverage
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 NEIGHBORS = 7
 """Groups are tried with this many neighbours, the default at gridsize 2. Ties are counted there:
 which neighbour comes first at equal distances decides what can be in a group."""
+
+PROPOSED = 1
+"""The exit code if the layout is not known, and a command that may read the file is proposed."""
 
 
 def add(commands: Commands) -> None:
@@ -51,18 +56,23 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Carry the command out."""
+def run(arguments: argparse.Namespace) -> int:
+    """Carry the command out; 1 says that a command is proposed that may read the file."""
     check_outputs(arguments.file, arguments.plot)
+    if arguments.plot is not None:
+        new_figure()  # which says now, not after the work, that matplotlib is missing
     members = list_arrays(arguments.file)
     _print_members(members)
     try:
         with bar("inspect") as advance:
             scan, survey = examine(arguments.file, progress=advance, **reading(arguments))
-    except KeyError:
+    except KeyError as error:
         # The names of the data sets are not known, or not all of them were given.
-        print(proposal(arguments.file, members), flush=True)
-        raise
+        if any(getattr(arguments, key) is not None for key in KEYS):
+            print(proposal(arguments.file, members), flush=True)
+            raise
+        print(f"{sentence_of(error)}\n\n{proposal(arguments.file, members)}", end="")
+        return PROPOSED
     index = ScanIndex(scan.positions)
     memory = sum(np.prod(m.shape, dtype=float) * m.dtype.itemsize for m in members.values())
     for name, value in {
@@ -83,6 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         with step("picture") as running:
             write_png(scan.plot(), arguments.plot)
             running.done(str(arguments.plot))
+    return 0
 
 
 def _print_members(members: Mapping[str, Any]) -> None:

@@ -19,8 +19,8 @@ KEYS = {
     "x": "scan positions: x, to the right in the image",
     "y": "scan positions: y, downwards in the image",
     "probe": "probe: the wave that falls on the sample",
-    "mask": "detector mask: it marks good or bad pixels, whichever its name says; without such a "
-    "name, True (boolean) or 0 (number) is a good pixel",
+    "mask": "detector mask; its name says whether it marks good or bad pixels (good_pixels, "
+    "bad_pixels); if not, True (boolean) or 0 (number) is a good pixel",
     "index": "frame number of each position, or position number of each frame",
 }
 """Options that name a data set, and what they name."""
@@ -40,7 +40,8 @@ def add_reading(command: argparse.ArgumentParser) -> None:
         "what the file holds",
         "A file of no known format needs --diffraction, --x, --y, --unit, and --counts or\n"
         "--amplitude; inspect says which. KEY is the name of a data set, KEY[:,0] a column of\n"
-        "it, FILE:KEY a data set in another file, and FILE:0 the first column of a text file.",
+        "it, FILE:KEY a data set in another file, FILE.npy the array of an NPY file, and\n"
+        "FILE:0 the first column of a text file.",
     )
     kind = options.add_mutually_exclusive_group()
     kind.add_argument(
@@ -64,10 +65,11 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--swap-xy",
         action="store_true",
-        help="exchange x and y of the positions; the patterns stay",
+        help="exchange x and y of the positions; the patterns stay as they are",
     )
-    options.add_argument("--flip-x", action="store_true", help="then mirror x")
-    options.add_argument("--flip-y", action="store_true", help="then mirror y")
+    for axis in "xy":
+        summary = f"mirror {axis} of the positions (after --swap-xy)"
+        options.add_argument(f"--flip-{axis}", action="store_true", help=summary)
     options.add_argument(
         "--crop", type=int, metavar="N", help="keep N by N pixels of each diffraction pattern"
     )
@@ -85,7 +87,7 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--invert-mask",
         action="store_true",
-        help="take good pixels of the mask for bad, and bad for good",
+        help="swap the good and the bad pixels of the mask",
     )
     options.add_argument(
         "--bad-value", type=float, metavar="V", help="the stored value V marks a bad pixel"

@@ -69,8 +69,8 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT/",
-        help="folder for reconstruction.npz, object.h5 (CXI), pictures and report.html; of a "
-        "series each scan gets a folder in it, and series.csv and series.html list them",
+        help="folder for reconstruction.npz, object.h5 (CXI), pictures and report.html; in a "
+        "series, each scan gets a folder in it, and series.csv and series.html list them",
     )  # fmt: skip
     parser.add_argument(
         "--iterations", type=int, default=default["iterations"], metavar="I",
@@ -83,8 +83,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--prior", choices=PRIORS, default=default["prior"],
         help="what is known of the object beforehand: smooth, learned by a network (which needs "
-        "PyTorch), auto for whichever of both explains held-out counts better, or none (default: "
-        "%(default)s)",
+        "PyTorch), auto for whichever of the two explains held-out counts better, or none "
+        "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--refine-positions", action="store_true",
@@ -98,7 +98,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--uncertainty", type=int, nargs="?", const=SAMPLES, default=default["uncertainty"],
         metavar="SAMPLES",
-        help=f"estimate the uncertainty of every pixel from so many samples ({SAMPLES} without a "
+        help=f"estimate the uncertainty of every pixel from this many samples ({SAMPLES} without a "
         "number; default: no estimate)",
     )  # fmt: skip
     parser.add_argument(
@@ -115,7 +115,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--to", choices=WRITERS,
-        help="write the scan with its image, probe and positions for another program, too",
+        help="also write the scan with its image, probe and positions as a file of another program",
     )  # fmt: skip
     _add_series(parser)
     add_reading(parser)
@@ -125,8 +125,8 @@ def _add_series(command: argparse.ArgumentParser) -> None:
     """Add the options of a series."""
     options = command.add_argument_group(
         "a series of scans",
-        "The same command again does what is missing or failed, and scans whose file or options\n"
-        "have changed. A scan that fails does not stop the others.",
+        "Run the same command again to image the scans that are missing or failed, and those\n"
+        "whose file or options have changed. A scan that fails does not stop the others.",
     ).add_mutually_exclusive_group()
     options.add_argument(
         "--workers", type=int, metavar="W",

@@ -83,7 +83,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trainable-probe",
         action="store_true",
-        help="go on changing the probe while the network trains",
+        help="keep improving the probe while the network trains",
     )
     command.add_argument(
         "--seed", type=int, default=ModelConfig.seed, metavar="S",
@@ -100,21 +100,21 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     add_group_count(command)
     command.add_argument(
         "--epochs", type=int, default=TrainingOptions.max_epochs, metavar="E",
-        help="epochs in all, those of a run that is resumed included (default: %(default)s)",
+        help="epochs in total, including those of a run that is resumed (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--batch-size", type=int, metavar="B",
-        help=f"groups per step (default: so many that a step has {PATTERNS_A_STEP} patterns)",
+        help=f"groups per step (default: as many as make {PATTERNS_A_STEP} patterns)",
     )  # fmt: skip
     command.add_argument(
         "--validation", action="append", metavar="SHARE|FILE",
         help="what is held out for validation: a fraction of each scan, or a whole scan (may be "
-        "given several times)",
+        "given several times; default: nothing)",
     )  # fmt: skip
     command.add_argument(
         "--refine-probe", type=int, default=TrainingOptions.refine_probe, metavar="P",
-        help="refine the probe before training, with so many iterations of ptycho-fast "
-        "reconstruct; for measured data 20 are usually enough (default: %(default)s)",
+        help="refine the probe before training, with P iterations of ptycho-fast reconstruct; for "
+        "measured data 20 are usually enough (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
         "--picture-every", type=int, default=TrainingOptions.picture_every, metavar="E",

@@ -27,6 +27,15 @@ PART = re.compile(r"(?P<key>.*)\[(?P<part>(:|\d+)(,(:|\d+))*)\]")
 FILE = re.compile(r"(?P<file>[^:]+\.\w+):")
 """What looks like the ``FILE:`` of ``FILE:KEY``."""
 
+ALONE = re.compile(r"(?P<file>[^:\[]+\.(npy|tiff?))(\[.*\])?", re.IGNORECASE)
+"""A file of one array, which needs no ``:KEY``: ``FILE.npy`` or ``FILE.npy[:,0]``."""
+
+
+def other_file(name: str) -> str | None:
+    """Return FILE, if a name looks like ``FILE:KEY`` or ``FILE``, an array in another file."""
+    found = FILE.match(name) or ALONE.fullmatch(name)
+    return None if found is None else found["file"]
+
 
 class ArrayInfo(NamedTuple):
     """What is known of an array without reading it."""
@@ -42,8 +51,9 @@ class Container(ABC):
     """A file of named arrays, open for reading. Close it, or use it in a ``with`` statement.
 
     A *key* is the name of an array in this file. A *name* is what a caller of `read_scan` writes:
-    ``KEY``, ``FILE:KEY`` for an array in another file, or, where one coordinate of many is meant,
-    ``KEY[:,0]`` or ``KEY[0]``. The other files are opened once, too, and closed with this one.
+    ``KEY``, ``FILE:KEY`` for an array in another file, ``FILE`` for an NPY or TIFF file, or, where
+    one coordinate of many is meant, ``KEY[:,0]`` or ``KEY[0]``. The other files are opened once,
+    too, and closed with this one.
 
     Parameters
     ----------
@@ -149,22 +159,29 @@ class Container(ABC):
     # What callers name.
 
     def locate(self, name: str) -> tuple[Container, str]:
-        """Return the container and the key of what is named ``KEY`` or ``FILE:KEY``."""
+        """Return the container and the key of what is named ``KEY``, ``FILE:KEY`` or ``FILE``."""
         # Names of motors contain colons, too: only an existing file makes one a separator.
         for place, character in enumerate(name):
             file = name[:place]
             if character == ":" and os.path.exists(file) and not os.path.isdir(file):
-                if file not in self._others:
-                    self._others[file] = self._open_other(file)
-                return self._others[file], name[place + 1 :]
-        named, part = FILE.match(name), PART.fullmatch(name)
-        if named and name not in self and (part is None or part["key"] not in self):
-            msg = f"There is no file {named['file']}, in which {name!r} would be."
-            raise FileNotFoundError(msg)
+                return self._other(file), name[place + 1 :]
+        named, alone, part = FILE.match(name), ALONE.fullmatch(name), PART.fullmatch(name)
+        if name not in self and (part is None or part["key"] not in self):
+            if named:
+                msg = f"There is no file {named['file']}, in which {name!r} would be."
+                raise FileNotFoundError(msg)
+            if alone:
+                return self._other(alone["file"]), name[alone.end("file") :]
         if os.path.isfile(name) and name not in self:
             msg = f"{name} is a file. Name an array or a column of it, too: {name}:KEY or {name}:0."
             raise KeyError(msg)
         return self, name
+
+    def _other(self, file: str) -> Container:
+        """Return the container of another file, which is opened once."""
+        if file not in self._others:
+            self._others[file] = self._open_other(file)
+        return self._others[file]
 
     def shape_of_named(self, name: str) -> tuple[int, ...]:
         """Return the shape of a named array, of which no part is selected."""
@@ -192,8 +209,9 @@ class Container(ABC):
         try:
             return np.asarray(values[part])
         except IndexError:
+            array = picked["key"] or container.path
             msg = (
-                f"Cannot select {whole!r}: {picked['key']!r} has shape {values.shape}. Count "
+                f"Cannot select {whole!r}: {array!r} has shape {values.shape}. Count "
                 "indices from 0, and write ':' for a whole axis."
             )
             raise ValueError(msg) from None

@@ -41,7 +41,7 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
     Returns
     -------
     str or None
-        A sentence; None if the file is empty or its format is unknown.
+        A sentence; None if its format is unknown.
 
     Raises
     ------
@@ -61,6 +61,8 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
     with open_regular(path) as file:
         head = file.read(HEAD_BYTES)
     name = os.fspath(path)
+    if not head:
+        return f"{name} is empty. Copy or write it again."
     for sign, tool in PACKED.items():
         if head.startswith(sign):
             return f"{name} is compressed. Decompress it first: {tool} {name}"

@@ -3,6 +3,7 @@
 - A mask whose name says bad (``bad_pixels``, ``dead``, ``hot``, ``invalid``) marks bad pixels by
   True or by numbers other than 0; one whose name says good (``good_pixels``, ``valid``) marks good
   pixels in the same way.
+- An array in an NPY or TIFF file has the name of the file.
 - With any other name, True marks good pixels in a mask of bools, and 0 marks them in a mask of
   numbers (the bit fields of NeXus and CXI).
 - ``invert_mask=True`` reverses the meaning of any of them.
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 SAYS_BAD = re.compile(r"(?<![a-z])(bad|dead|hot|invalid|defect|broken)")
 SAYS_GOOD = re.compile(r"(?<![a-z])(good|valid)")
 SAYS_MASK = re.compile(r"(?<![a-z])mask|mask(?![a-z])")
+
+OF_FILE = re.compile(r"(\.(?:npy|tiff?)):(?:data)?(?:\[.*\])?$", re.IGNORECASE)
+"""The array of a file that holds one, which has no name of its own."""
 
 
 def names_a_mask(key: str) -> bool:
@@ -71,6 +75,8 @@ def good_pixels(
     >>> good_pixels("bad_pixels", np.array([[True, False]]), (9, 1, 2))
     array([[False,  True]])
     """
+    if values.shape == (1, *shape[1:]):  # a TIFF file of one page
+        values = values[0]
     if values.shape not in (shape, shape[1:]) or values.dtype.kind not in "fiub":
         msg = (
             f"The mask {key!r} must be bools or numbers of shape {shape[1:]}, one for each pixel "
@@ -95,13 +101,13 @@ def good_pixels(
         msg = (
             f"The mask {key!r} leaves none of {good.size} pixels: {rule}. If it means the "
             f"opposite, pass invert_mask={not invert} ("
-            f"{'leave out' if invert else 'pass'} --invert-mask)."
+            f"{'leave out ' if invert else ''}--invert-mask)."
         )
         raise ValueError(msg)
     if count < good.size / 2:
         warn(
             f"The mask {key!r} leaves {share}: {rule}. If it means the opposite, "
-            f"pass invert_mask={not invert} ({'leave out' if invert else 'pass'} --invert-mask)."
+            f"pass invert_mask={not invert} ({'leave out ' if invert else ''}--invert-mask)."
         )
     return good
 
@@ -140,6 +146,8 @@ def read_mask(
 
 
 def _last(key: str) -> str:
+    """Return the last part of the name; of a file that holds one array, that of the file."""
+    key = OF_FILE.sub(r"\1", key)
     return re.split(r"[/:]", key)[-1].lower()
 
 

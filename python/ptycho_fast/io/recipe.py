@@ -221,7 +221,11 @@ def window(shape: tuple[int, ...], recipe: Recipe) -> Window:
         )
         raise ValueError(msg)
     if sizes[0] % b:
-        msg = f"Patterns of {sizes[0]} pixels can't be binned by {b}: crop={sizes[0] // b * b}."
+        most = sizes[0] // b * b
+        msg = (
+            f"Patterns of {sizes[0]} pixels can't be binned by {b}: pass crop={most} "
+            f"(--crop {most})."
+        )
         raise ValueError(msg)
     firsts = [c - side // 2 for c, side in zip(centre, sizes, strict=True)]
     for first, side, length in zip(firsts, sizes, detector, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from typing import IO
@@ -69,7 +68,8 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
 
 def _check(path: str | os.PathLike[str], status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        msg = f"{os.fspath(path)} is a folder. Name a file in it."
+        raise IsADirectoryError(msg)
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for test, name in KINDS if test(status.st_mode)), "something else")
         msg = (

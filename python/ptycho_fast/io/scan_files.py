@@ -99,8 +99,9 @@ def read_scan(
         True: the patterns are counts, of which square roots are taken. False: they are amplitudes.
         These are two names for the same option. It is never guessed.
     diffraction, x, y, probe, mask, index : str, optional
-        Names of arrays. ``FILE:KEY`` names one in another file, or a column of a text file;
-        ``KEY[:,0]`` selects a column and ``KEY[0]`` a row of it.
+        Names of arrays. ``FILE:KEY`` names one in another file, or a column of a text file, and
+        ``FILE.npy`` the array of an NPY file; ``KEY[:,0]`` selects a column and
+        ``KEY[0]`` a row of it.
     mask
         (H, W), one mask for the whole detector, or (n, H, W), one for each frame.
         `ptycho_fast.io.masks` says how good and bad pixels are marked.

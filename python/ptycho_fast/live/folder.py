@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho_fast.io.container import FILE
+from ptycho_fast.io.container import other_file
 from ptycho_fast.io.layouts import named_probe
 from ptycho_fast.io.listing import listed
 from ptycho_fast.io.masks import read_mask
@@ -122,7 +122,7 @@ class FolderSource(ScanSource):
     @property
     def _inside(self) -> bool:
         """Whether each file has the positions of its frames."""
-        return FILE.match(str(self.recipe.x)) is None
+        return other_file(str(self.recipe.x)) is None
 
     def _files(self) -> list[tuple[int, str]]:
         """Return number and path of each file with frames, by ascending number."""

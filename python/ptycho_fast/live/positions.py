@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ptycho_fast.io.assemble import as_ids
-from ptycho_fast.io.container import FILE
+from ptycho_fast.io.container import other_file
 from ptycho_fast.io.layouts import as_line
 from ptycho_fast.live.growing import GrowingHDF5
 
@@ -124,4 +124,4 @@ class GrowingPositions:
 def other_files(recipe: Recipe) -> list[str]:
     """Return the files that names of a recipe lie in, where they are not those of the frames."""
     names = (recipe.x, recipe.y, recipe.index, recipe.probe, recipe.mask)
-    return [found["file"] for name in names if name and (found := FILE.match(name))]
+    return [file for name in names if name and (file := other_file(name)) is not None]

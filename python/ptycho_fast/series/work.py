@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.io import list_arrays, read_scan, write_scan
+from ptycho_fast.io.container import ALONE
 from ptycho_fast.io.writing import check_geometry, path_in
 from ptycho_fast.memory import available
 from ptycho_fast.notices import sentence_of
@@ -86,12 +87,14 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_of(name: object) -> str | None:
-    """Return FILE, if what an option names is ``FILE:KEY``, an array in another file."""
+    """Return FILE, if an option names ``FILE:KEY`` or ``FILE``, an array in another file."""
     if not isinstance(name, str):
         return None
     # As a container does: names of motors contain colons, too.
-    ends = (place for place, character in enumerate(name) if character == ":")
-    return next((name[:end] for end in ends if os.path.isfile(name[:end])), None)
+    files = [name[:place] for place, character in enumerate(name) if character == ":"]
+    if alone := ALONE.fullmatch(name):
+        files.append(alone["file"])
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def image_scan(
