@@ -66,6 +66,17 @@ def test_every_architecture_and_option_learns(
     assert error < 0.9 * nothing
 
 
+@pytest.mark.parametrize("architecture", ["cnn", "fno"])
+def test_a_network_learns_in_bfloat16_as_on_a_gpu(scan: Any, architecture: str) -> None:
+    def as_on_a_gpu(**options: Any) -> Any:
+        return lightning.Trainer(**{**options, "precision": "bf16-mixed"})
+
+    history = train(make_model(architecture), scan, 3, batch_size=4, trainer_cls=as_on_a_gpu)
+    other = train(make_model(architecture), scan, 3, batch_size=4)
+    assert history[-1]["loss"] < 0.75 * history[0]["loss"]
+    assert 0 < abs(history[-1]["loss"] / other[-1]["loss"] - 1) < 0.1
+
+
 def test_a_known_object_does_not_affect_training(scan: Any) -> None:
     """Without an object, or with a wrong one, history and weights are the same."""
     wrong = np.ones_like(scan.object) * 1j

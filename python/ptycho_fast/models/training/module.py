@@ -219,6 +219,21 @@ class TrainingModule(LightningModule):
         cosine = torch.optim.lr_scheduler.LambdaLR(adam, factor)
         return [adam], [{"scheduler": cosine, "interval": "step"}]
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradients.
+
+        In bfloat16, Lightning itself refuses PyTorch's fused step, for the sake of float16: there
+        that step undoes a scaling of the gradients, which bfloat16 does not need.
+        """
+        learned = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(learned, gradient_clip_val)
+
     def _raise_not_finite(self, batch: dict[str, Tensor], batch_idx: int, loss: float) -> None:
         patterns = batch["diffraction"]
         indices = batch["nn_indices"].cpu().numpy()
