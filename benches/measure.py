@@ -45,13 +45,23 @@ def measure(job: Callable[[], Answer], repeats: int) -> tuple[dict[str, float], 
 
 
 def run_apart(
-    script: str, job: list[Any], variables: dict[str, str] | None = None
-) -> dict[str, float]:
-    """Run ``python script --here JOB`` and return the JSON of its last line."""
+    script: str,
+    job: list[Any],
+    variables: dict[str, str] | None = None,
+    *,
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """Run ``python script --here JOB``, no longer than that, and return the JSON it prints last."""
     command = [sys.executable, script, "--here", json.dumps(job)]
     environment = {**os.environ, **(variables or {})}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"{Path(script).name} {job} took longer than {seconds:.0f} s and was ended."
+        raise SystemExit(msg) from None
     if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        raise SystemExit(done.stderr or f"{Path(script).name} {job} ended with {done.returncode}.")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
