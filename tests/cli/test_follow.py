@@ -132,6 +132,21 @@ def test_an_interrupt_saves_what_has_arrived(
     assert np.array_equal(pf.read_scan(folder / "scan.npz").diffraction, scan.diffraction[:80])
 
 
+def test_an_error_saves_what_has_arrived(followed: Sender, tmp_path: Path, scan: pf.Scan) -> None:
+    from ptycho_fast.live.zmq import message  # noqa: PLC0415
+
+    folder = tmp_path / "OUT"
+    followed.send(0, 80)
+    assert "n = 80 positions" in followed.line()
+    followed.socket.send_multipart(message("positions", scan.positions[70:], first=70))
+    out, err = followed.process.communicate(timeout=LIMIT)
+    assert followed.process.returncode == 2
+    assert "10 positions too many" in err
+    assert "An error ended it: " in out
+    assert pf.Reconstruction.load(folder).positions.shape == (80, 2)
+    assert np.array_equal(pf.read_scan(folder / "scan.npz").diffraction, scan.diffraction[:80])
+
+
 def test_what_never_comes_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "scan.h5"
     pytest.importorskip("h5py")

@@ -38,9 +38,9 @@ for line in sys.stdin:
         file.flush()
     elif what == "swmr":
         file.swmr_mode = True
-    elif what in ("frames", "positions"):
+    elif what in ("frames", "positions", "x", "y", "index"):
         low, high = rest
-        for key in ("frames",) if what == "frames" else ("x", "y", "index"):
+        for key in ("x", "y", "index") if what == "positions" else (what,):
             values = held["counts" if key == "frames" else key][low:high]
             if len(file[key]) < high:
                 file[key].resize(high, axis=0)

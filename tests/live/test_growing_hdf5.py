@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 NAMES: dict[str, Any] = {
     "diffraction": "frames", "x": "x", "y": "y", "probe": "probe", "unit": "px", "counts": True,
 }  # fmt: skip
@@ -225,6 +227,56 @@ def test_a_file_that_is_replaced_ends_the_scan(
     assert not last.stored
     assert "was replaced by another file after 60 frames" in " ".join(last.image.notes)
     assert same(last.scan, scan.take(np.arange(60), scan.diffraction[:60]))
+
+
+def test_a_file_whose_first_frame_is_dark_is_told_from_another(
+    start: Callable[..., Any], tmp_path: Path, counts: NDArray[Any]
+) -> None:
+    path, other_path = tmp_path / "scan.h5", tmp_path / "other.h5"
+    dark = counts.copy()
+    dark[0] = 0
+    writer = opened(start, path, counts=dark)
+    updates = pf.follow(path, final=QUICK, **NAMES)
+    for key in ("frames", "positions"):
+        writer(key, 0, 60)
+    assert next(updates).n == 60
+    other = start(counts=np.concatenate([dark[:1], counts[:0:-1]]))
+    other("open", str(other_path), 0, 1)
+    for key in ("frames", "positions"):
+        other(key, 0, 150)
+    other("close")
+    other_path.replace(path)
+    last = next(updates)
+    assert (last.final, last.n, last.stored) == (True, 60, False)
+
+
+@pytest.mark.parametrize("late", ["x", "y", "index"])
+def test_zeros_of_one_coordinate_or_the_index_are_not_written_yet(
+    start: Callable[..., Any], tmp_path: Path, late: str
+) -> None:
+    path = tmp_path / "scan.h5"
+    # The arrays have their full length, and one is written after another.
+    writer = opened(start, path, 150)
+    for key in ("x", "y", "index"):
+        writer(key, 0, 60 if key == late else 80)
+    source = HDF5Source(path, index="index", **NAMES)
+    assert source.poll().places.tolist() == list(range(60))
+    writer(late, 60, 80)
+    assert source.poll().places.tolist() == list(range(60, 80))
+    source.close()
+
+
+def test_an_index_that_counts_from_1_is_asked_about_in_an_array_of_full_length(
+    start: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "scan.h5"
+    writer = opened(start, path, 150, index=np.arange(1, 151))
+    writer("positions", 0, 60)
+    source = HDF5Source(path, index="index", **NAMES)
+    news = source.poll()
+    assert "holds 1 .. 60 so far, and no 0" in news.waits_for
+    assert not len(news.places)
+    source.close()
 
 
 def test_a_copy_that_grows_is_the_same_scan(start: Callable[..., Any], tmp_path: Path) -> None:

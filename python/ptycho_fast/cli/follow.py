@@ -16,6 +16,7 @@ from ptycho_fast.cli.reading import add_reading, reading
 from ptycho_fast.io import write_scan
 from ptycho_fast.live import follow
 from ptycho_fast.live.follow import STOPPED
+from ptycho_fast.notices import sentence_of
 from ptycho_fast.reconstruction import reconstruct
 from ptycho_fast.reconstruction.pictures import amplitude_picture, phase_picture
 from ptycho_fast.reconstruction.report import Figure, page
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     began, last = time.monotonic(), None
+    failure: Exception | None = None
     try:
         for update in updates:
             last = update
@@ -91,13 +93,25 @@ def run(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt:  # between two pictures; `follow` answers others itself
         if last is None:
             raise
-        image = replace(last.image, notes=(STOPPED, *last.image.notes))
-        last = replace(last, image=image, stored=False)
+        last = _ended(last, STOPPED)
+    except Exception as error:  # any: what has arrived may exist nowhere else
+        if last is None or last.final:
+            raise
+        failure = error
+        last = _ended(last, f"An error ended it: {sentence_of(error)}")
     assert last is not None
     _finish(last, folder, arguments.command_line)
     if STOPPED in last.image.notes:
         print(f"{'stopped':12}The image is that of what had arrived.")
         raise KeyboardInterrupt
+    if failure is not None:
+        raise failure
+
+
+def _ended(last: Update, note: str) -> Update:
+    """Return an update as the last one, with a note that says why."""
+    image = replace(last.image, notes=(note, *last.image.notes))
+    return replace(last, image=image, stored=False)
 
 
 def _line(update: Update, seconds: float) -> str:

@@ -179,8 +179,10 @@ class HDF5Source(ScanSource):
             sent[:few] |= self._sent[:few]
         sent[numbers] = True
         self._sent = sent
-        if len(numbers) and self._mark is None:
-            self._mark = int(numbers[0]), zlib.crc32(patterns[0].tobytes())
+        bright = np.flatnonzero(patterns.any(axis=(1, 2)))  # dark frames are all alike
+        if len(bright) and self._mark is None:
+            row = int(bright[0])
+            self._mark = int(numbers[row]), zlib.crc32(patterns[row].tobytes())
         return numbers, patterns if len(numbers) else None, damaged
 
     def _end(self, n: int, *, closed: bool) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,8 +52,8 @@ class GrowingPositions:
     def read(self, container: Container) -> Places:
         """Return the positions that are new.
 
-        As long as an HDF5 file is being written, zeros at the end of it are taken for positions
-        that are not written yet. Positions that are not finite are not there.
+        As long as an HDF5 file is being written, zeros at the end of x, y or the index are taken
+        for what is not written yet. Positions that are not finite are not there.
 
         Parameters
         ----------
@@ -72,16 +72,23 @@ class GrowingPositions:
         recipe = self.recipe
         assert recipe.x is not None
         assert recipe.y is not None
-        files = [container.locate(key)[0] for key in (recipe.x, recipe.y)]
+        keys = [key for key in (recipe.x, recipe.y, recipe.index) if key is not None]
+        files = [container.locate(key)[0] for key in keys]
         complete = all(not isinstance(file, GrowingHDF5) or file.finished for file in files)
         x, y = (self._coordinate(container, key) for key in (recipe.x, recipe.y))
         n = min(len(x), len(y))
+        there = np.isfinite(x[:n]) & np.isfinite(y[:n])
+        if not complete:
+            # One of them is written before the other.
+            there[min(map(_written, (x[:n], y[:n]))) :] = False
         numbers = np.arange(n)
         if recipe.index is not None:
             numbers = as_ids(container.read_named(recipe.index), recipe.index, recipe)
-            if recipe.index_base is None and len(numbers) and not (numbers == 0).any():
+            end = len(numbers) if complete else _written(numbers)
+            known = numbers[:end]
+            if recipe.index_base is None and len(known) and not (known == 0).any():
                 late = (
-                    f"index={recipe.index!r} holds {numbers.min()} .. {numbers.max()} so far, and "
+                    f"index={recipe.index!r} holds {known.min()} .. {known.max()} so far, and "
                     "no 0. If the numbers count from 1, pass index_base=1 (--index-base 1), else "
                     "index_base=0."
                 )
@@ -94,13 +101,10 @@ class GrowingPositions:
                     "an index that numbers the frames can be read once the file is finished."
                 )
                 return Places.none(late)
+            there[end:] = False
         n = n if recipe.first is None else min(n, recipe.first)
-        x, y, numbers = x[:n], y[:n], numbers[:n]
+        x, y, numbers, there = x[:n], y[:n], numbers[:n], there[:n]
         self.known = n
-        there = np.isfinite(x) & np.isfinite(y)
-        if not complete:
-            written = np.flatnonzero(there & ((x != 0) | (y != 0)))
-            there[written[-1] + 1 if len(written) else 0 :] = False
         sent = np.zeros(n, np.bool_)
         few = min(n, len(self._sent))
         sent[:few] = self._sent[:few]
@@ -119,6 +123,12 @@ class GrowingPositions:
             )
             raise ValueError(msg)
         return values.astype(np.float64)
+
+
+def _written(values: NDArray[Any]) -> int:
+    """Return how many values there are without the zeros at the end."""
+    lit = np.flatnonzero(values)
+    return int(lit[-1]) + 1 if len(lit) else 0
 
 
 def other_files(recipe: Recipe) -> list[str]:
