@@ -130,6 +130,16 @@ class BadPixels:
         counts = np.diff(self.starts)[rows]
         return BadPixels(np.concatenate([[0], np.cumsum(counts)]), self._of_rows(rows)[1])
 
+    def union(self, other: BadPixels) -> BadPixels:
+        """Return the lists of pixels that are in these or in those of the same patterns."""
+        size = 1 + max(some.pixels.max(initial=0) for some in (self, other))
+        places = [
+            np.repeat(np.arange(len(some)), np.diff(some.starts)) * size + some.pixels
+            for some in (self, other)
+        ]
+        pattern, pixels = np.divmod(np.unique(np.concatenate(places)), size)
+        return BadPixels(np.searchsorted(pattern, np.arange(len(self) + 1)), pixels)
+
     def without(self, mask: NDArray[np.bool_]) -> BadPixels:
         """Return the lists without pixels that are False in a mask (N, N) anyway."""
         kept = mask.reshape(-1)[self.pixels]

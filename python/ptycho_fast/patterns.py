@@ -275,8 +275,9 @@ def measured_energies(scan: ScanLike) -> NDArray[np.float64]:
     >>> measured_energies(pf.simulate_scan(n_positions=9, N=16, seed=0)).shape
     (9,)
     """
-    if isinstance(scan.diffraction, Frames) or not scan.may_have_bad_pixels:
-        # Bad pixels of single patterns are read as 0 from a file.
+    in_file = isinstance(scan.diffraction, Frames) and scan.bad_pixels is None
+    if in_file or not scan.may_have_bad_pixels:
+        # Bad pixels of single patterns that only the file knows are read as 0.
         return pattern_energies(scan.diffraction, mask=scan.mask)
     energies = np.empty(len(scan))
     for rows, block, _ in _blocks(scan):

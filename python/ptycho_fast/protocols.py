@@ -47,6 +47,10 @@ class ScanLike(Protocol):
         """Pixels per side of a pattern."""
 
     @property
+    def bad_pixels(self) -> Any:
+        """`BadPixels` of single patterns, besides those that patterns in a file know; or None."""
+
+    @property
     def may_have_bad_pixels(self) -> bool:
         """Whether some patterns may have bad pixels that others have not."""
 

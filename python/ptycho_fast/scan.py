@@ -274,7 +274,7 @@ class Scan:
         if not isinstance(patterns, Frames):
             return scan.take(rows, patterns[rows])
         read = np.empty((len(rows), *patterns.shape[1:]), patterns.dtype)
-        good = patterns.read_good(rows, read)
+        good = self.fill(rows, read)
         thinned = scan.take(rows, read)
         if good is None:
             return thinned
@@ -370,8 +370,9 @@ class Scan:
         Returns
         -------
         Scan
-            Positions, patterns and bad pixels are those of ``read_scan(path, crop=N)``. Patterns
-            stay in their file if those of the scan do.
+            Patterns and bad pixels are those of ``read_scan(path, crop=N)``, and so are positions,
+            but for a shift of all of them if the file has lengths. Patterns stay in their file if
+            those of the scan do.
 
         Raises
         ------
@@ -410,9 +411,9 @@ class Scan:
         Returns
         -------
         Scan
-            Its amplitudes are float32, those of ``read_scan(path, bin=M)``: roots of the sums of
-            squares. One bad pixel makes its bin bad. Patterns stay in their file if those of the
-            scan do.
+            Its amplitudes are float32, those of ``read_scan(path, bin=M)`` but for rounding where
+            counts were read into memory: roots of the sums of squares. One bad pixel makes its
+            bin bad. Patterns stay in their file if those of the scan do.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 import warnings
 from dataclasses import replace
@@ -187,12 +188,13 @@ def test_counts_that_are_whole_at_first_only_are_written_anew() -> None:
     np.testing.assert_array_equal(again.diffraction, amplitudes)
 
 
-@pytest.mark.parametrize("value", [-1.5, np.nan, np.inf])
+@pytest.mark.parametrize("value", [-1.5, np.nan, np.inf, 1e200])
 @every_format
 def test_amplitudes_that_are_no_roots_are_refused(here: Path, to: str, value: float) -> None:
-    amplitudes = np.ones((9, 8, 8), np.float32)
+    amplitudes = np.ones((9, 8, 8))
     amplitudes[5, 6, 7] = value
-    with pytest.raises(ValueError, match=f"amplitude {value:g} in pattern 5 is the root of no"):
+    told = re.escape(f"amplitude {value:g} in pattern 5 is the root of no count")
+    with pytest.raises(ValueError, match=told):
         pf.write_scan(scan_of(amplitudes), NAMES[to], to, **GEOMETRY)
     assert list(here.iterdir()) == []
     # A pixel that is known to be bad may hold anything.

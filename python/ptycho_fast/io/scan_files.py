@@ -288,9 +288,15 @@ def write_scan(
             return scan, lambda: scan
         # Which pixels were not measured is found as the patterns are read.
         passing = Passing(scan.diffraction, scan.mask)
-        return replace(scan, diffraction=passing), lambda: replace(
-            scan, mask=passing.survey.mask, bad_pixels=passing.survey.bad
-        )
+
+        def found() -> Scan:
+            bad, listed = passing.survey.bad, scan.bad_pixels
+            if bad is not None and listed is not None:
+                bad = bad.union(listed)
+            bad = listed if bad is None else bad
+            return replace(scan, mask=passing.survey.mask, bad_pixels=bad)
+
+        return replace(scan, diffraction=passing), found
 
     told = {
         "energy_eV": energy_eV, "distance_m": distance_m, "detector_pixel_m": detector_pixel_m,

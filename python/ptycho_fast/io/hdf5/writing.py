@@ -104,7 +104,9 @@ def _pieces(scan: Scan) -> Iterator[tuple[int, NDArray[Any]]]:
 
 def _squares(amplitudes: NDArray[Any], dtype: np.dtype[Any], first: int) -> NDArray[Any]:
     """Return counts whose roots are the amplitudes."""
-    sound = (amplitudes >= 0) & np.isfinite(amplitudes)
+    with np.errstate(over="ignore"):
+        squares: NDArray[Any] = np.square(amplitudes, dtype=np.float64)
+    sound = (amplitudes >= 0) & np.isfinite(squares)
     if not sound.all():
         row = int(np.argmin(sound.all(axis=(1, 2))))
         value = amplitudes[row][~sound[row]][0]
@@ -114,7 +116,6 @@ def _squares(amplitudes: NDArray[Any], dtype: np.dtype[Any], first: int) -> NDAr
             "read, or list them in Scan.bad_pixels."
         )
         raise ValueError(msg)
-    squares: NDArray[Any] = np.square(amplitudes, dtype=np.float64)
     if dtype == np.float64:
         return squares
     if dtype.kind == "i":
