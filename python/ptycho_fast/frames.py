@@ -154,10 +154,7 @@ class Frames(ABC):
 
     def files(self) -> set[str]:
         """Return the files from which the patterns are read, as far as they are known."""
-        source = getattr(self, "source", None)
-        if isinstance(source, Frames):
-            return source.files()
-        return {self.path} if hasattr(self, "path") else set()
+        return set()
 
     @property
     def ndim(self) -> int:
@@ -264,6 +261,10 @@ class PartFrames(Frames):
                 out[some][~good[some]] = 0
         return good
 
+    def files(self) -> set[str]:
+        """Return those of the source."""
+        return self.source.files()
+
     def unwritten(self) -> NDArray[np.int64]:
         """Return those of the source."""
         missing = self.source.unwritten()
@@ -330,6 +331,10 @@ class FileFrames(Frames):
     def __reduce__(self) -> tuple[Any, ...]:
         # A process that receives this opens the file anew, and it must be the same file.
         return FileFrames, (self.path, self.offset, self.shape, self.stored, self._version)
+
+    def files(self) -> set[str]:
+        """Return the file."""
+        return {self.path}
 
     def _stamp(self) -> tuple[int, int]:
         status = os.fstat(self._file)

@@ -99,6 +99,10 @@ class Shifted(Frames):
         self.source.read(rows, out)
         out[...] = np.fft.fftshift(out, axes=(1, 2))
 
+    def files(self) -> set[str]:
+        """Return those of the source."""
+        return self.source.files()
+
     def unwritten(self) -> NDArray[np.int64]:
         """Return those of the source."""
         return self.source.unwritten()
@@ -226,6 +230,10 @@ class PreparedFrames(Frames):
                     good = np.ones(out.shape, np.bool_)
                 np.logical_not(bad, out=good[first : first + len(some)])
         return good
+
+    def files(self) -> set[str]:
+        """Return those of the source."""
+        return self.source.files()
 
     def unwritten(self) -> NDArray[np.int64]:
         """Return those of the source."""

@@ -33,6 +33,10 @@ class LeadingFrames(Frames):
         """Fill ``out[i]`` with pattern ``rows[i]``."""
         self.source.read(rows, out)
 
+    def files(self) -> set[str]:
+        """Return those of the source."""
+        return self.source.files()
+
     def unwritten(self) -> NDArray[np.int64]:
         """Return those of the source."""
         missing = self.source.unwritten()

@@ -54,6 +54,10 @@ class Oriented(Frames):
         self.source.read(rows, raw)
         out[...] = self.turned(raw)
 
+    def files(self) -> set[str]:
+        """Return those of the source."""
+        return self.source.files()
+
     def unwritten(self) -> NDArray[np.int64]:
         """Return those of the source."""
         return self.source.unwritten()

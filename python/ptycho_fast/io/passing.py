@@ -54,6 +54,10 @@ class Passing(Frames):
         """Fill ``out[i]`` with pattern ``rows[i]``."""
         self.source.read(rows, out)
 
+    def files(self) -> set[str]:
+        """Return those of the source."""
+        return self.source.files()
+
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Read all patterns, some at a time; the next ones are read while these are written."""
         source = self.source.pieces()

@@ -142,6 +142,10 @@ class TIFFFrames(Frames):
     def __reduce__(self) -> tuple[Any, ...]:
         return TIFFFrames, (self.path, self.shape, self.dtype, self._version)
 
+    def files(self) -> set[str]:
+        """Return the file."""
+        return {self.path}
+
     def _pages(self) -> Any:
         """Return the pages, opened by this process: a parent's handle must not be shared."""
         if self._opened is None or self._opened[0] != os.getpid():
