@@ -110,3 +110,9 @@ def test_what_cannot_be_written_is_refused_before_the_work(
     sentence = refused("reconstruct", "product.h5", "-o", ".", "--to", "ptychodus")
     assert "product.h5 is the scan itself" in sentence
     assert Path("product.h5").read_bytes() == before
+    # Its patterns are linked from another file, of the name that would be written.
+    Path("product.h5").rename("run.h5")
+    before = Path("diffraction.h5").read_bytes()
+    sentence = refused("reconstruct", "run.h5", "-o", ".", "--to", "ptychodus")
+    assert "diffraction.h5 is the scan itself" in sentence
+    assert Path("diffraction.h5").read_bytes() == before

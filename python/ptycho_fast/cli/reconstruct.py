@@ -20,6 +20,7 @@ from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.cli.scan_files import find_files, read_files
 from ptycho_fast.devices import DEVICES
 from ptycho_fast.io import write_scan
+from ptycho_fast.io.conversion import files_read
 from ptycho_fast.io.formats import WRITERS
 from ptycho_fast.io.writing import check_geometry, files_to_write, path_in
 from ptycho_fast.reconstruction import reconstruct
@@ -173,7 +174,8 @@ def _run_one(file: Path, arguments: argparse.Namespace) -> None:
         check_geometry(scan, target, arguments.to)
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.to is not None:
-        check_outputs(file, *files_to_write(target, arguments.to))
+        for read in files_read(file, **reading(arguments)):
+            check_outputs(read, *files_to_write(target, arguments.to))
     with _watched(folder) as watch, _noticed() as interrupts:
         made = reconstruct(
             scan,

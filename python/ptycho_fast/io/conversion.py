@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.io.examination import (
@@ -107,6 +109,21 @@ def convert(
 
     write_as(out, to, begin, {})
     return found[-1]
+
+
+def files_read(path: str | os.PathLike[str], **options: Any) -> list[Path]:
+    """Return the files that a scan is read from: its own, those of its patterns and of options.
+
+    Parameters
+    ----------
+    path, **options
+        As of `ptycho_fast.read_scan`.
+    """
+    recipe = as_recipe(load=True, **options)  # so that nothing is unpacked to the disk
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who reads the scan is told
+        patterns = open_scan(path, recipe).diffraction
+    return list(map(Path, [path, *recipe.files(), *patterns.files()]))
 
 
 def _check_others(
