@@ -331,9 +331,20 @@ def test_a_split_holds_out_what_that_of_a_data_set_does(share: float, margin: fl
 
 def test_splits_with_an_empty_side_are_refused() -> None:
     scan = whole_scan()
+    for margin in (-5, np.nan):
+        with pytest.raises(
+            ValueError, match=f"margin must be a number of at least 0, got {margin}"
+        ):
+            scan.split(margin=margin)
     with pytest.raises(ValueError, match="a margin of 1000 pixels leaves 0 positions to train on"):
         scan.split(margin=1000)
     with pytest.raises(ValueError, match="between 0 and 1"):
         scan.split(1.0)
     with pytest.raises(ValueError, match="The scan is empty"):
         scan.subset([]).split(0.5)
+
+
+def test_what_metadata_say_in_words_stays_as_it_is() -> None:
+    said = {"detector_pixel_m": "75 um", "object_pixel_m": "unknown"}
+    scan = dataclasses.replace(whole_scan(), metadata=said, object=None)
+    assert scan.bin(2).metadata == scan.crop(8).metadata == said

@@ -18,7 +18,7 @@ from ptycho_fast.batches.part import Part
 from ptycho_fast.batches.plan import Planner
 from ptycho_fast.batches.processes import share_of_threads
 from ptycho_fast.batches.schedule import Schedule
-from ptycho_fast.checks import as_stack, as_threads
+from ptycho_fast.checks import as_number, as_stack, as_threads
 from ptycho_fast.feeds.methods import FeedMethods
 from ptycho_fast.frames import Frames
 from ptycho_fast.subsampling import held_out_edge
@@ -234,7 +234,7 @@ class GroupedDataset(FeedMethods):
         ValueError
             If share and margin leave one side without groups.
         """
-        margin = self.N / 4 if margin is None else margin
+        margin = as_number("margin", self.N / 4 if margin is None else margin) or 0.0
         sides: tuple[list[Part], list[Part]] = ([], [])
         for part in self.parts:
             along, edge = held_out_edge(part.scan.positions, validation)
@@ -243,7 +243,7 @@ class GroupedDataset(FeedMethods):
         training, held_out = (_of_parts(self, tuple(side)) for side in sides)
         if not len(training) or not len(held_out):
             msg = (
-                f"validation={validation} with a margin of {margin} pixels leaves "
+                f"validation={validation} with a margin of {margin:g} pixels leaves "
                 f"{len(training)} groups to train on and {len(held_out)} to validate on. "
                 "Use another share or a smaller margin."
             )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ptycho_fast.bad_pixels import BadPixels
 from ptycho_fast.cards import scan_card
-from ptycho_fast.checks import as_mask, as_positions
+from ptycho_fast.checks import as_mask, as_number, as_positions
 from ptycho_fast.cropping import bins, middle, smaller_bad, smaller_patterns, smaller_probe
 from ptycho_fast.frames import Frames
 from ptycho_fast.notices import warn
@@ -342,16 +342,16 @@ class Scan:
         >>> len(training), len(validation)
         (60, 20)
         """
-        margin = self.N / 4 if margin is None else margin
+        margin = as_number("margin", self.N / 4 if margin is None else margin) or 0.0
         along, edge = held_out_edge(self.positions, validation)
         training, held_out = (
             np.flatnonzero(side) for side in (along < edge - margin, along >= edge)
         )
         if not len(training) or not len(held_out):
             msg = (
-                f"validation={validation} with a margin of {margin} pixels leaves {len(training)} "
-                f"positions to train on and {len(held_out)} to validate on. Use another share or "
-                "a smaller margin."
+                f"validation={validation} with a margin of {margin:g} pixels leaves "
+                f"{len(training)} positions to train on and {len(held_out)} to validate on. Use "
+                "another share or a smaller margin."
             )
             raise ValueError(msg)
         return self.subset(training), self.subset(held_out)
@@ -443,10 +443,12 @@ class Scan:
         scale = part.N * part.bin / self.N
         # Patches are cut from the object and have the size of the window.
         metadata = {key: value for key, value in self.metadata.items() if key != "Y"}
-        if "object_pixel_m" in metadata:
-            metadata["object_pixel_m"] = np.asarray(metadata["object_pixel_m"]) / scale
-        if "detector_pixel_m" in metadata:
-            metadata["detector_pixel_m"] = np.asarray(metadata["detector_pixel_m"]) * part.bin
+        for key, larger in (
+            ("object_pixel_m", self.N / (part.N * part.bin)),
+            ("detector_pixel_m", part.bin),
+        ):
+            if np.asarray(metadata.get(key)).dtype.kind in "fiu":
+                metadata[key] = np.asarray(metadata[key]) * larger
         if self.object is not None and scale != 1:
             warn("The positions no longer lie on the object of the scan; it was left out.")
         return replace(

@@ -340,8 +340,9 @@ def test_what_is_not_known_of_the_geometry_is_asked_for(here: Path, to: str, of:
         pf.write_scan(scan, NAMES[to], to)
     with pytest.raises(KeyError, match=r"Pass distance_m= \(--distance-m\)"):
         pf.write_scan(scan, NAMES[to], to, energy_eV=ENERGY, detector_pixel_m=PIXEL)
-    with pytest.raises(ValueError, match="energy_eV must be a positive number, got -3"):
-        pf.write_scan(scan, NAMES[to], to, energy_eV=-3)
+    for wrong in (-3, "8", (1.0, 2.0)):
+        with pytest.raises(ValueError, match=r"energy_eV must be a positive number, got .*[38(]"):
+            pf.write_scan(scan, NAMES[to], to, energy_eV=wrong)  # type: ignore[arg-type]
     assert list(here.iterdir()) == []
     # Where the size of a pixel of the object is known, the last of the three follows.
     pixel = WAVELENGTH * DISTANCE / (N * PIXEL)

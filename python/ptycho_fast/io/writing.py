@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ def _told_of(scan: Scan, path: str, told: Mapping[str, float | None]) -> Scan:
         value = told.get(name)
         if value is None:
             continue
-        if not (np.isfinite(value) and value > 0):
+        if not (isinstance(value, Real) and 0 < value < np.inf):
             msg = f"{name} must be a positive number, got {value!r}."
             raise ValueError(msg)
         given[name] = np.full(2, value) if name == "detector_pixel_m" else float(value)
