@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,34 @@ def test_a_mistake_exits_with_2_and_prints_one_sentence(run_command: RunCommand)
     done = run_command("inspect", "nothing.npz")
     assert done.returncode == 2
     assert done.stderr == f"{ERROR}nothing.npz: No such file or directory.\n"
+
+
+def test_the_package_itself_is_the_command_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ptycho_fast", "--version"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, f"ptycho-fast {pf.__version__}\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are closed in another way there")
+@pytest.mark.usefixtures("scan")
+@pytest.mark.parametrize(
+    ("argv", "unbuffered"),
+    [(["inspect", "scan.npz"], ""), (["inspect", "scan.npz"], "1"), (["group", "--help"], "")],
+)
+def test_output_that_nobody_reads_ends_the_command_quietly(
+    argv: list[str], unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "ptycho_fast", *argv],
+            stdout=output, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 WITHOUT_PYTORCH = """

@@ -48,6 +48,9 @@ COMMANDS = (
 )  # fmt: skip
 """One module for each command, in the order in which ``--help`` lists them."""
 
+CLOSED = 141
+"""The exit code of a command whose output nobody reads any more: 128 + SIGPIPE, as in shells."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
@@ -64,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 if all went well, 1 if ``inspect`` does not know a file's layout and proposes a command,
-        2 after an error that the user can put right, 130 if interrupted.
+        2 after an error that the user can put right, 130 if interrupted, 141 if nobody reads the
+        output any more, as after ``| head``.
 
     Raises
     ------
@@ -82,7 +86,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # lasts as long as that job's turn, which makes training several times slower. libgomp reads
         # this when PyTorch is loaded.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    argv = sys.argv[1:] if argv is None else argv
+    code = 0
+    try:
+        try:
+            code = _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)
+    except OSError as error:
+        # Python would write what is left, and complain, when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return CLOSED
+        if not code:
+            _print_notice("error", sentence_of(error))
+        return 2
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     arguments.command_line = shlex.join(["ptycho-fast", *argv])
     if arguments.verbose:
@@ -95,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: _print_notice("warning", str(message))
         try:
             code: int | None = arguments.run(arguments)
+        except BrokenPipeError:
+            raise
         except (OSError, KeyError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
             _print_notice("error", option_names(sentence_of(error), arguments.renamed))
             return 2
