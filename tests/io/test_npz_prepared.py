@@ -73,3 +73,15 @@ def test_npz_files_are_read_by_other_keys(tmp_path: Path) -> None:
         pf.read_scan(tmp_path / "a.npz", crop=8, **{**options, "diffraction": "image"})
     with pytest.raises(ValueError, match="x can't be named alone"):
         pf.read_scan(npz(tmp_path / "b.npz", counts()), x="posx")
+
+
+def test_a_probe_that_is_named_replaces_that_of_the_file(tmp_path: Path) -> None:
+    stack, named = counts("f4"), np.full((8, 8), 2 + 1j)
+    np.save(tmp_path / "probe.npy", named)
+    # What the file itself has may be no probe at all.
+    for stored in ({}, {"probeGuess": np.ones((8, 8), "c8")}, {"probeGuess": np.ones(3)}):
+        path = npz(tmp_path / "a.npz", stack, objectGuess=np.ones((20, 30), "c8"), **stored)
+        scan = pf.read_scan(path, probe=f"{tmp_path}/probe.npy")
+        np.testing.assert_array_equal(scan.probe, named)
+        np.testing.assert_array_equal(scan.diffraction, stack)
+        assert scan.object is not None

@@ -15,7 +15,7 @@ from ptycho_fast.io.amplitudes import PreparedFrames
 from ptycho_fast.io.assemble import Given, as_first, assemble, scaled
 from ptycho_fast.io.formats import named
 from ptycho_fast.io.geometry import rescaled
-from ptycho_fast.io.layouts import as_layer, as_line, as_probe, grid_of
+from ptycho_fast.io.layouts import as_layer, as_line, as_probe, grid_of, named_probe
 from ptycho_fast.io.leading import leading
 from ptycho_fast.io.listing import listed
 from ptycho_fast.io.masks import good_pixels, read_mask
@@ -87,7 +87,7 @@ def as_stored(container: NPZContainer, recipe: Recipe | None = None) -> Scan:
     recipe : Recipe, optional
         Its `frames_axis`, `reshape`, `first`, `allow_pickle` and `loaded` are used. Patterns that
         will all be read, in order, pass the file's checksum on the way, and nothing has to be
-        unpacked to the disk.
+        unpacked to the disk. If it names a probe, that of the file is left out.
 
     Raises
     ------
@@ -126,7 +126,9 @@ def as_stored(container: NPZContainer, recipe: Recipe | None = None) -> Scan:
         arrays.pop("pattern_energies", None)
         bad = None if bad is None else bad.take(np.arange(n))
     shape = stacks[0].shape
-    probe, object_ = _optional(arrays, "probeGuess"), _optional(arrays, "objectGuess")
+    # A probe that the caller names is used instead.
+    probe = None if recipe.probe is not None else _optional(arrays, "probeGuess")
+    object_ = _optional(arrays, "objectGuess")
     mask = _optional(arrays, "detector_mask")
     metadata = {key: value[()] for key, value in arrays.items() if key not in SCAN_KEYS}
     if METADATA_KEY in found:
@@ -273,7 +275,7 @@ def _optional(arrays: Arrays, key: str) -> NDArray[Any] | None:
 
 def _prepared(container: NPZContainer, recipe: Recipe) -> Scan:
     """Read an NPZ scan and prepare it as any raw data."""
-    if refused := recipe.given("diffraction", "x", "y", "probe", "index"):
+    if refused := recipe.given("diffraction", "x", "y", "index"):
         msg = (
             f"{container.path} is an NPZ file, whose keys have fixed names, so "
             f"{', '.join(refused)} can't be named alone. Name diffraction, x, y and unit to read "
@@ -297,7 +299,7 @@ def _prepared(container: NPZContainer, recipe: Recipe) -> Scan:
         object_pixel=object_pixel,
         mask=_mask(container, recipe, stored),
         listed=stored.bad_pixels,
-        probe=stored.probe,
+        probe=stored.probe if recipe.probe is None else named_probe(container, recipe, part.N),
     )
     scan = assemble(given, part, recipe)
     # All that belongs to a position follows the positions that are kept.
