@@ -136,8 +136,28 @@ def test_the_table_of_a_beamline_serves_hdf5_too(tmp_path: Path, of: Truth) -> N
 
 def test_a_table_without_a_column_asks_for_one(tmp_path: Path, of: Truth) -> None:
     positions = table(tmp_path / "pos.csv", of)
-    with pytest.raises(KeyError, match=r"pos\.csv is a file. Name an array or a column.*csv:0"):
+    with pytest.raises(KeyError, match=r"pos\.csv has several columns: .*Name one.*csv:0"):
         pf.read_scan(stack(tmp_path, of, "npy"), x=f"{positions}", y=f"{positions}:2", **GEOMETRY)
+
+
+@pytest.mark.parametrize("first", ["", "x_px\n"])
+def test_a_table_of_one_column_is_named_without_it(tmp_path: Path, of: Truth, first: str) -> None:
+    for axis, name in enumerate("xy"):
+        lines = "\n".join(map(repr, of.scan.positions[:, axis].tolist()))
+        (tmp_path / f"{name}.csv").write_text(f"{first}{lines}\n")
+    scan = pf.read_scan(
+        stack(tmp_path, of, "npy"), x=f"{tmp_path}/x.csv", y=f"{tmp_path}/y.csv", counts=True,
+        unit="px",
+    )  # fmt: skip
+    np.testing.assert_array_equal(scan.positions, of.scan.positions)
+
+
+@pytest.mark.parametrize("name", ["none.npz", "none.h5", "none.csv"])
+def test_a_missing_file_is_told_from_a_missing_array(tmp_path: Path, of: Truth, name: str) -> None:
+    arrays: dict[str, Any] = {"d": of.counts, "x.h5": of.scan.positions[:, 0]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(FileNotFoundError, match=rf"{name}"):
+        pf.read_scan(tmp_path / "a.npz", diffraction="d", x="x.h5", y=name, counts=True, unit="px")
 
 
 def test_npy_files_are_named_without_a_key(tmp_path: Path, of: Truth) -> None:

@@ -27,8 +27,13 @@ PART = re.compile(r"(?P<key>.*)\[(?P<part>(:|\d+)(,(:|\d+))*)\]")
 FILE = re.compile(r"(?P<file>[^:]+\.\w+):")
 """What looks like the ``FILE:`` of ``FILE:KEY``."""
 
-ALONE = re.compile(r"(?P<file>[^:\[]+\.(npy|tiff?))(\[.*\])?", re.IGNORECASE)
-"""A file of one array, which needs no ``:KEY``: ``FILE.npy`` or ``FILE.npy[:,0]``."""
+ALONE = re.compile(
+    r"(?P<file>[^:\[]+\.(npy|tiff?|csv|tsv|txt|dat))(\[.*\])?", re.IGNORECASE
+)  # fmt: skip
+"""A file of one array, or one column, which needs no ``:KEY``: ``FILE.npy``, ``FILE.npy[:,0]``."""
+
+OF_ARRAYS = (".npz", ".h5", ".hdf5", ".hdf", ".nxs", ".cxi", ".ptyd", ".mat")
+"""How the names of files end that hold several arrays."""
 
 
 def other_file(name: str) -> str | None:
@@ -172,9 +177,15 @@ class Container(ABC):
                 raise FileNotFoundError(msg)
             if alone:
                 return self._other(alone["file"]), name[alone.end("file") :]
-        if os.path.isfile(name) and name not in self:
-            msg = f"{name} is a file. Name an array or a column of it, too: {name}:KEY or {name}:0."
-            raise KeyError(msg)
+            if os.path.isfile(name):
+                msg = f"{name} is a file. Name an array of it, too: {name}:KEY."
+                raise KeyError(msg)
+            if name.lower().endswith(OF_ARRAYS):
+                msg = (
+                    f"There is no file {name}. (Name an array of it, too, once it is there: "
+                    f"{name}:KEY.)"
+                )
+                raise FileNotFoundError(msg)
         return self, name
 
     def _other(self, file: str) -> Container:

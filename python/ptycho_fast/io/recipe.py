@@ -103,14 +103,14 @@ class Recipe:
         return [name for name in names if getattr(self, name) != getattr(Recipe, name)]
 
     def files(self) -> list[str]:
-        """Return the files that names lead to: ``FILE`` of each ``FILE:KEY``."""
+        """Return the files that names lead to: ``FILE``, or that of each ``FILE:KEY``."""
         names = (self.diffraction, self.x, self.y, self.probe, self.mask, self.index)
         # A key may contain colons, too.
         return [
             name[:place]
             for name in names
             if name is not None
-            for place, character in enumerate(name)
+            for place, character in enumerate(f"{name}:")
             if character == ":"
         ]
 

@@ -36,6 +36,8 @@ class _Table(NamedTuple):
 class TextContainer(Container):
     """A text file of columns, named by the first line or by their numbers, counted from 0.
 
+    A single column needs no name: ``FILE:``, or ``FILE`` alone, means it, too.
+
     Columns are separated by semicolons, tabs, commas or blanks. Lines that begin with ``#`` or
     ``%`` are comments.
     """
@@ -105,10 +107,18 @@ class TextContainer(Container):
         if key in names:
             return names.index(key)
         width = len(names) or len(rows[0])
+        if not key and width == 1:
+            return 0
         return int(key) if re.fullmatch(r"\d+", key) and int(key) < width else None
 
     def info(self, key: str) -> ArrayInfo:
         """Return what is known of a column."""
+        if not key and self._column(key) is None:
+            msg = (
+                f"{self.path} has several columns: {listed(self.arrays())}. Name one, by its name "
+                f"or by its number, counted from 0: {self.path}:0."
+            )
+            raise KeyError(msg)
         if self._column(key) is None:
             msg = (
                 f"{self.path} has no column {key!r}. Its columns: {listed(self.arrays())}. Those "
