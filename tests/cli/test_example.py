@@ -59,6 +59,8 @@ def test_every_format_has_an_example(
     [
         ("-o a.h5", "a.h5 does not say its format by its name. Name one of npz, cxi"),
         ("cxi -o a.npz", "a.npz is named as a file of the format 'npz', but is to be written as"),
+        ("npz -o a.h5", "a.h5 is named as a file of the format 'hdf5', but is to be written as"),
+        ("cxi -o a.tif", "a.tif is named as a file of the format 'tiff', but is to be written as"),
         ("-o no/a.cxi", "there is no folder no"),
     ],
 )

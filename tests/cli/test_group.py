@@ -162,6 +162,7 @@ def test_group_of_a_measured_scan_draws_what_group_positions_draws(here: Path) -
         ("--n-subsample 0", "n_subsample must be a whole number in 1..2147483647, got 0."),
         ("--cache", "cache= keeps the pool of strategy='group-then-sample'"),
         ("-o nowhere/out.npz", "nowhere/out.npz can't be written: there is no folder nowhere."),
+        ("-o a.HDF5", "a.HDF5 is named as a file of the format 'hdf5', but is to be written as"),
         ("-o folder", "folder can't be written: it is a folder."),
         ("-o scan.npz", "scan.npz is the scan itself, which would be overwritten."),
         ("--plot nowhere/a.png", "nowhere/a.png can't be written: there is no folder nowhere."),

@@ -42,6 +42,7 @@ def test_simulate_without_a_seed_records_a_new_one(capsys: pytest.CaptureFixture
         ("--photons nan", "photons must be more than 0"),
         ("--seed -5", "seed must be a whole number"),
         ("-o nowhere/a.npz", "there is no folder nowhere"),
+        ("-o a.h5", "a.h5 is named as a file of the format 'hdf5', but is to be written as 'npz'."),
     ],
 )
 def test_bad_arguments_of_simulate_get_a_sentence(

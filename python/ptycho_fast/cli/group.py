@@ -16,6 +16,7 @@ from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.grouping import ENGINES, RNGS, RULES, STRATEGIES, group_positions
 from ptycho_fast.grouping.arguments import GRIDSIZE
 from ptycho_fast.io import read_scan
+from ptycho_fast.io.writing import format_to_write
 from ptycho_fast.plot import write_png
 from ptycho_fast.plot.figure import new_figure
 from ptycho_fast.quality import coverage
@@ -149,6 +150,7 @@ def _add_rules(command: argparse.ArgumentParser, default: dict[str, Any]) -> Non
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
+    format_to_write(arguments.output, "npz")
     check_outputs(arguments.file, arguments.output, arguments.plot)
     if arguments.plot is not None:
         new_figure()  # which says now, not after the work, that matplotlib is missing

@@ -9,6 +9,7 @@ from ptycho_fast.cli.command import add_command, defaults_of
 from ptycho_fast.cli.outputs import check_output
 from ptycho_fast.cli.progress import step
 from ptycho_fast.io import write_scan
+from ptycho_fast.io.writing import format_to_write
 from ptycho_fast.simulate import TRAJECTORIES, simulate_scan
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
+    format_to_write(arguments.output, "npz")
     check_output(arguments.output)
     with step("simulate") as running:
         scan = simulate_scan(

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 NAMES = {"npz": "scan.npz", "cxi": "scan.cxi", "ptychodus": "product.h5", "ptypy": "scan.ptyd"}
 """What a scan is called in each format, if nobody gives it a name."""
 
+SAID = {
+    ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".nxs": "hdf5", ".npy": "npy", ".mat": "matlab",
+    ".tif": "tiff", ".tiff": "tiff", ".png": "png", ".csv": "csv", ".txt": "text",
+}  # fmt: skip
+"""The formats that other names of files tell. All of `WRITERS` but NPZ are HDF5."""
+
 
 def format_to_write(path: str | os.PathLike[str], to: str | None = None) -> str:
     """Return the format of a file that is to be written.
@@ -54,10 +60,12 @@ def format_to_write(path: str | os.PathLike[str], to: str | None = None) -> str:
     if to is None and told is None:
         msg = f"{name} does not say its format by its name. Pass to= (--to), one of {known}."
         raise ValueError(msg)
-    if None not in (to, told) and to != told:
+    said = told or SAID.get(suffix)
+    if None not in (to, said) and said not in (to, "npz" if to == "npz" else "hdf5"):
+        cure = f", or write a scan with to={told!r} (convert --to {told})" if told else ""
         msg = (
-            f"{name} is named as a file of the format {told!r}, but is to be written as {to!r}. "
-            f"Name it otherwise, or write it with to={told!r} (convert --to {told})."
+            f"{name} is named as a file of the format {said!r}, but is to be written as {to!r}. "
+            f"Name it otherwise{cure}."
         )
         raise ValueError(msg)
     return to or told or ""
