@@ -165,6 +165,7 @@ def test_train_and_infer_without_pytorch_show_help_and_say_what_to_install(here:
     assert done.returncode == 0, done.stderr
     assert "--architecture NAME" in done.stdout
     assert "--refine P" in done.stdout
+    assert "n = 40 positions" not in done.stdout  # it is said before the scan is read
     assert done.stderr.startswith(f"{ERROR}PyTorch is needed")
     assert done.stderr.endswith('pip install "ptycho_fast[torch]"\n')
     assert file_names(here) == ["scan.npz"]

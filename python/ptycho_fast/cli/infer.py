@@ -12,6 +12,7 @@ from ptycho_fast.cli.progress import step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.devices import DEVICES
 from ptycho_fast.io import read_scan
+from ptycho_fast.models import require_pytorch
 
 if TYPE_CHECKING:
     import argparse
@@ -59,6 +60,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     check_output_folder(arguments.output)
+    require_pytorch()
     with step("read") as running:  # first, because PyTorch takes seconds to import
         scan = read_scan(arguments.file, **reading(arguments))
         running.done(f"n = {len(scan)} positions, patterns of {scan.N} x {scan.N}")

@@ -13,6 +13,7 @@ from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import FORMATS, add_reading
 from ptycho_fast.cli.scan_files import find_files, read_files
 from ptycho_fast.devices import DEVICES
+from ptycho_fast.models import require_pytorch
 from ptycho_fast.models.architectures import list_architectures
 from ptycho_fast.models.config import LOSSES, SCHEDULES, ModelConfig
 from ptycho_fast.models.training.options import PATTERNS_A_STEP, TrainingOptions
@@ -137,6 +138,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     check_output_folder(arguments.output)
+    require_pytorch()
     # First, because PyTorch takes seconds to import.
     files, (share, held_out) = find_files(arguments.files), _held_out(arguments.validation or [])
     every = read_files([*files, *held_out], arguments)

@@ -6,6 +6,7 @@ Needs PyTorch: ``pip install "ptycho_fast[torch]"``. Nothing here uses global st
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +41,21 @@ MODULES = {
 takes seconds to import, and the command line reads `ptycho_fast.models.config` without it."""
 
 
+NEEDED = 'PyTorch is needed ({}). Install it with: pip install "ptycho_fast[torch]"'
+
+
+def require_pytorch() -> None:
+    """Say that PyTorch is missing before it is needed, without importing it.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ImportError(NEEDED.format("No module named 'torch'"))
+
+
 def __getattr__(name: str) -> Any:
     if name not in MODULES:
         msg = f"module {__name__!r} has no attribute {name!r}"
@@ -49,8 +65,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        msg = f'PyTorch is needed ({error}). Install it with: pip install "ptycho_fast[torch]"'
-        raise ImportError(msg) from error
+        raise ImportError(NEEDED.format(error)) from error
     globals()[name] = value
     return value
 
