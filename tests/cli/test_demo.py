@@ -26,8 +26,19 @@ sys.exit(main(["demo"]))
 """
 
 
-def test_demo_into_a_missing_folder_gets_a_sentence(refused: Callable[..., str]) -> None:
-    assert "there is no folder nowhere" in refused("demo", "-o", "nowhere")
+def test_demo_into_a_file_gets_a_sentence(here: Path, refused: Callable[..., str]) -> None:
+    (here / "file").touch()
+    assert refused("demo", "-o", "file") == (
+        "file can't be the folder for the results: it is a file. Name a folder."
+    )
+
+
+@pytest.mark.usefixtures("quick_demo")
+def test_demo_makes_its_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("tensorflow", "matplotlib"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["demo", "-o", "new/folder"]) == 0
+    assert file_names(here / "new" / "folder") == ["demo_phase.png"]
 
 
 @needs_matplotlib

@@ -156,6 +156,7 @@ def test_what_never_comes_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
     told = capsys.readouterr().err
     assert f"ptycho-fast: error: Nothing that could be imaged came from {path}" in told
     assert "is not there yet" in told
+    assert file_names(tmp_path) == []
 
 
 def test_without_names_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

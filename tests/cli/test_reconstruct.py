@@ -176,7 +176,7 @@ def test_an_interrupt_before_there_is_an_image_leaves_none(
     replaced(stand_in)
     assert main(["reconstruct", "scan.npz", "-o", "OUT"]) == 130
     assert capsys.readouterr().err == f"{ERROR}Interrupted.\n"
-    assert file_names(here / "OUT") == []
+    assert file_names(here) == ["scan.npz"]
 
 
 INTERRUPTED = """
@@ -323,6 +323,8 @@ def test_mistakes_get_a_sentence_and_write_nothing(
     replaced(stand_in)
     sentence = refused("reconstruct", "scan.npz", "-o", "OUT", "--threads", "0")
     assert sentence.endswith("(On the command line num_threads is --threads.)")
+    refused("reconstruct", "scan.npz", "-o", "new/folder", "--threads", "0")
+    assert file_names(here) == ["file", "scan.npz"]
 
 
 def test_it_runs_in_another_thread(scan: pf.Scan, replaced: Callable[..., None]) -> None:

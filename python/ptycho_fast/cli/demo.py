@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.atomic import replacing
 from ptycho_fast.cli.command import add_command
-from ptycho_fast.cli.outputs import check_output
+from ptycho_fast.cli.outputs import check_output, output_folder
 from ptycho_fast.cli.progress import step
 from ptycho_fast.dataset import GroupedDataset
 from ptycho_fast.grouping import group_positions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-from ptycho_fast.cli.command import Commands
+    from ptycho_fast.cli.command import Commands
 
 BATCHES, BATCH_SIZE = 8, 32
 
@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         commands,
         "demo",
         run,
-        summary="Simulate a scan, group it, make batches and an image, in a few seconds.",
+        summary="Simulate a scan, group it, make batches and an image, in 10 to 20 seconds.",
         example="-o .",
     )
     parser.add_argument(
@@ -47,8 +47,13 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Carry the command out."""
     picture, phase = arguments.output / "demo.png", arguments.output / "demo_phase.png"
-    check_output(picture)
-    check_output(phase)
+    with output_folder(arguments.output):
+        check_output(picture)
+        check_output(phase)
+        _demonstrate(picture, phase)
+
+
+def _demonstrate(picture: Path, phase: Path) -> None:
     missing = []
     with step("simulate") as running:
         scan = simulate_scan(1000, 64, trajectory="spiral", seed=0, progress=running.advance)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ptycho_fast.atomic import replacing
 from ptycho_fast.cli.command import add_command, defaults_of
-from ptycho_fast.cli.outputs import check_output_folder
+from ptycho_fast.cli.outputs import check_output_folder, output_folder
 from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import add_reading, reading
 from ptycho_fast.io import write_scan
@@ -81,26 +81,26 @@ def run(arguments: argparse.Namespace) -> None:
     updates = follow(
         arguments.source, patience=arguments.patience, final=options, **reading(arguments)
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    began, last = time.monotonic(), None
-    failure: Exception | None = None
-    try:
-        for update in updates:
-            last = update
-            if not update.final:
-                _show(update, folder, arguments.command_line)
-                print(_line(update, time.monotonic() - began), flush=True)
-    except KeyboardInterrupt:  # between two pictures; `follow` answers others itself
-        if last is None:
-            raise
-        last = _ended(last, STOPPED)
-    except Exception as error:  # any: what has arrived may exist nowhere else
-        if last is None or last.final:
-            raise
-        failure = error
-        last = _ended(last, f"An error ended it: {sentence_of(error)}")
-    assert last is not None
-    _finish(last, folder, arguments.command_line)
+    with output_folder(folder):
+        began, last = time.monotonic(), None
+        failure: Exception | None = None
+        try:
+            for update in updates:
+                last = update
+                if not update.final:
+                    _show(update, folder, arguments.command_line)
+                    print(_line(update, time.monotonic() - began), flush=True)
+        except KeyboardInterrupt:  # between two pictures; `follow` answers others itself
+            if last is None:
+                raise
+            last = _ended(last, STOPPED)
+        except Exception as error:  # any: what has arrived may exist nowhere else
+            if last is None or last.final:
+                raise
+            failure = error
+            last = _ended(last, f"An error ended it: {sentence_of(error)}")
+        assert last is not None
+        _finish(last, folder, arguments.command_line)
     if STOPPED in last.image.notes:
         print(f"{'stopped':12}The image is that of what had arrived.")
         raise KeyboardInterrupt

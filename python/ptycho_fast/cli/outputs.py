@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -19,8 +21,11 @@ def check_output(path: Path) -> None:
     Raises
     ------
     OSError
-        If its folder does not exist, or it is a folder itself.
+        If its folder does not exist or is a file, or it is a folder itself.
     """
+    if path.parent.exists() and not path.parent.is_dir():
+        msg = f"{path} can't be written: {path.parent} is a file. Name a folder."
+        raise OSError(msg)
     if not path.parent.is_dir():
         msg = f"{path} can't be written: there is no folder {path.parent}. Create it first."
         raise OSError(msg)
@@ -45,6 +50,31 @@ def check_output_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         msg = f"{path} can't be the folder for the results: it is a file. Name a folder."
         raise OSError(msg)
+
+
+@contextlib.contextmanager
+def output_folder(path: Path) -> Iterator[None]:
+    """Make the folder for what is done here; leave none if nothing came of it.
+
+    Parameters
+    ----------
+    path : Path
+        The folder. It, and the folders that it is in, are made if they are missing.
+
+    Raises
+    ------
+    OSError
+        If it is a file, or cannot be made.
+    """
+    check_output_folder(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def check_outputs(scan: Path, *outputs: Path | None) -> None:

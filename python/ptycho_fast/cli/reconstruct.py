@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_fast.atomic import replacing
 from ptycho_fast.cli.command import add_command, defaults_of
-from ptycho_fast.cli.outputs import check_output_folder, check_outputs
+from ptycho_fast.cli.outputs import check_output_folder, check_outputs, output_folder
 from ptycho_fast.cli.progress import duration, step
 from ptycho_fast.cli.reading import FORMATS, add_reading, reading
 from ptycho_fast.cli.scan_files import find_files, read_files
@@ -172,23 +172,23 @@ def _run_one(file: Path, arguments: argparse.Namespace) -> None:
     if arguments.to is not None:
         target = path_in(folder, arguments.to)
         check_geometry(scan, target, arguments.to)
-    folder.mkdir(parents=True, exist_ok=True)
-    if arguments.to is not None:
-        for read in files_read(file, **reading(arguments)):
-            check_outputs(read, *files_to_write(target, arguments.to))
-    with _watched(folder) as watch, _noticed() as interrupts:
-        made = reconstruct(
-            scan,
-            **_options(arguments),
-            progress=watch,
-            num_threads=arguments.threads,
-        )
-    _print_result(made)
-    with step("write") as running:
-        made.save(folder, command=arguments.command_line)
+    with output_folder(folder):
         if arguments.to is not None:
-            write_scan(made.on(scan), target, arguments.to)
-        running.done(str(folder))
+            for read in files_read(file, **reading(arguments)):
+                check_outputs(read, *files_to_write(target, arguments.to))
+        with _watched(folder) as watch, _noticed() as interrupts:
+            made = reconstruct(
+                scan,
+                **_options(arguments),
+                progress=watch,
+                num_threads=arguments.threads,
+            )
+        _print_result(made)
+        with step("write") as running:
+            made.save(folder, command=arguments.command_line)
+            if arguments.to is not None:
+                write_scan(made.on(scan), target, arguments.to)
+            running.done(str(folder))
     if interrupts:
         print(f"{'stopped':12}The image is the best so far.")
         raise KeyboardInterrupt
