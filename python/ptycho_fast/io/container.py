@@ -182,8 +182,8 @@ class Container(ABC):
                 raise KeyError(msg)
             if name.lower().endswith(OF_ARRAYS):
                 msg = (
-                    f"There is no file {name}. (Name an array of it, too, once it is there: "
-                    f"{name}:KEY.)"
+                    f"There is no file {name}. An array in another file is named FILE:KEY, as in "
+                    f"{name}:KEY."
                 )
                 raise FileNotFoundError(msg)
         return self, name
