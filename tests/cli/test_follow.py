@@ -147,6 +147,18 @@ def test_an_error_saves_what_has_arrived(followed: Sender, tmp_path: Path, scan:
     assert np.array_equal(pf.read_scan(folder / "scan.npz").diffraction, scan.diffraction[:80])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are closed in another way there")
+def test_what_has_arrived_is_saved_although_nobody_reads_the_output(
+    followed: Sender, tmp_path: Path
+) -> None:
+    assert followed.process.stdout is not None
+    followed.process.stdout.close()
+    followed.send(0, 80)
+    assert followed.process.wait(LIMIT) == 141
+    assert pf.Reconstruction.load(tmp_path / "OUT").positions.shape == (80, 2)
+    assert len(pf.read_scan(tmp_path / "OUT" / "scan.npz")) == 80
+
+
 def test_what_never_comes_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "scan.h5"
     pytest.importorskip("h5py")

@@ -159,13 +159,14 @@ def _show(update: Update, folder: Path, command: str) -> None:
 def _finish(update: Update, folder: Path, command: str) -> None:
     """Write the last image, and the scan if it is nowhere else; say what was odd."""
     image = update.image
-    height, width = image.object.shape
-    told = f"{width} x {height} pixels, deviance {image.deviance:.4g} (1 is noise alone)"
-    print(f"{'image':12}{told:64} {duration(image.seconds):>9}")
-    for note in image.notes:
-        print(f"{'note':12}{note}")
     with step("write") as running:
         image.save(folder, command=command)
         if not update.stored:
             write_scan(update.scan, folder / "scan.npz")
+        # Only now: nobody may read the output any more, which ends the command.
+        height, width = image.object.shape
+        told = f"{width} x {height} pixels, deviance {image.deviance:.4g} (1 is noise alone)"
+        print(f"{'image':12}{told:64} {duration(image.seconds):>9}")
+        for note in image.notes:
+            print(f"{'note':12}{note}")
         running.done(f"{folder}" if update.stored else f"{folder}, with what arrived in scan.npz")
