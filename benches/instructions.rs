@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use num_complex::Complex32;
 use ptycho_fast_core::gather::{Stack, gather};
-use ptycho_fast_core::groups::{Draw, Known, Rule, centers, order};
+use ptycho_fast_core::groups::{Draw, Known, Limits, Rule, centers, order};
 use ptycho_fast_core::index::{Engine, Index};
 use ptycho_fast_core::patches::{Object, extract};
 use ptycho_fast_core::philox::{Key, philox4x64};
@@ -18,7 +18,7 @@ const POSITIONS: usize = 100_000;
 const GROUPS: usize = 256;
 
 /// Each kernel, the number that its count is divided by, and the unit of that number.
-const KERNELS: [(&str, usize, &str); 9] = [
+const KERNELS: [(&str, usize, &str); 10] = [
     ("centers", POSITIONS, "position"),
     ("order", POSITIONS, "group"),
     ("build-grid", POSITIONS, "position"),
@@ -26,6 +26,7 @@ const KERNELS: [(&str, usize, &str); 9] = [
     ("draw-grid", POSITIONS, "group"),
     ("draw-tree", POSITIONS, "group"),
     ("draw-few", POSITIONS / 100, "group"),
+    ("draw-copies", POSITIONS / 100, "group"),
     ("patches", GROUPS * 4, "patch of 64 x 64"),
     ("gather", GROUPS * 4, "pattern of 64 x 64"),
 ];
@@ -58,18 +59,18 @@ fn run(kernel: &str, times: usize) {
     let chosen = centers(n, n, KEY, 1).unwrap();
     let some = &chosen[..n / 100];
     let repeat = |job: &dyn Fn()| (0..times).for_each(|_| job());
-    let draw = |known: Known<'_>, centers: &[i32]| {
+    let draw = |positions: &[f64], known: Known<'_>, centers: &[i32], limits| {
         let rule = Rule::Nearest {
             include_center: false,
             rounds: 1,
         };
         let draw = Draw {
             index: &known,
-            positions: &positions,
+            positions,
             centers,
             k: 7,
             c: 4,
-            limits: None,
+            limits,
             key: KEY,
             threads: 1,
         };
@@ -77,7 +78,7 @@ fn run(kernel: &str, times: usize) {
     };
     let draw_from = |engine| {
         let index = Index::build(&positions, engine, 1).unwrap();
-        draw(Known::Index(&index), &chosen);
+        draw(&positions, Known::Index(&index), &chosen, None);
     };
     match kernel {
         "centers" => repeat(&|| drop(black_box(centers(n, n, KEY, 1)))),
@@ -91,7 +92,18 @@ fn run(kernel: &str, times: usize) {
                 engine: Engine::Auto,
                 labels: None,
             };
-            draw(nothing, some);
+            draw(&positions, nothing, some, None);
+        }
+        "draw-copies" => {
+            // A thousand copies of each place, within limits that leave out a place's own.
+            let places: Vec<f64> = (0..n).flat_map(|i| [(i % 100) as f64, 0.0]).collect();
+            let index = Index::build(&places, Engine::Auto, 1).unwrap();
+            draw(
+                &places,
+                Known::Index(&index),
+                some,
+                Some(Limits::new(0.8, 2.5)),
+            );
         }
         "patches" => {
             let pixels = vec![Complex32::ONE; 1024 * 1024];

@@ -41,6 +41,17 @@ class ScanIndex:
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[NDArray[np.uint32], int]]:
         """Draw by NumPy's legacy stream: centres, groups, and the state of the stream after it."""
 
+class LabelledIndex:
+    """An index for each label of scan positions; labels (n,) int32 are numbered from 0."""
+
+    def __new__(
+        cls,
+        positions: NDArray[np.float64],
+        labels: NDArray[np.int32],
+        engine: str,
+        num_threads: int | None,
+    ) -> LabelledIndex: ...
+
 def draw(
     request: dict[str, Any],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int, int, int | None, str]:
@@ -50,12 +61,12 @@ def draw(
     ``positions`` (n, 2) float64, ``centers`` (m,) int32, ``n_neighbors``, ``group_size`` and
     ``key``. It may also have:
 
-    - ``source``: a `ScanIndex`, or the neighbours of all positions, (n, K) int32. If it is
-      missing or None, the core builds what the draw needs: nothing, a grid of what lies around a
-      few centres, an index for each label, or an index of the whole scan.
+    - ``source``: a `ScanIndex`, a `LabelledIndex`, or the neighbours of all positions, (n, K)
+      int32. If it is missing or None, the core builds what the draw needs: nothing, a grid of what
+      lies around a few centres, an index for each label, or an index of the whole scan.
     - ``engine``: which index to build: "auto" (default), "grid" or "kdtree".
     - ``labels``: (n,) int32, numbered from 0. Groups never mix labels: an index for each label is
-      built, whatever `source` is.
+      built, unless `source` is one.
     - ``limits``: the smallest and the largest distance of a neighbour.
     - ``n_groups``: how many groups "oversample" draws (default: as many as centres), and how many
       "pool" samples (default: the whole pool is returned, in lexicographic order).
@@ -154,6 +165,9 @@ def check_positions(positions: NDArray[np.float64]) -> int:
 
 def check_group(n_positions: int, n_neighbors: int, group_size: int) -> None:
     """Refuse groups that are larger than K or than the scan."""
+
+def philox_key(seed: int, epoch: int) -> tuple[int, int]:
+    """Return the key for an epoch (below 2**32) of a seed (below 2**128)."""
 
 def draw_centers(
     n_positions: int, n_groups: int, key: tuple[int, int], num_threads: int | None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ptycho_fast as pf
-from ptycho_fast.grouping import draw, redraw
+from ptycho_fast.grouping import draw, prepare_redraw, redraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def test_redrawn_and_reloaded_groups_equal_a_fresh_draw(
     loaded = pf.Groups.load(tmp_path / "groups.npz", positions)
     for epoch in (0, 1, 5):
         expected = pf.group_positions(positions, seed=8, epoch=epoch, **arguments)
-        known: list[Any] = [index.neighbors(first.n_neighbors), index]
+        known: list[Any] = [index.neighbors(first.n_neighbors), index, prepare_redraw(first)]
         for groups, neighbors in itertools.product((first, loaded), known):
             again = redraw(groups, neighbors, epoch)
             np.testing.assert_array_equal(again.indices, expected.indices)

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ptycho_fast.grouping import Groups, ScanIndex, lists_suffice, redraw
+from ptycho_fast.grouping import Groups, KnownNeighbors, prepare_redraw, redraw
 from ptycho_fast.patterns import brought_energies, measured_energies, normalisation_scale
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ScanCache:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.energies: NDArray[np.float64] | None = None
-        self.neighbors: NDArray[np.int32] | ScanIndex | None = None
+        self.neighbors: KnownNeighbors | None = None
 
     def __reduce__(self) -> tuple[type[ScanCache], tuple[()]]:
         return ScanCache, ()  # a lock cannot be pickled; another process computes its own
@@ -71,13 +71,7 @@ class Part:
         """Return the same scan with the groups of another epoch, on the same side of a split."""
         with self.cache.lock:
             if self.cache.neighbors is None:
-                index = ScanIndex(self.scan.positions, num_threads=num_threads)
-                # Where a rule looks at nothing but the K nearest neighbours, drawing from lists of
-                # them is faster than searching again in every epoch.
-                listed, K = lists_suffice(self.whole), self.whole.n_neighbors
-                self.cache.neighbors = (
-                    index.neighbors(K, num_threads=num_threads) if listed else index
-                )
+                self.cache.neighbors = prepare_redraw(self.whole, num_threads)
             neighbors = self.cache.neighbors
         groups = redraw(self.whole, neighbors, epoch, num_threads)
         part = replace(self, groups=groups, unsplit=None)

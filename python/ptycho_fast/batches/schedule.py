@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho_fast import _core
-from ptycho_fast.grouping import philox_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +92,7 @@ class Schedule:
         """The shuffled order of the groups, drawn when the first batch needs it."""
         if not self.options.shuffle:
             return None
-        key = philox_key(self.options.seed, self.options.epoch)
+        key = _core.philox_key(self.options.seed, self.options.epoch)
         return _core.draw_order(self.n_groups, key, self.num_threads)
 
     def rows(self, batch: int) -> NDArray[np.integer[Any]]:

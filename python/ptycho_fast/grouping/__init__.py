@@ -5,11 +5,17 @@ search structure of a scan for repeated draws. ``rules/`` holds one file for eac
 """
 
 from ptycho_fast.grouping.coordinates import group_coordinates, relative_coordinates
-from ptycho_fast.grouping.drawing import draw, group_positions, lists_suffice, redraw
+from ptycho_fast.grouping.drawing import (
+    KnownNeighbors,
+    draw,
+    group_positions,
+    prepare_redraw,
+    redraw,
+)
 from ptycho_fast.grouping.groups import Groups
-from ptycho_fast.grouping.index import ENGINES, ScanIndex
+from ptycho_fast.grouping.index import ENGINES, LabelledIndex, ScanIndex
 from ptycho_fast.grouping.legacy import LegacyDraw, draw_from_twister
-from ptycho_fast.grouping.randomness import RNGS, philox_key
+from ptycho_fast.grouping.randomness import RNGS
 from ptycho_fast.grouping.request import Bounds, DrawRequest
 from ptycho_fast.grouping.rules import RULES, STRATEGIES
 from ptycho_fast.grouping.rules.base import Drawn
@@ -24,6 +30,8 @@ __all__ = [
     "DrawRequest",
     "Drawn",
     "Groups",
+    "KnownNeighbors",
+    "LabelledIndex",
     "LegacyDraw",
     "Pool",
     "ScanIndex",
@@ -31,8 +39,7 @@ __all__ = [
     "draw_from_twister",
     "group_coordinates",
     "group_positions",
-    "lists_suffice",
-    "philox_key",
+    "prepare_redraw",
     "redraw",
     "relative_coordinates",
 ]

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
 
 from ptycho_fast import _core
 from ptycho_fast.checks import as_count, as_threads
 from ptycho_fast.grouping.arguments import accept_request, as_index_or_points
 from ptycho_fast.grouping.centers import choose_centers
 from ptycho_fast.grouping.groups import Groups
-from ptycho_fast.grouping.index import ScanIndex
+from ptycho_fast.grouping.index import LabelledIndex, ScanIndex
 from ptycho_fast.grouping.legacy import draw_from_twister, seeded_state
 from ptycho_fast.grouping.pool_file import PoolFile
 from ptycho_fast.grouping.rules import GROUP_THEN_SAMPLE, find_rule
-from ptycho_fast.grouping.rules.base import Drawn
+from ptycho_fast.grouping.rules.base import Drawn, NeighborSource
 from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     import os
 
-    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from ptycho_fast.grouping.request import Bounds, DrawRequest
+
+KnownNeighbors: TypeAlias = "NDArray[np.int32] | ScanIndex | LabelledIndex"
+"""What may be known of the neighbours before a draw: their lists, or an index."""
 
 
 def group_positions(
@@ -207,9 +211,33 @@ def group_positions(
     return Groups.answer(request, drawn)
 
 
+def prepare_redraw(groups: Groups, num_threads: int | None = None) -> KnownNeighbors:
+    """Return what makes `redraw` fast for these groups, to be kept for all epochs.
+
+    Parameters
+    ----------
+    groups : Groups
+        Groups that `group_positions` drew.
+    num_threads : int, optional
+        Threads to use.
+
+    Returns
+    -------
+    ndarray, (n, min(K, n - 1)), int32, or ScanIndex or LabelledIndex
+        The nearest neighbours of each position, if the rule looks at nothing else: drawing from
+        these lists is faster than searching again. Else an index; with `scan_ids`, one a label.
+    """
+    if groups.scan_ids is not None:
+        return LabelledIndex(groups.positions, groups.scan_ids, num_threads=num_threads)
+    index = ScanIndex(groups.positions, num_threads=num_threads)
+    if not find_rule(groups.rule, groups.strategy).lists_suffice(groups):
+        return index
+    return index.neighbors(groups.n_neighbors, num_threads=num_threads)
+
+
 def redraw(
     groups: Groups,
-    neighbors: NDArray[np.int32] | ScanIndex,
+    neighbors: KnownNeighbors,
     epoch: int,
     num_threads: int | None = None,
 ) -> Groups:
@@ -219,9 +247,8 @@ def redraw(
     ----------
     groups : Groups
         Groups that `group_positions` drew.
-    neighbors : ndarray, (n, min(K, n - 1)), int32, or ScanIndex
-        ``ScanIndex(groups.positions).neighbors(groups.n_neighbors)``, or the index itself. Where
-        `lists_suffice` is False, neighbours are searched again; it is faster to pass the index.
+    neighbors : ndarray, (n, min(K, n - 1)), int32, or ScanIndex or LabelledIndex
+        What `prepare_redraw` returned, or any index of the positions.
     epoch : int
         The epoch.
     num_threads : int, optional
@@ -244,8 +271,7 @@ def redraw(
         )
         raise ValueError(msg)
     request = replace(groups.request, epoch=as_count("epoch", epoch, least=0, most=2**32 - 1))
-    known = neighbors if isinstance(neighbors, ScanIndex) or lists_suffice(groups) else None
-    drawn = draw(request, known, num_threads=num_threads)
+    drawn = draw(request, neighbors, num_threads=num_threads)
     return replace(
         groups,
         epoch=request.epoch,
@@ -255,18 +281,9 @@ def redraw(
     )
 
 
-def lists_suffice(groups: Groups) -> bool:
-    """Whether `redraw` needs nothing but the K nearest neighbours of each position.
-
-    It needs more with `min_distance`, `scan_ids`, ``rule="quadrant"`` and
-    ``strategy="group-then-sample"``.
-    """
-    return find_rule(groups.rule, groups.strategy).lists_suffice(groups)
-
-
 def draw(
     request: DrawRequest,
-    neighbors: ScanIndex | NDArray[np.int32] | None = None,
+    neighbors: KnownNeighbors | None = None,
     *,
     num_threads: int | None = None,
     file: PoolFile | None = None,
@@ -277,9 +294,9 @@ def draw(
     ----------
     request : DrawRequest
         What to draw, on the package's own random stream.
-    neighbors : ScanIndex or ndarray, (n, K), int32, optional
+    neighbors : ScanIndex, LabelledIndex or ndarray, (n, K), int32, optional
         Where the neighbours come from: an index, or the lists of the K nearest of each position.
-        Without it an index is built if one is needed.
+        Where it is missing or is no help, an index is built if one is needed.
     num_threads : int, optional
         Threads to use. The result does not depend on it.
     file : PoolFile, optional
@@ -307,7 +324,7 @@ def draw(
     centers, outside = choose_centers(
         request, all_positions=rule.draws_around_all, num_threads=num_threads
     )
-    source = neighbors.compiled if isinstance(neighbors, ScanIndex) else neighbors
+    source = _source(request, neighbors)
     if file is None:
         drawn = rule.draw(request, centers, source, num_threads)
     else:
@@ -322,6 +339,16 @@ def draw(
     if outside:
         drawn = drawn._replace(left_out={**drawn.left_out, "bounds": outside})
     return drawn
+
+
+def _source(request: DrawRequest, neighbors: KnownNeighbors | None) -> NeighborSource | None:
+    """Return what the core can use of what is known of the neighbours."""
+    if request.scan_ids is not None:
+        return neighbors.compiled if isinstance(neighbors, LabelledIndex) else None
+    if isinstance(neighbors, ScanIndex):
+        return neighbors.compiled
+    suffice = find_rule(request.rule, request.strategy).lists_suffice(request)
+    return neighbors if suffice and isinstance(neighbors, np.ndarray) else None
 
 
 def _draw_legacy(request: DrawRequest, index: ScanIndex | None, num_threads: int | None) -> Drawn:

@@ -1,4 +1,4 @@
-"""`ScanIndex`: the search structure in which the nearest neighbours of scan positions are found."""
+"""The search structures in which the nearest neighbours of scan positions are found."""
 
 from __future__ import annotations
 
@@ -119,3 +119,29 @@ class ScanIndex:
             as_count("n_neighbors", n_neighbors),
             as_threads(num_threads),
         )
+
+
+class LabelledIndex:
+    """A search index for each label of a scan, to draw groups that never mix labels.
+
+    Parameters
+    ----------
+    positions : ndarray, (n, 2), float64
+        The scan positions, x and y, in pixels.
+    scan_ids : ndarray, (n,), int32
+        The number of each position's label, as in `Groups.scan_ids`.
+    engine : {"auto", "grid", "kdtree"}
+        The kind of index.
+    num_threads : int, optional
+        Threads to build with.
+    """
+
+    def __init__(
+        self,
+        positions: NDArray[np.float64],
+        scan_ids: NDArray[np.int32],
+        *,
+        engine: str = "auto",
+        num_threads: int | None = None,
+    ) -> None:
+        self.compiled = _core.LabelledIndex(positions, scan_ids, engine, num_threads)

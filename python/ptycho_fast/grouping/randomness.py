@@ -1,13 +1,11 @@
-"""Seeds, and the keys of the counter generator that every draw takes its random words from.
+"""Random streams, and the seeds that they begin from.
 
-Which word decides what is in docs/contract.md, section 3.
+Which random word decides what is in docs/contract.md, section 3.
 """
 
 from __future__ import annotations
 
 import os
-
-import numpy as np
 
 from ptycho_fast.checks import as_count
 
@@ -16,13 +14,6 @@ RNGS = ("philox", "numpy")
 
 MOST_LEGACY_SEED = 2**32 - 1
 MOST_SEED = 2**128 - 1
-
-
-def philox_key(seed: int, epoch: int) -> tuple[int, int]:
-    """Return the key of the counter generator (Philox4x64) for an epoch of a seed."""
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(epoch,))
-    first, second = sequence.generate_state(2, np.uint64)
-    return int(first), int(second)
 
 
 def as_seed(seed: int | None, rng: str = "philox") -> int:

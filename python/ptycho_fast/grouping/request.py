@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
-from ptycho_fast.grouping.randomness import philox_key
+from ptycho_fast import _core
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ class DrawRequest:
     @cached_property
     def key(self) -> tuple[int, int]:
         """The key of the counter generator."""
-        return philox_key(self.seed, self.epoch)
+        return _core.philox_key(self.seed, self.epoch)
 
     @property
     def count(self) -> int:

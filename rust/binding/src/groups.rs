@@ -10,12 +10,13 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 
 use crate::boundary::{Indices, rows, run};
-use crate::index::{ScanIndex, engine, engine_name};
+use crate::index::{LabelledIndex, ScanIndex, engine, engine_name};
 
 /// What is known of the neighbours: an index, or lists of them.
 #[derive(FromPyObject)]
 enum Source<'py> {
     Index(Bound<'py, ScanIndex>),
+    Labelled(Bound<'py, LabelledIndex>),
     Lists(PyReadonlyArray2<'py, i32>),
 }
 
@@ -99,6 +100,7 @@ pub fn draw<'py>(py: Python<'py>, request: Request<'py>) -> PyResult<Answer<'py>
     let labels = labels.map(|labels| labels.as_slice()).transpose()?;
     let known = match (&request.source, labels) {
         (Some(Source::Index(index)), None) => Ok(Known::Index(&index.get().0)),
+        (Some(Source::Labelled(index)), _) => Ok(Known::Labelled(&index.get().0)),
         (Some(Source::Lists(lists)), None) => Err((lists.as_slice()?, lists.shape())),
         (_, labels) => Ok(Known::Nothing {
             engine: asked,
@@ -133,6 +135,11 @@ pub fn draw<'py>(py: Python<'py>, request: Request<'py>) -> PyResult<Answer<'py>
         drawn.pool,
         engine_name(engine.unwrap_or(asked)),
     ))
+}
+
+#[pyfunction]
+pub fn philox_key(seed: u128, epoch: u32) -> (u64, u64) {
+    Key::new(seed, epoch).0.into()
 }
 
 #[pyfunction]

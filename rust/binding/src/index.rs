@@ -3,7 +3,7 @@
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2};
 use ptycho_fast_core::groups::legacy;
 use ptycho_fast_core::groups::legacy_rng::MersenneTwister;
-use ptycho_fast_core::index::{self, Engine, Index, Neighbors};
+use ptycho_fast_core::index::{self, Engine, Index, Labelled, Neighbors};
 use ptycho_fast_core::{bounds, check};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -115,6 +115,30 @@ impl ScanIndex {
             rows(py, values, count, group_size)?,
             (PyArray1::from_slice(py, words), place),
         ))
+    }
+}
+
+/// An index for each label of a scan.
+#[pyclass(frozen, module = "ptycho_fast._core")]
+pub struct LabelledIndex(pub Labelled<Index>);
+
+#[pymethods]
+impl LabelledIndex {
+    #[new]
+    #[pyo3(signature = (positions, labels, engine, num_threads))]
+    fn new(
+        py: Python<'_>,
+        positions: PyReadonlyArray2<'_, f64>,
+        labels: PyReadonlyArray1<'_, i32>,
+        engine: &str,
+        num_threads: Option<usize>,
+    ) -> PyResult<Self> {
+        let (positions, labels) = (positions.as_slice()?, labels.as_slice()?);
+        let engine = self::engine(engine)?;
+        run(py, num_threads, |threads| {
+            Labelled::build(positions, labels, |own| Index::build(own, engine, threads))
+        })
+        .map(Self)
     }
 }
 

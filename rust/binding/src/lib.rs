@@ -29,9 +29,9 @@ mod _core {
     #[pymodule_export]
     use crate::diffraction::PyDiffraction;
     #[pymodule_export]
-    use crate::groups::{check_group, draw, draw_centers, draw_order, sample_pool};
+    use crate::groups::{check_group, draw, draw_centers, draw_order, philox_key, sample_pool};
     #[pymodule_export]
-    use crate::index::{ScanIndex, check_positions};
+    use crate::index::{LabelledIndex, ScanIndex, check_positions};
     #[pymodule_export]
     use crate::machine::{count_threads, simd_name};
     #[pymodule_export]

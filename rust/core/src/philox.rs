@@ -32,17 +32,67 @@ pub enum Stage {
     Order = 6,
 }
 
-/// The key that selects a stream of random words. Python derives it from (seed,
-/// epoch).
+/// The key that selects a stream of random words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(pub [u64; 2]);
 
 impl Key {
+    /// The key of an epoch of a seed: in `NumPy`,
+    /// `SeedSequence(seed, spawn_key=(epoch,)).generate_state(2, uint64)`.
+    ///
+    /// Source: M. E. O'Neill, "Developing a `seed_seq` Alternative" (2015),
+    /// <https://www.pcg-random.org/posts/developing-a-seed_seq-alternative.html>. In
+    /// `NumPy`, a seed has four words, and the epoch is the fifth.
+    #[must_use]
+    pub fn new(seed: u128, epoch: u32) -> Self {
+        let mut hash = Hash::new(0x43b0_d7e5, 0x931e_8875);
+        let mut pool = [0, 32, 64, 96].map(|shift| hash.of((seed >> shift) as u32));
+        for from in 0..4 {
+            for to in (0..4).filter(|&to| to != from) {
+                pool[to] = mixed(pool[to], hash.of(pool[from]));
+            }
+        }
+        for word in &mut pool {
+            *word = mixed(*word, hash.of(epoch));
+        }
+        let mut hash = Hash::new(0x8b51_f9dd, 0x58f3_8ded);
+        let [a, b, c, d] = pool.map(|word| u64::from(hash.of(word)));
+        Self([a | b << 32, c | d << 32])
+    }
+
     /// The four words of one block. Blocks are numbered from 1, as in `NumPy`.
     #[must_use]
     pub fn block(self, stage: Stage, replicate: u64, block: u64) -> [u64; 4] {
         philox4x64([block, 0, replicate, stage as u64], self.0)
     }
+}
+
+/// A hash of 32-bit words, in which each word is multiplied by another factor.
+struct Hash {
+    factor: u32,
+    step: u32,
+}
+
+impl Hash {
+    fn new(factor: u32, step: u32) -> Self {
+        Self { factor, step }
+    }
+
+    fn of(&mut self, word: u32) -> u32 {
+        let word = word ^ self.factor;
+        self.factor = self.factor.wrapping_mul(self.step);
+        folded(word.wrapping_mul(self.factor))
+    }
+}
+
+/// A word that depends on two.
+fn mixed(a: u32, b: u32) -> u32 {
+    let [a, b] = [a.wrapping_mul(0xca01_f9dd), b.wrapping_mul(0x4973_f715)];
+    folded(a.wrapping_sub(b))
+}
+
+fn folded(word: u32) -> u32 {
+    word ^ word >> 16
 }
 
 /// The generator: ten rounds on a 256-bit counter, whose word 0 is the lowest.
@@ -99,6 +149,27 @@ mod tests {
                 0xA09CAEBF594F0BA0
             ]
         );
+    }
+
+    /// As `NumPy` 2.4 prints them.
+    #[test]
+    fn keys_are_those_of_seed_sequences() {
+        let known = [
+            ((0, 0), [8668861027912758289, 14584187760040447831]),
+            ((42, 0), [16138347438539916964, 4837878136300915231]),
+            ((42, 7), [16176970332176372554, 15375011468152818850]),
+            (
+                (u128::MAX, u32::MAX),
+                [2368576445770480809, 16367857629898070480],
+            ),
+            (
+                ((1 << 64) + 5, 3),
+                [8364573397541990950, 12448635756105125509],
+            ),
+        ];
+        for ((seed, epoch), words) in known {
+            assert_eq!(Key::new(seed, epoch), Key(words));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ptycho_fast.grouping.request import DrawRequest
 
-NeighborSource: TypeAlias = "_core.ScanIndex | NDArray[np.int32]"
+NeighborSource: TypeAlias = "_core.ScanIndex | _core.LabelledIndex | NDArray[np.int32]"
 """Where neighbours come from: an index, or the lists (n, K) of them that were found before."""
 
 
@@ -141,8 +141,7 @@ class Rule:
         """Return a request as the core takes it."""
         return {
             "rule": self.name,
-            # An index of the whole scan is of no use where groups must not mix labels.
-            "source": source if request.scan_ids is None else None,
+            "source": source,
             "engine": request.engine,
             "positions": request.positions,
             "centers": centers,

@@ -57,6 +57,8 @@ pub enum Known<'a> {
     },
     /// An index of the whole scan.
     Index(&'a Index),
+    /// An index for each label; groups never mix labels.
+    Labelled(&'a Labelled<Index>),
     /// Lists of the neighbours of every position.
     Lists(Listed<'a>),
 }
@@ -74,6 +76,7 @@ impl Rule {
         match *draw.index {
             Known::Nothing { engine, labels } => self.draw_unindexed(draw, engine, labels),
             Known::Index(index) => Ok((self.draw_whole(&draw.on(index))?, Some(index.engine()))),
+            Known::Labelled(index) => Ok((self.draw_on(&draw.on(index))?, Some(index.engine()))),
             Known::Lists(ref lists) => {
                 lists.check_width(draw.k)?;
                 Ok((self.draw_whole(&draw.on(lists))?, None))
@@ -104,7 +107,7 @@ impl Rule {
         if let Some(labels) = labels {
             let build = |own: &[f64]| Index::build(own, engine, threads);
             let index = Labelled::build(positions, labels, build)?;
-            return Ok((self.draw_on(&draw.on(&index))?, Some(index.engine())));
+            return self.draw(&draw.on(&Known::Labelled(&index)));
         }
         if let Some(include_center) = self.plain(draw)
             && engine != Engine::KdTree

@@ -80,18 +80,6 @@ impl BoxTree {
         })
     }
 
-    /// Fills `out` with the nearest neighbours of position `center`, nearest first.
-    pub fn nearest(&self, center: usize, scratch: &mut Scratch, out: &mut [i32]) -> Result<()> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        self.search(center, out.len(), Wanted::ALL, scratch)?;
-        for (out, &key) in out.iter_mut().zip(&scratch.0) {
-            *out = key as u32 as i32;
-        }
-        Ok(())
-    }
-
     /// Appends the `k` nearest neighbours that are wanted to `out`, or all of them if
     /// they are fewer.
     pub fn nearest_wanted(
@@ -102,14 +90,21 @@ impl BoxTree {
         scratch: &mut Scratch,
         out: &mut Vec<i32>,
     ) -> Result<()> {
-        self.search(center, k, wanted, scratch)?;
-        memory::make_room(WHAT_FOUND, out, scratch.0.len())?;
-        out.extend(scratch.0.iter().map(|&key| key as u32 as i32));
+        let found = self.search(center, k, wanted, scratch)?;
+        memory::make_room(WHAT_FOUND, out, found.len())?;
+        out.extend(found.map(|(_, point)| point));
         Ok(())
     }
 
-    /// Finds the `k` nearest that are wanted, and leaves them in the scratch, in order.
-    fn search(&self, center: usize, k: usize, wanted: Wanted, scratch: &mut Scratch) -> Result<()> {
+    /// Finds the `k` nearest that are wanted, or all of them if they are fewer: the bits
+    /// of the squared distance and the index of each, in order.
+    pub(super) fn search<'a>(
+        &self,
+        center: usize,
+        k: usize,
+        wanted: Wanted,
+        scratch: &'a mut Scratch,
+    ) -> Result<impl ExactSizeIterator<Item = (u64, i32)> + use<'a>> {
         let Scratch(nearest) = scratch;
         nearest.clear();
         memory::make_room(WHAT_FOUND, nearest, k)?;
@@ -131,7 +126,9 @@ impl BoxTree {
             search.visit::<true>(0, self.leaves, whole);
         }
         *nearest = search.nearest.into_sorted_vec();
-        Ok(())
+        Ok(nearest
+            .iter()
+            .map(|&key| ((key >> 32) as u64, key as u32 as i32)))
     }
 }
 

@@ -14,8 +14,8 @@
 //!   nearest are certain once the K-th is nearer than anything that the tree has not
 //!   returned can be, rounding included. Until then the tree is asked for more.
 //!
-//! In two cases that would never end or is not possible, and the tree of
-//! [`boxes`] is used instead: if rounding blurs a whole neighbourhood (because
+//! In two cases that would never end or is not possible, and the places are searched in
+//! the tree of [`boxes`] instead: if rounding blurs a whole neighbourhood (because
 //! of a far outlier, or of distances whose squares underflow), and if only some
 //! neighbours are wanted, for which kiddo has no search.
 
@@ -63,8 +63,19 @@ pub struct KdTree {
     starts: Vec<u32>,
     place_of_point: Vec<u32>,
     frame: Frame,
-    /// The same positions in the tree of boxes, made when it is first needed.
-    exact: Lazy<Box<BoxTree>>,
+    /// The same places in the tree of boxes, made when it is first needed.
+    exact: Lazy<Box<ExactPlaces>>,
+}
+
+/// The places in a tree of boxes, numbered by the smallest index at each.
+///
+/// Then the nearest K positions lie at the nearest K places in order of (d², number): a
+/// place that comes later has K places before it, each with a position before any of its
+/// own.
+struct ExactPlaces {
+    tree: BoxTree,
+    place_of_number: Vec<u32>,
+    number_of_place: Vec<u32>,
 }
 
 /// The turned frame in which the tree holds the scan.
@@ -133,17 +144,52 @@ impl KdTree {
     }
 
     /// The tree of boxes, which is made when it is first needed.
-    fn exact(&self) -> Result<&BoxTree> {
+    fn exact(&self) -> Result<&ExactPlaces> {
         let made = self.exact.get(|| {
-            let entry = |(point, &place): (usize, &u32)| {
-                let [x, y] = self.places[place as usize];
-                let point = point as i32;
+            let mut place_of_number = memory::collect(WHAT, 0..self.places.len() as u32)?;
+            place_of_number.sort_unstable_by_key(|&place| self.points_at(place)[0]);
+            let mut number_of_place = memory::cleared(WHAT, self.places.len())?;
+            for (number, &place) in (0..).zip(&place_of_number) {
+                number_of_place[place as usize] = number;
+            }
+            let entry = |(&[x, y], &number): (&[f64; 2], &u32)| {
+                let point = number as i32;
                 Entry { x, y, point }
             };
-            let entries = self.place_of_point.iter().enumerate().map(entry);
-            BoxTree::of(memory::collect(WHAT, entries)?).map(Box::new)
+            let entries = self.places.iter().zip(&number_of_place).map(entry);
+            let tree = BoxTree::of(memory::collect(WHAT, entries)?)?;
+            Ok(Box::new(ExactPlaces {
+                tree,
+                place_of_number,
+                number_of_place,
+            }))
         })?;
         Ok(made)
+    }
+
+    /// Fills `out` with the nearest neighbours that are wanted. If they are too few, the
+    /// rest of it stays as it is.
+    fn fill_exactly(
+        &self,
+        center: usize,
+        wanted: Wanted,
+        Scratch {
+            found, ties, exact, ..
+        }: &mut Scratch,
+        out: &mut [i32],
+    ) -> Result<()> {
+        let places = self.exact()?;
+        let here = self.place_of_point[center];
+        let number = places.number_of_place[here as usize] as usize;
+        let near = places.tree.search(number, out.len(), wanted, exact)?;
+        found.clear();
+        memory::make_room(WHAT, found, near.len() + 1)?;
+        if wanted.holds([0.0; 2]) {
+            found.push((0, here));
+        }
+        found.extend(near.map(|(d2, number)| (d2, places.place_of_number[number as usize])));
+        self.fill(center as i32, found, ties, out)?;
+        Ok(())
     }
 
     fn points_at(&self, place: u32) -> &[i32] {
@@ -153,7 +199,7 @@ impl KdTree {
 
     /// Fills `out` from the places `found`, which are sorted by distance. Returns the
     /// squared distance of the last neighbour, or None if the places hold too few
-    /// positions.
+    /// positions: then the rest of `out` stays as it is.
     fn fill(
         &self,
         center: i32,
@@ -231,7 +277,7 @@ impl NeighborIndex for KdTree {
             found,
             ties,
             margin,
-            exact,
+            ..
         } = scratch;
         let mut extra = *margin;
         while extra <= MOST_EXTRA {
@@ -269,7 +315,7 @@ impl NeighborIndex for KdTree {
         }
         // The positions around are probably blurred in the same way.
         *margin = extra;
-        self.exact()?.nearest(center, exact, out)
+        self.fill_exactly(center, Wanted::ALL, scratch, out)
     }
 
     fn nearest_wanted(
@@ -280,8 +326,11 @@ impl NeighborIndex for KdTree {
         scratch: &mut Scratch,
         out: &mut Vec<i32>,
     ) -> Result<bool> {
-        let tree = self.exact()?;
-        tree.nearest_wanted(center, k, wanted, &mut scratch.exact, out)?;
+        let first = out.len();
+        memory::resize(WHAT, out, first + k, -1)?;
+        self.fill_exactly(center, wanted, scratch, &mut out[first..])?;
+        let found = out[first..].iter().position(|&i| i < 0).unwrap_or(k);
+        out.truncate(first + found);
         Ok(true)
     }
 }
