@@ -268,3 +268,6 @@ def test_an_image_of_another_scan_is_refused(made: Reconstruction, bare: Reconst
         made.on(pf.Scan(made.positions, patterns[:, :8, :8]))
     with pytest.raises(ValueError, match="is 17 pixels from that of the scan, farther than a win"):
         made.on(pf.Scan(made.positions + 17, patterns))
+    near = dataclasses.replace(made, positions=made.positions / 2)
+    with pytest.raises(ValueError, match="Is the scan in another order"):
+        near.on(pf.Scan(near.positions[::-1], patterns))

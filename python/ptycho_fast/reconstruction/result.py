@@ -199,7 +199,7 @@ class Reconstruction:
         ------
         ValueError
             If it is another scan: of another number of patterns, or of patterns of another size,
-            or with positions that lie elsewhere.
+            or with positions that lie elsewhere or in another order.
 
         Examples
         --------
@@ -221,6 +221,17 @@ class Reconstruction:
             msg = (
                 f"A position of the image is {farthest:.4g} pixels from that of the scan, farther "
                 f"than a window of {N} pixels. Pass the scan that was reconstructed."
+            )
+            raise ValueError(msg)
+        spread, moved = (
+            float(np.sqrt(each.var(axis=0).sum()))
+            for each in (self.positions, self.positions - scan.positions)
+        )
+        if moved > spread / 2:  # of a scan in random order, 1.4 times the spread
+            msg = (
+                f"Each position of the image is {moved:.4g} pixels from that of the scan (RMS, "
+                f"beside a common shift), but they spread over no more than {spread:.4g}. Is the "
+                "scan in another order? Pass the scan that was reconstructed."
             )
             raise ValueError(msg)
         origin = np.array(self.origin, np.float64)
