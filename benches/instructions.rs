@@ -1,7 +1,7 @@
 //! Runs one kernel a number of times on one thread, for counting instructions:
 //! `instructions KERNEL TIMES`. The instructions of one run are the difference between
-//! two runs and one, so that nothing else is counted. `benches/results.py` runs this
-//! under callgrind.
+//! two runs and one, so that nothing else is counted. `benches/instructions.py` runs
+//! this under callgrind.
 #![allow(clippy::disallowed_macros, clippy::disallowed_methods)] // see clippy.toml
 
 use std::hint::black_box;

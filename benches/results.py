@@ -9,7 +9,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -77,35 +76,6 @@ def copied(threads: int) -> float:
     return float(source.nbytes / min(seconds) / 1e9)
 
 
-def instructions() -> str:
-    """Count each kernel's instructions: two runs less one, under callgrind."""
-    if shutil.which("valgrind") is None:
-        return "(valgrind is not installed.)"
-    listed = run(["cargo", "bench", "--bench", "instructions"])
-    build = ["cargo", "bench", "--bench", "instructions", "--no-run", "--message-format", "json"]
-    found = re.findall(r'"executable":"([^"]*instructions[^"]*)"', run(build))
-    lines = ["| kernel | by | portable | AVX2 |", "|---|---|---|---|"]
-    for line in listed.splitlines():
-        kernel, items, item = line.split(maxsplit=2)
-        counts = []
-        for simd in ("portable", "avx2"):
-            once, twice = (counted(found[-1], kernel, times, simd) for times in (1, 2))
-            counts.append(f"{(twice - once) / int(items):.0f}")
-        lines.append(f"| {kernel} | {item} | {' | '.join(counts)} |")
-    return "\n".join(lines)
-
-
-def counted(program: str, kernel: str, times: int, simd: str) -> int:
-    """Return how many instructions the program takes in all."""
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    command += [program, kernel, str(times)]
-    environment = {**os.environ, "PTYCHO_FAST_SIMD": simd}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    total = re.search(r"Collected : (\d+)", done.stderr)
-    assert total is not None, done.stderr
-    return int(total[1])
-
-
 def main() -> None:
     """Write the page, whole or not at all."""
     parts = ["# Results", f"Drawn by `python benches/{Path(__file__).name}`.", machine()]
@@ -122,8 +92,8 @@ def main() -> None:
     parts.append(f"```text\n{(head + tree).strip()}\n```")
     table = run(["cargo", "bench", "--bench", "groups"]).strip()
     parts += ["## Groups, in Rust", "`cargo bench --bench groups`", f"```text\n{table}\n```"]
-    counts = "The clock of a shared machine wanders; these do not (valgrind knows no AVX-512)."
-    parts += ["## Instructions", counts, instructions()]
+    parts += ["## Instructions", "`python benches/instructions.py`"]
+    parts.append(run([sys.executable, str(HERE / "instructions.py"), "--write"]).strip())
     target = HERE / "RESULTS.md"
     draft = target.with_suffix(".part")
     draft.write_text("\n\n".join(parts) + "\n")

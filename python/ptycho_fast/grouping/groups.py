@@ -32,6 +32,10 @@ FORMAT = 1
 OPTIONAL_ARRAYS = ("scan_ids", "given_centers")
 """Arrays of `Groups` that not all have."""
 
+# Looked up once, since drawing few groups takes no longer than looking at the fields of a class.
+ASKED = tuple(item.name for item in fields(DrawRequest) if item.name != "group_size")
+"""Names of what `Groups` take over from the request. Their group size is that of their indices."""
+
 
 @dataclass(frozen=True, eq=False)
 class Members:
@@ -91,14 +95,9 @@ class Groups(DrawRequest, Members):
     @classmethod
     def answer(cls, request: DrawRequest, drawn: Drawn) -> Groups:
         """Return the groups that were drawn for a request."""
-        asked = {item.name: getattr(request, item.name) for item in fields(request)}
-        del asked["group_size"]
-        return cls(
-            **{**asked, "engine": drawn.engine},
-            indices=drawn.indices,
-            centers=drawn.centers,
-            left_out=drawn.left_out,
-        )
+        given = {name: getattr(request, name) for name in ASKED}
+        given["engine"] = drawn.engine
+        return cls(**given, indices=drawn.indices, centers=drawn.centers, left_out=drawn.left_out)
 
     @property
     def request(self) -> DrawRequest:
