@@ -29,7 +29,8 @@ def build() -> str:
     """Build the program, and return its path."""
     command = [*BENCH, "--no-run", "--message-format", "json"]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return re.findall(r'"executable":"([^"]*instructions[^"]*)"', printed)[-1]
+    programs: list[str] = re.findall(r'"executable":"([^"]*instructions[^"]*)"', printed)
+    return programs[-1]
 
 
 def counted(program: str, kernel: str, times: int) -> int:

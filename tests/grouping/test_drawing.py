@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import ptycho_fast as pf
 import reference
+from ptycho_fast import _core
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,6 +199,13 @@ def test_a_forked_child_draws_the_same() -> None:
     np.testing.assert_array_equal(queue.get(timeout=60), expected)
     child.join(timeout=60)
     assert child.exitcode == 0
+
+
+@given(seed=st.integers(0, 2**128 - 1), epoch=st.integers(0, 2**32 - 1))
+@settings(max_examples=300)
+def test_the_key_of_a_seed_is_that_of_numpy(seed: int, epoch: int) -> None:
+    sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
+    assert _core.philox_key(seed, epoch) == tuple(sequence.generate_state(2, np.uint64))
 
 
 def test_results_are_the_memory_of_the_core(raster: NDArray[np.float64]) -> None:
