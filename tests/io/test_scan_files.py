@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_refused_in_words(
 def test_files_that_are_not_scans_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         pf.read_scan(tmp_path / "nothing.npz")
-    with pytest.raises(OSError, match=r"directory|denied"):
+    with pytest.raises(OSError, match=f"{tmp_path} is a folder"):
         pf.read_scan(tmp_path)
     text = tmp_path / "text.npz"
     text.write_text("hello")
