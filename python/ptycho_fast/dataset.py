@@ -12,7 +12,7 @@ import numpy as np
 from ptycho_fast.batches.ahead import AHEAD, Batches
 from ptycho_fast.batches.buffers import Buffers
 from ptycho_fast.batches.gather import HostGatherer
-from ptycho_fast.batches.maker import Maker
+from ptycho_fast.batches.maker import AT_A_TIME, Maker
 from ptycho_fast.batches.options import BatchOptions, with_batch_options
 from ptycho_fast.batches.part import Part
 from ptycho_fast.batches.plan import Planner
@@ -293,9 +293,10 @@ class GroupedDataset(FeedMethods):
         ValueError
             If there is no whole batch, arguments contradict each other, or a field is missing.
         """
-        maker = self.maker(BatchOptions(batch_size, layout=layout, **options), out=out)
+        asked = BatchOptions(batch_size, layout=layout, **options)
+        makers = self.makers(asked) if out is None else [self.maker(asked, out=out)]
         ahead = AHEAD if out is None else 0
-        return Batches(maker, maker.numbers(start_batch), ahead=ahead)
+        return Batches(makers, makers[0].numbers(start_batch), ahead=ahead)
 
     def materialize(
         self, *, fields: Sequence[str] = (), layout: str = "channels_last"
@@ -328,18 +329,28 @@ class GroupedDataset(FeedMethods):
         *,
         gatherer: Gatherer | None = None,
         processes: int = 1,
+        step: int = 1,
         out: Mapping[str, NDArray[Any]] | None = None,
     ) -> Maker:
         """Return a function that makes a batch from its number.
 
         `gatherer` collects patterns and patches, by default into arrays in memory; `processes`
-        share the threads of this data set; `out` is that of `batches`.
+        share the threads of this data set; every `step`-th batch will be asked for; `out` is that
+        of `batches`.
         """
-        planner, buffers = Planner(self.groups, self.schedule(options)), Buffers(out)
+        planner = Planner(self.groups, self.schedule(options), step=step)
+        buffers = Buffers(out)
         if gatherer is None:
             threads = max(1, self.num_threads // processes)
             gatherer = HostGatherer(self, options, buffers, threads)
         return Maker(planner, gatherer, buffers, self.scans)
+
+    def makers(self, options: BatchOptions) -> list[Maker]:
+        """Return what makes the batches of these options in turn, in a thread each."""
+        # Reading a file takes longer than anything that could be done meanwhile.
+        in_files = any(isinstance(scan.diffraction, Frames) for scan in self.scans)
+        count = 1 if in_files else min(self.num_threads, AT_A_TIME)
+        return [self.maker(options, processes=count, step=count) for _ in range(count)]
 
 
 def _of_parts(dataset: GroupedDataset, parts: tuple[Part, ...]) -> GroupedDataset:

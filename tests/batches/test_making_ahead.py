@@ -197,7 +197,7 @@ def test_batches_of_the_parent_are_refused_in_a_child() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # forking while threads run
         child = context.Process(target=ask_for_a_batch)
         child.start()
-    assert "made by a thread of the parent process" in result.get(timeout=60)
+    assert "made by threads of the parent process" in result.get(timeout=60)
     child.join(timeout=60)
 
 

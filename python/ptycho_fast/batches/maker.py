@@ -32,6 +32,11 @@ class Gatherer(Protocol):
         """Return the patches of the objects at the positions of some groups."""
 
 
+AT_A_TIME = 2
+"""Batches that are made at the same time, where threads suffice: while one looks up what it needs,
+the other copies."""
+
+
 class Maker:
     """Makes batches by their numbers; its length is that of the epoch.
 

@@ -70,26 +70,27 @@ class Planner:
         The groups of each scan, in the order of ``scan_id``.
     schedule : Schedule
         Which of them each batch holds.
+    step : int
+        Every how many batches one is likely to be asked for.
     """
 
-    def __init__(self, groups: Sequence[Groups], schedule: Schedule) -> None:
-        self.groups, self.schedule = groups, schedule
+    def __init__(self, groups: Sequence[Groups], schedule: Schedule, *, step: int = 1) -> None:
+        self.groups, self.schedule, self.step = groups, schedule, step
         self.first_row = np.cumsum([0, *(len(some) for some in groups)])
-        self._first, self._ends = -1, [0]
+        self._numbers, self._ends = range(0), [0]
         self._planned: BatchGroups | None = None
 
     def batch(self, number: int) -> BatchGroups:
         """Return the groups of the batch of this number."""
-        place = number % TOGETHER
-        if self._planned is None or self._first != number - place:
-            self._first = number - place
+        if self._planned is None or number not in self._numbers:
+            self._numbers = range(number, len(self.schedule), self.step)[:TOGETHER]
             self._planned = self._plan()
+        place = self._numbers.index(number)
         return self._planned.rows(slice(self._ends[place], self._ends[place + 1]))
 
     def _plan(self) -> BatchGroups:
-        """Compute what `TOGETHER` batches hold, from the first on."""
-        batches = range(self._first, min(self._first + TOGETHER, len(self.schedule)))
-        each = [self.schedule.rows(batch) for batch in batches]
+        """Compute what these batches hold."""
+        each = [self.schedule.rows(batch) for batch in self._numbers]
         self._ends = [0, *np.cumsum([len(some) for some in each]).tolist()]
         rows = np.concatenate(each)
         scan_id = np.zeros(len(rows), np.int32)

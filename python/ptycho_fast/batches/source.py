@@ -50,10 +50,18 @@ class BatchSource(Protocol):
         """Return which groups each batch holds; makes none, but refuses options that don't fit."""
 
     def maker(
-        self, options: BatchOptions, *, gatherer: Gatherer | None = None, processes: int = 1
+        self,
+        options: BatchOptions,
+        *,
+        gatherer: Gatherer | None = None,
+        processes: int = 1,
+        step: int = 1,
     ) -> Maker:
         """Return what makes the batches of these options.
 
         `gatherer` may collect patterns and patches elsewhere than in the memory of the process;
-        `processes` share the threads of the data set.
+        `processes` share the threads of the data set; every `step`-th batch will be asked for.
         """
+
+    def makers(self, options: BatchOptions) -> list[Maker]:
+        """Return what makes the batches of these options in turn, in a thread each."""

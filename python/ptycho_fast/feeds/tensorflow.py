@@ -154,9 +154,9 @@ class _EpochGenerator:
         options = replace(self.options, epoch=epoch, fields=self.fields)
         left = self.count
         while left:  # more than once if this epoch has fewer groups than the first one had
-            maker = source.maker(options)
-            # TensorFlow closes this generator when it forgets the iterator; that ends the thread.
-            with Batches(maker, maker.numbers(), ahead=AHEAD) as batches:
+            makers = source.makers(options)
+            # TensorFlow closes this generator when it forgets the iterator; that ends the threads.
+            with Batches(makers, makers[0].numbers(), ahead=AHEAD) as batches:
                 for batch in itertools.islice(batches, left):
                     left -= 1
                     if "object" in self.made:

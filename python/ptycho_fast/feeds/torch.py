@@ -15,6 +15,7 @@ torch.Size([20, 4, 16, 16])
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -156,26 +157,32 @@ class TorchFeed(IterableDataset[Any]):
         # Now, not at the first batch: every worker counts every epoch, even if it makes no batch.
         epoch, start = self._epochs.begin(worker)
         source, options = self._at(epoch), self._options.at_epoch(epoch)
-        gatherer = None
-        if self._resident is not None:
-            gatherer = ResidentGatherer(source, options, self._resident)
-        maker = source.maker(options, gatherer=gatherer, processes=step)
+        if worker is None and self._resident is None:
+            makers, ahead = source.makers(options), AHEAD
+        else:
+            # Workers are ahead anyway, and a GPU is given its work by the thread that waits for it.
+            gatherer = None
+            if self._resident is not None:
+                gatherer = ResidentGatherer(source, options, self._resident)
+            makers = [source.maker(options, gatherer=gatherer, processes=step, step=step)]
+            ahead = 0
         self._position = epoch, start
-        # Workers are ahead anyway, and a GPU is given its work by the thread that waits for it.
-        ahead = AHEAD if worker is None and self._resident is None else 0
-        return self._iterate(maker, maker.numbers(start)[number::step], epoch, ahead)
+        return self._iterate(makers, makers[0].numbers(start)[number::step], epoch, ahead)
 
-    def _iterate(self, maker: Maker, numbers: range, epoch: int, ahead: int) -> Iterator[Batch]:
+    def _iterate(
+        self, makers: list[Maker], numbers: range, epoch: int, ahead: int
+    ) -> Iterator[Batch]:
         pin = self.pin_memory and ahead > 0  # a loader with workers pins memory on its own
 
-        def make(number: int) -> Batch:
+        def make(maker: Maker, number: int) -> Batch:
             batch = {key: torch.as_tensor(value) for key, value in maker(number).items()}
             if self._resident is not None:
                 return {key: value.to(self._resident.device) for key, value in batch.items()}
             return {key: value.pin_memory() for key, value in batch.items()} if pin else batch
 
         count = numbers.start
-        with Batches(make, numbers, ahead=ahead) as batches:
+        makes = [functools.partial(make, maker) for maker in makers]
+        with Batches(makes, numbers, ahead=ahead) as batches:
             for batch in batches:
                 count += numbers.step
                 self._position = epoch, count
