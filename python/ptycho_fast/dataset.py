@@ -40,7 +40,7 @@ class GroupedDataset(FeedMethods):
 
     A pattern belongs to about C groups, so arrays of all groups would hold every pattern C times.
     Here each pattern is held once, the groups are lists of indices, and the patterns of a batch
-    are gathered when it is needed, by a thread that works a few batches ahead.
+    are gathered when it is needed, by threads that work a few batches ahead.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ class GroupedDataModule(LightningDataModule):
     batch_size : int
         Groups per batch and rank.
     num_workers : int
-        Workers of the ``DataLoader``. None are needed: a thread makes batches ahead.
+        Workers of the ``DataLoader``. None are needed: threads make batches ahead.
     **options
         Further arguments of `GroupedDataset.to_torch`.
 

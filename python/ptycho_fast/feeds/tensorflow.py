@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     Batch = dict[str, NDArray[Any]]
 
 PREFETCHED = 2
-"""Batches that wait as tensors, besides those that a thread has made ahead as arrays."""
+"""Batches that wait as tensors, besides those that threads have made ahead as arrays."""
 
 
 def to_tensorflow(
