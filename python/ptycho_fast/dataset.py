@@ -338,11 +338,10 @@ class GroupedDataset(FeedMethods):
         share the threads of this data set; every `step`-th batch will be asked for; `out` is that
         of `batches`.
         """
-        planner = Planner(self.groups, self.schedule(options), step=step)
         buffers = Buffers(out)
         if gatherer is None:
-            threads = max(1, self.num_threads // processes)
-            gatherer = HostGatherer(self, options, buffers, threads)
+            gatherer = self._gatherer(options, buffers, processes)
+        planner = Planner(self.groups, self.schedule(options), step=step)
         return Maker(planner, gatherer, buffers, self.scans)
 
     def makers(self, options: BatchOptions) -> list[Maker]:
@@ -350,7 +349,16 @@ class GroupedDataset(FeedMethods):
         # Reading a file takes longer than anything that could be done meanwhile.
         in_files = any(isinstance(scan.diffraction, Frames) for scan in self.scans)
         count = 1 if in_files else min(self.num_threads, AT_A_TIME)
-        return [self.maker(options, processes=count, step=count) for _ in range(count)]
+        schedule, makers = self.schedule(options), []
+        for _ in range(count):
+            planner, buffers = Planner(self.groups, schedule, step=count), Buffers()
+            gatherer = self._gatherer(options, buffers, count)
+            makers.append(Maker(planner, gatherer, buffers, self.scans))
+        return makers
+
+    def _gatherer(self, options: BatchOptions, buffers: Buffers, share: int) -> HostGatherer:
+        """Return what collects patterns into memory, as one of so many that share the threads."""
+        return HostGatherer(self, options, buffers, max(1, self.num_threads // share))
 
 
 def _of_parts(dataset: GroupedDataset, parts: tuple[Part, ...]) -> GroupedDataset:
