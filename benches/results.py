@@ -30,6 +30,7 @@ PYTHON = {
     "Patches, from Python": "patches.py",
     "The drop-in's dictionary": "grouped_data.py",
     "Coverage of a selection": "coverage.py",
+    "Beside busy processes": "busy.py",
 }
 LIBRARIES = ("numpy", "scipy", "pykdtree")
 
