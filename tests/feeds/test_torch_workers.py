@@ -312,8 +312,11 @@ def test_a_killed_worker_is_an_error_and_the_next_epoch_works() -> None:
     next(iterator)
     children = [child.pid for child in multiprocessing.active_children() if child.pid]
     os.kill(max(children), signal.SIGKILL)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    # If it dies while it hands over a batch, PyTorch tells of the connection, not of the worker.
+    with pytest.raises((RuntimeError, EOFError, ConnectionError)) as raised:
         list(iterator)
+    if isinstance(raised.value, RuntimeError):
+        assert "DataLoader worker" in str(raised.value)
     del iterator
     assert groups_of(loader) == expected(data, 1)
 
