@@ -136,6 +136,16 @@ def test_centers_are_taken_as_given_and_do_not_disturb_one_another(
     np.testing.assert_array_equal(few.indices, every.indices[:3])
 
 
+def test_groups_keep_the_centers_when_the_callers_array_changes(
+    raster: NDArray[np.float64],
+) -> None:
+    asked = np.array([17, 399, 3], np.int32)
+    groups = pf.group_positions(raster, centers=asked, seed=5)
+    asked[:] = 0
+    np.testing.assert_array_equal(groups.centers, [17, 399, 3])
+    np.testing.assert_array_equal(groups.request.given_centers, [17, 399, 3])
+
+
 def test_epochs_differ_and_seeds_are_recorded(raster: NDArray[np.float64]) -> None:
     first = pf.group_positions(raster)
     again = pf.group_positions(raster, seed=first.seed)

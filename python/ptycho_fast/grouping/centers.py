@@ -136,7 +136,8 @@ def as_centers(centers: str | ArrayLike, n: int) -> tuple[str, NDArray[np.int32]
     if isinstance(centers, str):
         one_of("centers", centers, ("random", "sequential"))
         return centers, None
-    return "given", as_indices("centers", centers, 1, n)
+    # A copy: what the caller later writes to his array is not in the groups.
+    return "given", as_indices("centers", centers, 1, n).copy()
 
 
 def as_bounds(bounds: object) -> Bounds | None:

@@ -124,9 +124,13 @@ pub fn draw<'py>(py: Python<'py>, request: Request<'py>) -> PyResult<Answer<'py>
             threads,
         })
     })?;
-    let count = drawn.centers.len();
+    let count = drawn.groups.len() / request.group_size;
+    let around = match drawn.centers {
+        Some(centers) => centers.into_pyarray(py),
+        None => (*request.centers).clone(),
+    };
     Ok((
-        drawn.centers.into_pyarray(py),
+        around,
         rows(py, drawn.groups, count, request.group_size)?,
         drawn.too_few.into_pyarray(py),
         drawn.no_group,

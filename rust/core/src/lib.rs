@@ -50,6 +50,7 @@ pub mod energy;
 mod error;
 pub mod gather;
 pub mod groups;
+mod hints;
 pub mod index;
 mod interleave;
 mod memory;

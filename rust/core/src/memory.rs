@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::hints::ask_for_huge;
 use crate::{Error, Result};
 
 /// At most this many bytes of unused buffers are kept: about what a draw from a
@@ -190,7 +191,9 @@ pub(crate) fn make_room<T>(what: &'static str, target: &mut Vec<T>, more: usize)
     let length = target.len().saturating_add(more);
     let bytes = length.saturating_mul(size_of::<T>());
     let refused = |()| no_memory::<T>(what, length);
-    with_spare(bytes, || target.try_reserve_exact(more).map_err(|_| ())).map_err(refused)
+    with_spare(bytes, || target.try_reserve_exact(more).map_err(|_| ())).map_err(refused)?;
+    ask_for_huge(target.spare_capacity_mut());
+    Ok(())
 }
 
 /// Checks that so many bytes can be allocated, for a library that would end the
@@ -203,7 +206,9 @@ pub(crate) fn can_have(what: &'static str, bytes: usize) -> Result<()> {
 /// Zeros. The system clears each page when it is first written.
 fn zeroed<T: Zeroable>(length: usize) -> Option<Vec<T>> {
     let bytes = length.saturating_mul(size_of::<T>());
-    with_spare(bytes, || bytemuck::allocation::try_zeroed_vec(length)).ok()
+    let mut zeros = with_spare(bytes, || bytemuck::allocation::try_zeroed_vec(length)).ok()?;
+    ask_for_huge(&mut zeros);
+    Some(zeros)
 }
 
 /// Allocates. If that fails, frees the kept buffers and tries once more. An

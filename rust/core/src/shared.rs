@@ -1,5 +1,4 @@
 //! Arrays that several threads fill at the same time, each thread its own elements.
-//! This is the only file with `unsafe` code.
 //!
 //! Elements are written as relaxed atomics, which compile to plain stores. If two
 //! threads ever wrote the same element by mistake, it would hold one of the two

@@ -57,8 +57,8 @@ pub struct Draw<'a, I> {
 /// The groups that were drawn, and why some centres have none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Drawn {
-    /// The centre of each group.
-    pub centers: Vec<i32>,
+    /// The centre of each group; None if they are those that were asked for, in order.
+    pub centers: Option<Vec<i32>>,
     /// The groups, C positions each.
     pub groups: Vec<i32>,
     /// The centres that are left out because they have too few neighbours.
@@ -167,7 +167,6 @@ impl<I> Draw<'_, I> {
         let whole = count == centers.len() && rows.len() == count * c;
         if whole && rows.chunks_exact(c).all(|group| group[0] >= 0) {
             return Ok(Drawn {
-                centers: memory::copy(WHAT, centers)?,
                 groups: rows,
                 ..Drawn::default()
             });
@@ -182,19 +181,20 @@ impl<I> Draw<'_, I> {
             }
         }
         drawn.groups = memory::zeros(count, c)?;
-        drawn.centers = memory::zeros(count, 1)?;
+        let mut around = memory::zeros(count, 1)?;
         let mut kept = 0;
         for place in 0..count {
             let (round, row) = (place / centers.len(), place % centers.len());
             let group = &rows[row * width + round * c..][..c];
             if group[0] >= 0 {
                 drawn.groups[kept * c..][..c].copy_from_slice(group);
-                drawn.centers[kept] = centers[row];
+                around[kept] = centers[row];
                 kept += 1;
             }
         }
         drawn.groups.truncate(kept * c);
-        drawn.centers.truncate(kept);
+        around.truncate(kept);
+        drawn.centers = Some(around);
         Ok(drawn)
     }
 }

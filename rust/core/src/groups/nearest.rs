@@ -1,9 +1,13 @@
 //! The rule `nearest`: C of the K nearest neighbours of each centre, at random.
 
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
 use super::draw::{Draw, Drawn};
 use crate::index::{NeighborIndex, Neighbors};
 use crate::philox::{Key, Stage, below};
-use crate::{Result, memory};
+use crate::{Result, memory, simd};
 
 /// What memory is allocated for, as the error says if there is none.
 const WHAT: &str = "the neighbors that groups are drawn from";
@@ -18,12 +22,7 @@ const WHAT: &str = "the neighbors that groups are drawn from";
 pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Drawn> {
     draw.check_sizes()?;
     let &Draw {
-        index,
-        centers,
-        k,
-        c,
-        key,
-        ..
+        index, k, c, key, ..
     } = draw;
     let groups = index.batches(
         draw.query(k, c),
@@ -31,8 +30,7 @@ pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Dr
         |centers, slots, neighbors, groups| {
             let k = neighbors.len() / centers.len();
             if k < PACKED {
-                choose_packed(centers, include_center, key, neighbors, groups);
-                return Ok(());
+                return choose_packed(centers, include_center, key, neighbors, groups);
             }
             let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
             for (&center, (neighbors, group)) in centers.iter().zip(rows) {
@@ -46,7 +44,6 @@ pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Dr
         },
     )?;
     Ok(Drawn {
-        centers: memory::copy(WHAT, centers)?,
         groups,
         ..Drawn::default()
     })
@@ -115,18 +112,20 @@ fn words(center: i32, c: usize, replicate: u64, block: usize, key: Key) -> [u64;
 /// How many slots can have their numbers in one 64-bit word, four bits each.
 const PACKED: usize = 16;
 
+/// How many centres are drawn for at once.
+const TOGETHER: usize = 16;
+
 /// Does what [`choose`] does for several centres at once, if they have few slots.
 ///
 /// The random words of all of them come first, so that the processor computes several
-/// blocks at a time. Then the numbers of the slots are shuffled within one register.
+/// blocks at a time. Then the numbers of the slots are shuffled, each centre in one lane.
 fn choose_packed(
     centers: &[i32],
     include_center: bool,
     key: Key,
     neighbors: &[i32],
     groups: &mut [i32],
-) {
-    const TOGETHER: usize = 16;
+) -> Result<()> {
     let k = neighbors.len() / centers.len();
     let c = groups.len() / centers.len();
     let first = usize::from(include_center);
@@ -136,30 +135,66 @@ fn choose_packed(
         .chunks(TOGETHER * k)
         .zip(groups.chunks_mut(TOGETHER * c));
     for (centers, (neighbors, groups)) in centers.chunks(TOGETHER).zip(parts) {
-        let mut drawn = [[0; 4]; TOGETHER];
-        let mut orders = [0xfedc_ba98_7654_3210_u64; TOGETHER];
+        let mut orders = [0xfedc_ba98_7654_3210; TOGETHER];
         for block in 0..draws.div_ceil(4) {
-            for (drawn, &center) in drawn.iter_mut().zip(centers) {
-                *drawn = words(center, c, 0, block, key);
+            let mut drawn = [[0; TOGETHER]; 4];
+            for (lane, &center) in centers.iter().enumerate() {
+                for (drawn, word) in drawn.iter_mut().zip(words(center, c, 0, block, key)) {
+                    drawn[lane] = word;
+                }
             }
             let places = 4 * block..draws.min(4 * block + 4);
+            simd::run(Shuffle {
+                places: places.clone(),
+                slots,
+                orders: &mut orders,
+                drawn: &mut drawn,
+            })?;
             let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
-            let draws = drawn.iter().zip(&mut orders).zip(centers);
-            for ((neighbors, group), ((words, order), &center)) in rows.zip(draws) {
-                let chosen = &mut group[first + places.start..];
-                for ((j, &word), chosen) in places.clone().zip(words).zip(chosen) {
-                    let t = j + below(word, slots - j);
-                    let slot = *order >> (4 * t) & 15;
-                    let moved = *order >> (4 * j) & 15;
-                    *order ^= (slot ^ moved) << (4 * t);
+            for (lane, ((neighbors, group), &center)) in rows.zip(centers).enumerate() {
+                for (chosen, drawn) in group[first..][places.clone()].iter_mut().zip(&drawn) {
                     // The centre is the slot behind the neighbours.
-                    *chosen = neighbors.get(slot as usize).copied().unwrap_or(center);
+                    *chosen = *neighbors.get(drawn[lane] as usize).unwrap_or(&center);
                 }
             }
         }
         if include_center {
             for (group, &center) in groups.chunks_exact_mut(c).zip(centers) {
                 group[0] = center;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel of [`choose_packed`]: some draws of all lanes.
+struct Shuffle<'a> {
+    /// The numbers of the draws.
+    places: Range<usize>,
+    /// How many slots there are, at most [`PACKED`].
+    slots: usize,
+    /// The numbers of the slots in their order, four bits each.
+    orders: &'a mut [u64; TOGETHER],
+    /// The random word of each draw, which becomes the number of the slot that is drawn.
+    drawn: &'a mut [[u64; TOGETHER]; 4],
+}
+
+impl WithSimd for Shuffle<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        const LOW: u64 = u32::MAX as u64;
+        for (j, drawn) in self.places.zip(self.drawn) {
+            let left = (self.slots - j) as u64;
+            for (drawn, order) in drawn.iter_mut().zip(&mut *self.orders) {
+                // What `below` computes, from two products that fit into 64 bits.
+                let [high, low] = [(*drawn >> 32) * left, (*drawn & LOW) * left];
+                let t = j as u64 + ((high + (low >> 32)) >> 32);
+                let slot = *order >> (4 * t) & 15;
+                let moved = *order >> (4 * j) & 15;
+                *order ^= (slot ^ moved) << (4 * t);
+                *drawn = slot;
             }
         }
     }
@@ -195,7 +230,7 @@ mod tests {
             threads,
         };
         let drawn = draw(&of, include_center).unwrap();
-        assert_eq!(drawn.centers, centers);
+        assert_eq!(drawn.centers, None);
         drawn.groups
     }
 
@@ -216,6 +251,30 @@ mod tests {
                 distinct.sort_unstable();
                 distinct.dedup();
                 assert_eq!(distinct.len(), 9);
+            }
+        }
+    }
+
+    #[test]
+    fn many_centers_at_once_have_the_groups_that_one_has() {
+        let key = Key([5, 6]);
+        for k in 1..PACKED {
+            for c in 2..=k + 1 {
+                for include_center in [false, true] {
+                    let centers: Vec<i32> = (0..37).collect();
+                    let neighbors: Vec<i32> = (0..37 * k as i32).map(|i| 100 + i).collect();
+                    let mut groups = vec![0; 37 * c];
+                    choose_packed(&centers, include_center, key, &neighbors, &mut groups).unwrap();
+                    for (row, &center) in centers.iter().enumerate() {
+                        let mut slots = neighbors[row * k..][..k].to_vec();
+                        if !include_center && k < c {
+                            slots.push(center);
+                        }
+                        let mut group = vec![0; c];
+                        choose(center, include_center, 0, key, &mut slots, &mut group);
+                        assert_eq!(groups[row * c..][..c], group, "K = {k}, C = {c}");
+                    }
+                }
             }
         }
     }

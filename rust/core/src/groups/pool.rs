@@ -125,7 +125,7 @@ impl Pool {
             *center = draw.centers[place / self.room];
         }
         Ok(Drawn {
-            centers,
+            centers: Some(centers),
             groups,
             too_few: memory::copy(WHAT, &self.too_few)?,
             pool: Some(self.kept.len()),
@@ -256,14 +256,15 @@ mod tests {
                 threads: 2,
             };
             let pool = list(&draw).unwrap();
+            let around = pool.centers.unwrap();
             assert!(pool.groups.chunks(c).is_sorted_by(|a, b| a < b));
             let found = super::draw(&draw, 40).unwrap();
-            assert_eq!(found.pool, Some(pool.centers.len()));
+            assert_eq!(found.pool, Some(around.len()));
             assert_eq!(found.pool, pool.pool);
             assert_eq!(found.too_few, pool.too_few);
-            let rows = sample(pool.centers.len(), 40, draw.key, 1).unwrap();
+            let rows = sample(around.len(), 40, draw.key, 1).unwrap();
             for (place, row) in rows.into_iter().map(|row| row as usize).enumerate() {
-                assert_eq!(found.centers[place], pool.centers[row]);
+                assert_eq!(found.centers.as_ref().unwrap()[place], around[row]);
                 assert_eq!(found.groups[place * c..][..c], pool.groups[row * c..][..c]);
             }
         }

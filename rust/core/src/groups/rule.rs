@@ -171,7 +171,9 @@ fn centers_alone<I>(draw: &Draw<'_, I>, rounds: usize) -> Result<Drawn> {
         groups.extend(draw.centers);
     }
     Ok(Drawn {
-        centers: memory::copy(WHAT, &groups)?,
+        centers: (rounds > 1)
+            .then(|| memory::copy(WHAT, &groups))
+            .transpose()?,
         groups,
         ..Drawn::default()
     })
@@ -277,7 +279,7 @@ mod tests {
             ..draw
         };
         let (drawn, _) = NEAREST.draw(&limited).unwrap();
-        assert_eq!((drawn.centers, drawn.too_few), (vec![0], vec![1]));
+        assert_eq!((drawn.centers, drawn.too_few), (Some(vec![0]), vec![1]));
     }
 
     #[test]

@@ -12,8 +12,12 @@ use crate::{Result, bounds, parallel, shared, simd};
 /// What memory is allocated for, as the error says if there is none.
 const WHAT: &str = "the grid of scan positions";
 
-/// Positions that are sorted at a time: as many as fit in the second-level cache.
-const POSITIONS_PER_BAND: usize = 1 << 14;
+/// Positions that are sorted at a time: at most as many as fit in the second-level cache,
+/// and no fewer than fit in the first-level cache. Between these, many bands would take
+/// longer to fill.
+const MOST_PER_BAND: usize = 1 << 14;
+const LEAST_PER_BAND: usize = 1 << 11;
+const BANDS: usize = 64;
 
 /// Elements behind the last position, with arbitrary values. Candidates are loaded
 /// this many at a time, so they may be read; they are never used.
@@ -160,7 +164,8 @@ struct Bands {
 /// Sorts positions into bands.
 fn sort_into_bands(positions: &[f64], [x, y]: [Axis; 2], threads: usize) -> Result<Bands> {
     let n = positions.len() / 2;
-    let rows_per_band = (y.cells * POSITIONS_PER_BAND)
+    let positions_per_band = (n / BANDS).clamp(LEAST_PER_BAND, MOST_PER_BAND);
+    let rows_per_band = (y.cells * positions_per_band)
         .div_ceil(n)
         .next_power_of_two();
     let shift = rows_per_band.trailing_zeros();

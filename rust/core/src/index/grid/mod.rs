@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::boxes::{self, BoxTree, Entry};
 use super::neighbors::{NeighborIndex, Neighbors, Query, Wanted};
-use crate::{Result, check, memory, parallel, shared, simd};
+use crate::{Result, check, hints, memory, parallel, shared, simd};
 use search::{LANES, Together};
 use visit::{Visitor, rows_of_points};
 
@@ -114,6 +114,9 @@ impl Neighbors for Grid {
             let mut count = 0;
             for row in part * rows_per_part..((part + 1) * rows_per_part).min(self.y.cells) {
                 visitor.visit(row, &row_of_point, |batch| {
+                    for &(_, row) in batch.next {
+                        hints::fetch(shared_out, row as usize * width);
+                    }
                     let results = &mut results[..width * batch.centers.len()];
                     work(batch.centers, &mut scratch, batch.neighbors, results)?;
                     for (result, &(_, row)) in results.chunks_exact(width.max(1)).zip(batch.rows) {

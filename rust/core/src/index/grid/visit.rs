@@ -8,7 +8,7 @@ use super::search::{
     Around, CANDIDATES, LANES, LONGEST, SORTED, Stretch, error, list_length, search_stretch,
 };
 use crate::memory::{self, Buffer};
-use crate::{Result, parallel, shared};
+use crate::{Result, hints, parallel, shared};
 
 /// What memory is allocated for, as the error says if there is none.
 const WHAT: &str = "the neighbors of scan positions";
@@ -56,6 +56,8 @@ pub(super) struct Batch<'a> {
     pub neighbors: &'a mut [i32],
     /// Where each centre is stored, and its row of the result.
     pub rows: &'a [(u32, u32)],
+    /// The same of the centres that come next.
+    pub next: &'a [(u32, u32)],
 }
 
 impl<'a> Visitor<'a> {
@@ -96,13 +98,18 @@ impl<'a> Visitor<'a> {
             let searched = self.search(rest, row);
             let (lanes, others) = rest.split_at(searched.max(1));
             rest = others;
+            // What the next row of cells will look up.
+            let ahead = lanes[0].0 as usize + all.len();
+            for &point in points[..grid.n].iter().skip(ahead).take(lanes.len()) {
+                hints::fetch(row_of_point, point as usize);
+            }
             self.neighbors.clear();
             let mut tied = 0;
             for (lane, &(place, _)) in lanes.iter().enumerate() {
                 names[lane] = points[place as usize];
                 let stretch = &*self.stretch;
                 if searched == 0 {
-                    self.by_definition(place, f64::INFINITY)?;
+                    self.by_definition(place, self.rings, f64::INFINITY)?;
                 } else if stretch.certain[lane] != 0.0 {
                     let nearest = stretch.nearest[..self.k].iter();
                     // At most LONGEST times LANES elements: no memory limit is as low.
@@ -114,7 +121,9 @@ impl<'a> Visitor<'a> {
                     if !self.among_listed(lane, place) {
                         let scale = grid.x.size.max(grid.y.size);
                         let bound = f64::from(self.stretch.bound[lane]) * (1.0 + 1e-6);
-                        self.by_definition(place, bound * scale * scale)?;
+                        // The cells that were searched do not suffice, if it is these.
+                        let rings = self.rings + usize::from(self.stretch.complete[lane] == 0.0);
+                        self.by_definition(place, rings, bound * scale * scale)?;
                     }
                 }
             }
@@ -123,17 +132,18 @@ impl<'a> Visitor<'a> {
                 centers: &names[..lanes.len()],
                 neighbors: &mut self.neighbors,
                 rows: lanes,
+                next: &rest[..rest.len().min(LANES)],
             })?;
         }
         self.centers = centers;
         Ok(())
     }
 
-    fn by_definition(&mut self, place: u32, bound: f64) -> Result<()> {
+    fn by_definition(&mut self, place: u32, rings: usize, bound: f64) -> Result<()> {
         self.grid.nearest_by_definition(
             place as usize,
             self.k,
-            self.rings,
+            rings,
             bound,
             &mut self.found,
             &mut self.neighbors,
