@@ -17,12 +17,17 @@ from ptycho_fast import _core
 from ptycho_fast.memory import empty
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import ArrayLike, NDArray
 
     from ptycho_fast.protocols import GroupsLike
 
 MOST = 2**31 - 1
 """Indices are int32, so nothing can be counted beyond this."""
+
+TRUTHS = (bool, np.bool_)
+"""Python takes these for numbers; whoever passes one as a count made a mistake."""
 
 
 def as_count(name: str, value: object, *, least: int = 1, most: int = MOST) -> int:
@@ -31,7 +36,7 @@ def as_count(name: str, value: object, *, least: int = 1, most: int = MOST) -> i
         count = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         count = None
-    if count is None or isinstance(value, bool | np.bool_) or not least <= count <= most:
+    if count is None or isinstance(value, TRUTHS) or not least <= count <= most:
         msg = f"{name} must be a whole number in {least}..{most}, got {value!r}."
         raise ValueError(msg)
     return count
@@ -52,7 +57,7 @@ def as_number(name: str, value: object, most: float = math.inf) -> float | None:
     return number
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: object, allowed: Collection[str]) -> None:
     """Raise `ValueError` unless a value is one of some words."""
     if not isinstance(value, str) or value not in allowed:
         msg = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from ptycho_fast.grouping.index import ENGINES, ScanIndex
 from ptycho_fast.grouping.randomness import RNGS, as_seed
 from ptycho_fast.grouping.request import DrawRequest
 from ptycho_fast.grouping.rules import find_rule
+from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -69,12 +69,21 @@ def accept_request(
     rng: str,
     engine: str,
 ) -> DrawRequest:
-    """Return the request that the arguments of `group_positions` make, or refuse them."""
+    """Return the request that the arguments of `group_positions` make, or refuse them.
+
+    Warns
+    -----
+    UserWarning
+        If more centres are asked for than there are positions.
+    """
     n, C = len(points), _as_group_size(gridsize, group_size)
     how = find_rule(rule, strategy)
     one_of("rng", rng, RNGS)
     one_of("engine", engine, ENGINES)
     choice, given = as_centers(centers, n)
+    within = as_bounds(bounds)
+    asked = None if n_groups is None else as_count("n_groups", n_groups)
+    B = count_centers(asked, points, within, given, counts_groups=how.counts_groups)
     request = DrawRequest(
         positions=points,
         n_neighbors=as_count(
@@ -91,9 +100,10 @@ def accept_request(
         min_distance=as_number("min_distance", min_distance),
         max_distance=as_number("max_distance", max_distance),
         groups_per_center=as_count("groups_per_center", groups_per_center),
-        bounds=as_bounds(bounds),
+        bounds=within,
         N=N,
         min_overlap=min_overlap,
+        n_groups=B,
         scan_ids=_as_labels(scan_ids, n),
         given_centers=given,
         group_size=C,
@@ -108,8 +118,13 @@ def accept_request(
     if rng == "numpy":
         _refuse_beyond_legacy(request)
     _core.check_group(n, request.n_neighbors, C)
-    B = count_centers(request, n_groups, counts_groups=how.counts_groups)
-    return replace(request, n_groups=B)
+    if asked is not None and asked > B:
+        which = "of the scan" if within is None else "within bounds"
+        warn(
+            f"n_groups={asked} exceeds the {B} positions {which}: every position becomes a "
+            "centre once. rule='oversample' draws more groups than positions.",
+        )
+    return request
 
 
 def _as_group_size(gridsize: int | None, group_size: int | None) -> int:

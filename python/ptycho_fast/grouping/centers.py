@@ -9,7 +9,6 @@ import numpy as np
 
 from ptycho_fast import _core
 from ptycho_fast.checks import as_count, as_indices, one_of
-from ptycho_fast.notices import warn
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -51,9 +50,9 @@ def choose_centers(
         If no position that may be a centre lies within the bounds.
     """
     n, B = len(request.positions), request.count
-    allowed = positions_allowed(request)
-    if request.given_centers is not None:
-        given = request.given_centers
+    given = request.given_centers
+    allowed = positions_allowed(request.positions, request.bounds, given)
+    if given is not None:
         tried = given if allowed is None else given[allowed[given]]
         return Centers(tried, len(given) - len(tried))
     if all_positions or request.center_choice == "sequential":
@@ -67,9 +66,10 @@ def choose_centers(
     return Centers(ranked if all_positions else ranked[:B], 0)
 
 
-def positions_allowed(request: DrawRequest) -> NDArray[np.bool_] | None:
+def positions_allowed(
+    points: NDArray[np.float64], bounds: Bounds | None, given: NDArray[np.int32] | None
+) -> NDArray[np.bool_] | None:
     """Return which positions lie within the bounds, (n,), or None where there are no bounds."""
-    points, bounds = request.positions, request.bounds
     if bounds is None:
         return None
     inside = np.ones(len(points), np.bool_)
@@ -77,22 +77,32 @@ def positions_allowed(request: DrawRequest) -> NDArray[np.bool_] | None:
         from_least = values - values.min()
         extent = values.max() - values.min()
         inside &= (low * extent <= from_least) & (from_least <= high * extent)
-    given = request.given_centers
     tried = np.arange(len(points), dtype=np.int32) if given is None else given
     if not inside[tried].any():
         raise ValueError(_explain_bounds(points, bounds, tried))
     return inside
 
 
-def count_centers(request: DrawRequest, n_groups: int | None, *, counts_groups: bool) -> int:
+def count_centers(
+    n_groups: int | None,
+    points: NDArray[np.float64],
+    bounds: Bounds | None,
+    given: NDArray[np.int32] | None,
+    *,
+    counts_groups: bool,
+) -> int:
     """Return how many centres are tried, or how many groups are drawn.
 
     Parameters
     ----------
-    request : DrawRequest
-        What was asked, apart from `n_groups`.
     n_groups : int, optional
-        What the caller passed.
+        What the caller asks for.
+    points : ndarray, (n, 2), float64
+        The scan positions.
+    bounds : ((x0, x1), (y0, y1)), optional
+        The part of the scan in which the centres lie.
+    given : ndarray, int32, optional
+        The centres, where they were given.
     counts_groups : bool
         Whether `n_groups` counts groups, which may be more than the positions.
 
@@ -100,35 +110,21 @@ def count_centers(request: DrawRequest, n_groups: int | None, *, counts_groups: 
     -------
     int
         For centres, at most one for each position that may be a centre.
-
-    Warns
-    -----
-    UserWarning
-        If more centres are asked for than there are positions.
     """
-    n = len(request.positions)
-    allowed = positions_allowed(request)
-    if request.given_centers is not None:
-        given = len(request.given_centers)
-        if n_groups is not None and as_count("n_groups", n_groups) != given:
+    allowed = positions_allowed(points, bounds, given)
+    if given is not None:
+        if n_groups not in (None, len(given)):
             msg = (
-                f"centers names {given} centres, but n_groups is {n_groups}. Leave n_groups out: "
-                "one group is drawn around each of the centres given."
+                f"centers names {len(given)} centres, but n_groups is {n_groups}. Leave n_groups "
+                "out: one group is drawn around each of the centres given."
             )
             raise ValueError(msg)
-        return as_count("The number of centers", given)
+        return as_count("The number of centers", len(given))
+    n = len(points)
+    B = n if n_groups is None else n_groups
     if counts_groups:
-        return n if n_groups is None else as_count("n_groups", n_groups)
-    which = "of the scan"
-    if allowed is not None:
-        n, which = int(np.count_nonzero(allowed)), "within bounds"
-    B = n if n_groups is None else as_count("n_groups", n_groups)
-    if n < B:
-        warn(
-            f"n_groups={B} exceeds the {n} positions {which}: every position becomes a "
-            "centre once. rule='oversample' draws more groups than positions.",
-        )
-    return min(B, n)
+        return B
+    return min(B, n if allowed is None else int(np.count_nonzero(allowed)))
 
 
 def as_centers(centers: str | ArrayLike, n: int) -> tuple[str, NDArray[np.int32] | None]:

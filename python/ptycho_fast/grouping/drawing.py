@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ptycho_fast import _core
 from ptycho_fast.checks import as_count, as_threads
 from ptycho_fast.grouping.arguments import accept_request, as_index_or_points
 from ptycho_fast.grouping.centers import choose_centers
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from ptycho_fast.grouping.request import Bounds, DrawRequest
+    from ptycho_fast.grouping.rules.base import Rule
 
 KnownNeighbors: TypeAlias = "NDArray[np.int32] | ScanIndex | LabelledIndex"
 """What may be known of the neighbours before a draw: their lists, or an index."""
@@ -320,11 +320,10 @@ def draw(
     (10, 4)
     """
     rule = find_rule(request.rule, request.strategy)
-    _core.check_group(len(request.positions), request.n_neighbors, request.group_size)
     centers, outside = choose_centers(
         request, all_positions=rule.draws_around_all, num_threads=num_threads
     )
-    source = _source(request, neighbors)
+    source = _source(request, rule, neighbors)
     if file is None:
         drawn = rule.draw(request, centers, source, num_threads)
     else:
@@ -341,14 +340,17 @@ def draw(
     return drawn
 
 
-def _source(request: DrawRequest, neighbors: KnownNeighbors | None) -> NeighborSource | None:
+def _source(
+    request: DrawRequest, rule: Rule, neighbors: KnownNeighbors | None
+) -> NeighborSource | None:
     """Return what the core can use of what is known of the neighbours."""
     if request.scan_ids is not None:
         return neighbors.compiled if isinstance(neighbors, LabelledIndex) else None
     if isinstance(neighbors, ScanIndex):
         return neighbors.compiled
-    suffice = find_rule(request.rule, request.strategy).lists_suffice(request)
-    return neighbors if suffice and isinstance(neighbors, np.ndarray) else None
+    if isinstance(neighbors, np.ndarray) and rule.lists_suffice(request):
+        return neighbors
+    return None
 
 
 def _draw_legacy(request: DrawRequest, index: ScanIndex | None, num_threads: int | None) -> Drawn:

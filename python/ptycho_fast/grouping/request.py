@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from ptycho_fast import _core
@@ -91,7 +90,7 @@ class DrawRequest:
             math.inf if self.max_distance is None else self.max_distance,
         )
 
-    @cached_property
+    @property
     def key(self) -> tuple[int, int]:
         """The key of the counter generator."""
         return _core.philox_key(self.seed, self.epoch)

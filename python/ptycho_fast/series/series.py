@@ -117,7 +117,7 @@ def reconstruct_series(
     read, options = _checked(read or {}, options, several=len(paths) > 1)
     num_threads = as_threads(num_threads)
     if to is not None:
-        one_of("to", to, tuple(WRITERS))
+        one_of("to", to, WRITERS)
     if workers is not None and scheduler is not None:
         msg = "workers and scheduler exclude each other: a scheduler has its own workers."
         raise ValueError(msg)

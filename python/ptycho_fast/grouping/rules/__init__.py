@@ -41,7 +41,7 @@ def find_rule(rule: str, strategy: str) -> Rule:
     ValueError
         If one is not known, or they do not go together.
     """
-    one_of("rule", rule, tuple(RULES))
+    one_of("rule", rule, RULES)
     one_of("strategy", strategy, STRATEGIES)
     if strategy == "sample-then-group":
         return RULES[rule]

@@ -178,6 +178,8 @@ class Rule:
             ``"scan_ids"``: fewer than C positions have the centre's label; ``"distance"``: fewer
             than C neighbours lie within the limits; the rule's name: the rest. No zeros.
         """
+        if not no_group and not len(too_few):
+            return {}
         small = 0
         if request.scan_ids is not None:
             sizes = np.bincount(request.scan_ids)[request.scan_ids]
