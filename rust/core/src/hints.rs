@@ -2,8 +2,7 @@
 //! memory, and nothing else.
 #![expect(
     unsafe_code,
-    reason = "the standard library has no prefetch, and no library asks for huge pages behind \
-              memory that it does not own"
+    reason = "prefetching is unsafe in the standard library, and no library asks for huge pages"
 )]
 
 /// Asks for an element that is read or written soon: it comes to the cache while the thread
