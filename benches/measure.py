@@ -50,7 +50,7 @@ def run_apart(
     variables: dict[str, str] | None = None,
     *,
     seconds: float | None = None,
-) -> dict[str, Any]:
+) -> Any:
     """Run ``python script --here JOB``, no longer than that, and return the JSON it prints last."""
     command = [sys.executable, script, "--here", json.dumps(job)]
     environment = {**os.environ, **(variables or {})}
@@ -63,5 +63,4 @@ def run_apart(
         raise SystemExit(msg) from None
     if done.returncode:
         raise SystemExit(done.stderr or f"{Path(script).name} {job} ended with {done.returncode}.")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])

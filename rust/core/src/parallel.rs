@@ -107,6 +107,13 @@ pub(crate) fn worth(rows: usize, threads: usize) -> usize {
     if rows < SERIAL_BELOW { 1 } else { threads }
 }
 
+/// Into how many parts to divide work, if each part costs memory: several for each thread.
+/// Beside other busy processes a thread may have to wait for a core; meanwhile another
+/// thread takes the parts that are left.
+pub(crate) fn parts(threads: usize) -> usize {
+    if threads == 1 { 1 } else { 4 * threads }
+}
+
 /// The first error in work that threads share. Once there is one, no thread begins
 /// another part.
 #[derive(Default)]

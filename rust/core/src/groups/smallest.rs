@@ -51,7 +51,8 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
     let words = Words { key, stage };
     // A word takes only nanoseconds.
     let threads = parallel::worth(n / 16, threads);
-    let part = n.div_ceil(threads).next_multiple_of(4);
+    let parts = parallel::parts(threads);
+    let part = n.div_ceil(parts).next_multiple_of(4);
     let numbers = |i: usize| i * part..((i + 1) * part).min(n);
 
     // Six standard deviations above m, so that the limit is practically never raised.
@@ -67,7 +68,7 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
         // Buckets are numbered by the highest bits of words, up to those of the limit.
         let shift = limit.ilog2().saturating_sub(buckets.trailing_zeros());
         let buckets = (limit >> shift) as usize + 1;
-        let mut counts = memory::cleared::<u32>(WHAT, threads * buckets)?;
+        let mut counts = memory::cleared::<u32>(WHAT, parts * buckets)?;
         parallel::for_each_chunk(&mut counts, buckets, threads, |i, counts| {
             words.each(numbers(i), |word, _| {
                 if word <= limit {
@@ -80,7 +81,7 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
         let mut total = 0;
         for bucket in 0..buckets {
             starts.push(total as usize);
-            for part in 0..threads {
+            for part in 0..parts {
                 total += std::mem::replace(&mut counts[part * buckets + bucket], total);
             }
         }

@@ -170,8 +170,9 @@ fn sort_into_bands(positions: &[f64], [x, y]: [Axis; 2], threads: usize) -> Resu
         .next_power_of_two();
     let shift = rows_per_band.trailing_zeros();
     let bands = y.cells.div_ceil(rows_per_band);
-    let part = n.div_ceil(threads);
-    let mut counts = memory::cleared::<u32>(WHAT, threads.saturating_mul(bands))?;
+    let parts = parallel::parts(threads);
+    let part = n.div_ceil(parts);
+    let mut counts = memory::cleared::<u32>(WHAT, parts.saturating_mul(bands))?;
     parallel::for_each_chunk(&mut counts, bands, threads, |i, counts| {
         let positions = part_of(positions, i, part);
         in_cells([x, y], positions, |positions, [_, rows]| {
@@ -185,7 +186,7 @@ fn sort_into_bands(positions: &[f64], [x, y]: [Axis; 2], threads: usize) -> Resu
     let mut total = 0;
     for band in 0..bands {
         band_starts.push(total as usize);
-        for part in 0..threads {
+        for part in 0..parts {
             let count = &mut counts[part * bands + band];
             total += std::mem::replace(count, total);
         }

@@ -86,12 +86,12 @@ impl<'a> Visitor<'a> {
         let mut centers = std::mem::take(&mut self.centers);
         centers.clear();
         let all = grid.run(row, [0, grid.x.cells - 1]);
-        for (&point, place) in points[all.clone()].iter().zip(all.start as u32..) {
-            let result = row_of_point[point as usize];
-            if result != 0 {
-                memory::push(WHAT, &mut centers, (place, result - 1))?;
-            }
-        }
+        memory::make_room(WHAT, &mut centers, all.len())?;
+        let places = points[all.clone()].iter().zip(all.start as u32..);
+        centers.extend(places.filter_map(|(&point, place)| {
+            let row = row_of_point[point as usize];
+            (row != 0).then(|| (place, row - 1))
+        }));
         let mut rest = &centers[..];
         let mut names = [0; LANES];
         while !rest.is_empty() {
