@@ -6,7 +6,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::interleave::{LINE, STAGE, aligned, interleave, is_staged};
+use crate::interleave::{BLOCK, LINE, STAGE, aligned, interleave, is_staged};
 use crate::{Result, check, memory, parallel, simd};
 
 /// What memory is allocated for, as the error says if there is none.
@@ -170,7 +170,8 @@ impl<T: Copy, U: Copy + Default, F: Fn(T) -> U> WithSimd for FillGroup<'_, T, U,
             interleave(channels, |c| patterns[c], out, &convert);
             return Ok(());
         }
-        let block = (STAGE / size_of::<U>() / channels).max(1);
+        // Whole blocks, so that a cache line of a pattern is read once.
+        let block = (STAGE / size_of::<U>() / channels / BLOCK).max(1) * BLOCK;
         let mut stage = memory::repeat(WHAT, &U::default(), block * channels + LINE)?;
         let stage = aligned(&mut stage);
         for (i, out) in out.chunks_mut(block * channels).enumerate() {

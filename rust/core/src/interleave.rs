@@ -13,8 +13,9 @@ pub(crate) fn is_staged<T>(out: &[T], channels: usize) -> bool {
     channels == 4 || size_of_val(out) > CACHES
 }
 
-/// Bytes of such a piece.
-pub(crate) const STAGE: usize = 1 << 14;
+/// Bytes of such a piece. It shares the nearest cache with what it is made from, often
+/// as many arrays as there are channels, whose lines compete for the same places.
+pub(crate) const STAGE: usize = 1 << 13;
 
 /// At least as many elements as begin in one cache line.
 pub(crate) const LINE: usize = 64;
@@ -26,6 +27,10 @@ pub(crate) fn aligned<T>(values: &mut [T]) -> &mut [T] {
     &mut values[skipped..]
 }
 
+/// Pixels that are handled together: few enough that their cache lines stay in the
+/// nearest cache until all channels are written.
+pub(crate) const BLOCK: usize = 64;
+
 /// Fills `out` (P, C): its channel c holds the pixels of `channel(c)`.
 #[inline(always)]
 pub(crate) fn interleave<'a, T: Copy + 'a, U: Copy + Default>(
@@ -34,9 +39,6 @@ pub(crate) fn interleave<'a, T: Copy + 'a, U: Copy + Default>(
     out: &mut [U],
     convert: impl Fn(T) -> U,
 ) {
-    /// Pixels that are handled together: few enough that their cache lines stay in
-    /// the nearest cache until all channels are written.
-    const BLOCK: usize = 64;
     match channels {
         1 => {
             for (value, &a) in out.iter_mut().zip(channel(0)) {

@@ -96,11 +96,12 @@ impl WithSimd for Extract<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Result<()> {
         let (object, n, row) = (self.object, self.n, self.n * self.channels);
+        let rows = (STAGE / size_of::<Complex32>() / row).clamp(1, n);
+        let apart = if self.channels > 1 { rows * row } else { 0 };
         let mut scratch = Scratch {
             padded: memory::cleared(WHAT, 2 * (n + 1))?,
-            channels: memory::cleared(WHAT, row)?,
+            channels: memory::cleared(WHAT, apart)?,
         };
-        let rows = (STAGE / size_of::<Complex32>() / row).clamp(1, n);
         let size = if self.staged { rows * row } else { 0 };
         let mut stage = memory::cleared::<Complex32>(WHAT, size + LINE)?;
         let stage = aligned(&mut stage);
@@ -108,17 +109,14 @@ impl WithSimd for Extract<'_, '_> {
             let [xs, ys] = axes(self.positions, *number, self.channels);
             let windows = xs.iter().zip(ys).map(|(&x, &y)| Window::new(x, y, n));
             let windows = memory::collect(WHAT, windows)?;
-            let mut r = 0;
-            for out in out.chunks_mut(rows * row) {
+            for (i, out) in out.chunks_mut(rows * row).enumerate() {
                 let made = if self.staged {
                     &mut stage[..out.len()]
                 } else {
                     &mut *out
                 };
-                for made in made.chunks_exact_mut(row) {
-                    cut_row(object, &windows, r, &mut scratch, made);
-                    r += 1;
-                }
+                let first = (i * rows) as i64;
+                cut_rows(object, &windows, first, n, &mut scratch, made);
                 if self.staged {
                     out.copy_from_slice(&stage[..out.len()]);
                 }
@@ -131,34 +129,40 @@ impl WithSimd for Extract<'_, '_> {
 struct Scratch {
     /// Two rows of a patch that reaches beyond the object, padded with 0.
     padded: Vec<Complex32>,
-    /// A row of each channel, one after another. A complex pixel is moved as one
-    /// 64-bit number.
+    /// Rows of each channel, one channel after another. A complex pixel is moved as
+    /// one 64-bit number.
     channels: Vec<u64>,
 }
 
-/// Computes row `r` of a group's patches.
+/// Computes rows of a group's patches, from row `first` on.
 #[inline(always)]
-fn cut_row(
+fn cut_rows(
     object: Object<'_>,
     windows: &[Window],
-    r: i64,
+    first: i64,
+    n: usize,
     scratch: &mut Scratch,
     out: &mut [Complex32],
 ) {
     let channels = windows.len();
-    let n = out.len() / channels;
+    let pixels = out.len() / channels;
     let rows: &mut [Complex32] = if channels == 1 {
         &mut *out
     } else {
         cast_slice_mut(&mut scratch.channels)
     };
-    for (window, out) in windows.iter().zip(rows.chunks_exact_mut(n)) {
-        window.cut_row(object, r, &mut scratch.padded, out);
+    for (window, out) in windows.iter().zip(rows.chunks_exact_mut(pixels)) {
+        window.cut_rows(object, first, n, &mut scratch.padded, out);
     }
     if channels > 1 {
         let rows = &scratch.channels;
         let out: &mut [[u8; 8]] = cast_slice_mut(out); // of any alignment
-        interleave(channels, |c| &rows[c * n..][..n], out, u64::to_ne_bytes);
+        interleave(
+            channels,
+            |c| &rows[c * pixels..][..pixels],
+            out,
+            u64::to_ne_bytes,
+        );
     }
 }
 

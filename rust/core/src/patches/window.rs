@@ -46,6 +46,15 @@ impl<'a> Object<'a> {
             .get(..length)
     }
 
+    /// Pixels from the first of a block to its last, if all of it is within the object.
+    /// Its rows are `self.width` apart.
+    fn block(&self, [top, left]: [i64; 2], [rows, length]: [usize; 2]) -> Option<&'a [Complex32]> {
+        self.inside(top, left, length)?;
+        self.inside(top + rows as i64 - 1, left, length)?;
+        let first = top as usize * self.width + left as usize;
+        Some(&self.pixels[first..][..(rows - 1) * self.width + length])
+    }
+
     /// Fills `out` with pixels of a row from column `left`, 0 outside the object.
     fn pad(&self, row: i64, left: i64, out: &mut [Complex32]) {
         out.fill(Complex32::ZERO);
@@ -95,6 +104,32 @@ impl Window {
         Self { left, top, fx, fy }
     }
 
+    /// Cuts rows of a patch of `n * n` pixels out of the object, from row `first` on.
+    ///
+    /// `padded` is that of [`cut_row`](Self::cut_row).
+    #[inline(always)]
+    pub fn cut_rows(
+        &self,
+        object: Object<'_>,
+        first: i64,
+        n: usize,
+        padded: &mut [Complex32],
+        out: &mut [Complex32],
+    ) {
+        let (corner, length) = ([self.top + first, self.left], n + 1);
+        let rows = out.chunks_exact_mut(n);
+        if let Some(block) = object.block(corner, [rows.len() + 1, length]) {
+            for (r, out) in rows.enumerate() {
+                let row = |r: usize| cast_slice(&block[r * object.width..][..length]);
+                self.blend([row(r), row(r + 1)], out);
+            }
+        } else {
+            for (r, out) in (first..).zip(rows) {
+                self.cut_row(object, r, padded, out);
+            }
+        }
+    }
+
     /// Cuts row `r` of the patch out of the object.
     ///
     /// `padded` holds `2 (n + 1)` pixels, for rows that reach beyond the object.
@@ -106,7 +141,13 @@ impl Window {
         padded: &mut [Complex32],
         out: &mut [Complex32],
     ) {
-        let [upper, lower] = self.rows(object, r, padded, out.len());
+        let rows = self.rows(object, r, padded, out.len());
+        self.blend(rows, out);
+    }
+
+    /// Computes a row of the patch from the two rows of the object around it.
+    #[inline(always)]
+    fn blend(&self, [upper, lower]: [&[f32]; 2], out: &mut [Complex32]) {
         let (fx, fy) = (self.fx, self.fy);
         let out: &mut [f32] = cast_slice_mut(out);
         // Rows and columns are blended in one pass. To read blended rows again,
