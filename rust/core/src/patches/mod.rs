@@ -100,7 +100,7 @@ impl WithSimd for Extract<'_, '_> {
         let apart = if self.channels > 1 { rows * row } else { 0 };
         let mut scratch = Scratch {
             padded: memory::cleared(WHAT, 2 * (n + 1))?,
-            channels: memory::cleared(WHAT, apart)?,
+            channels: memory::cleared(WHAT, apart + LINE)?,
         };
         let size = if self.staged { rows * row } else { 0 };
         let mut stage = memory::cleared::<Complex32>(WHAT, size + LINE)?;
@@ -146,20 +146,20 @@ fn cut_rows(
 ) {
     let channels = windows.len();
     let pixels = out.len() / channels;
+    let apart = aligned(&mut scratch.channels);
     let rows: &mut [Complex32] = if channels == 1 {
         &mut *out
     } else {
-        cast_slice_mut(&mut scratch.channels)
+        cast_slice_mut(apart)
     };
     for (window, out) in windows.iter().zip(rows.chunks_exact_mut(pixels)) {
         window.cut_rows(object, first, n, &mut scratch.padded, out);
     }
     if channels > 1 {
-        let rows = &scratch.channels;
         let out: &mut [[u8; 8]] = cast_slice_mut(out); // of any alignment
         interleave(
             channels,
-            |c| &rows[c * pixels..][..pixels],
+            |c| &apart[c * pixels..][..pixels],
             out,
             u64::to_ne_bytes,
         );

@@ -48,6 +48,7 @@ impl<'a> Object<'a> {
 
     /// Pixels from the first of a block to its last, if all of it is within the object.
     /// Its rows are `self.width` apart.
+    #[inline(always)]
     fn block(&self, [top, left]: [i64; 2], [rows, length]: [usize; 2]) -> Option<&'a [Complex32]> {
         self.inside(top, left, length)?;
         self.inside(top + rows as i64 - 1, left, length)?;
