@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{process, thread};
 
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{Scope, ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result, check, memory};
 
@@ -141,6 +141,43 @@ pub fn inside<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Resul
     Ok(pool(threads)?.install(work))
 }
 
+/// Calls `work_off` on this thread and on as many others of a pool as there are `helpers`.
+///
+/// The calling thread works too. Waking another takes tens of microseconds, in which it
+/// would only wait. If it belongs to the pool, it also does not wait in the end for
+/// helpers that have not begun.
+fn share(threads: usize, helpers: usize, work_off: impl Fn() + Sync) -> Result<()> {
+    fn begin<'scope>(scope: &Scope<'scope>, helpers: usize, work_off: &'scope (impl Fn() + Sync)) {
+        for _ in 0..helpers {
+            scope.spawn(|_| work_off());
+        }
+        work_off();
+    }
+    let pool = pool(threads)?;
+    if pool.current_thread_index().is_some() {
+        pool.scope(|scope| begin(scope, helpers, &work_off));
+    } else {
+        pool.in_place_scope(|scope| begin(scope, helpers, &work_off));
+    }
+    Ok(())
+}
+
+/// Runs `work`, which consists of many parts, on a thread of the pool if there are enough
+/// rows for more than one thread.
+///
+/// Otherwise the calling thread would wait for helpers at the end of each part, even for
+/// those that have not begun because other processes keep the cores busy.
+pub(crate) fn together<R: Send>(
+    rows: usize,
+    threads: usize,
+    work: impl FnOnce() -> Result<R> + Send,
+) -> Result<R> {
+    match worth(rows, threads) {
+        1 => work(),
+        threads => inside(threads, work)?,
+    }
+}
+
 /// Cuts `out` into chunks of `length` elements and calls `work(number, chunk)` for
 /// each.
 pub fn for_each_chunk<T: Send>(
@@ -167,14 +204,7 @@ pub fn for_each_chunk<T: Send>(
             failure.note(work(i, chunk));
         }
     };
-    // The calling thread works too. Waking another takes tens of microseconds, in
-    // which it would only wait.
-    pool(threads)?.in_place_scope(|scope| {
-        for _ in 0..helpers {
-            scope.spawn(|_| work_off());
-        }
-        work_off();
-    });
+    share(threads, helpers, work_off)?;
     failure.into_result()
 }
 
@@ -198,12 +228,7 @@ pub fn for_each(
             failure.note(work(i));
         }
     };
-    pool(threads)?.in_place_scope(|scope| {
-        for _ in 1..threads.min(count) {
-            scope.spawn(|_| work_off());
-        }
-        work_off();
-    });
+    share(threads, threads.min(count) - 1, work_off)?;
     failure.into_result()
 }
 
@@ -301,6 +326,22 @@ mod tests {
         assert!(std::ptr::eq(three, pool(3).unwrap()));
         assert_eq!(pool(2).unwrap().current_num_threads(), 2);
         assert!(threads(Some(0)).is_err());
+    }
+
+    #[test]
+    fn parts_on_a_thread_of_the_pool_are_each_done_once() {
+        for (rows, threads) in [(1, 3), (100, 1), (100, 3)] {
+            let done: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
+            let refusal = together(rows, threads, || {
+                for_each(50, threads, |i| {
+                    done[i].fetch_add(1, Ordering::Relaxed);
+                    Ok(())
+                })?;
+                for_each(3, threads, |_| Err(Error::EmptyScan))
+            });
+            assert_eq!(refusal, Err(Error::EmptyScan));
+            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::draw::{Draw, Drawn};
 use super::{nearest, overlap, oversample, pool, quadrant};
 use crate::index::{Engine, Few, Index, Labelled, Listed, NeighborIndex};
-use crate::{Result, check, memory};
+use crate::{Result, check, memory, parallel};
 
 /// How groups are chosen around their centres.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,6 +73,12 @@ impl Rule {
         if let Some(rounds) = self.rounds_of_centers(draw) {
             return Ok((centers_alone(draw, rounds)?, None));
         }
+        parallel::together(draw.positions.len() / 2, draw.threads, || {
+            self.draw_known(draw)
+        })
+    }
+
+    fn draw_known(self, draw: &Draw<'_, Known<'_>>) -> Result<(Drawn, Option<Engine>)> {
         match *draw.index {
             Known::Nothing { engine, labels } => self.draw_unindexed(draw, engine, labels),
             Known::Index(index) => Ok((self.draw_whole(&draw.on(index))?, Some(index.engine()))),

@@ -48,9 +48,13 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
     if m == 0 {
         return Ok(Vec::new());
     }
-    let words = Words { key, stage };
     // A word takes only nanoseconds.
     let threads = parallel::worth(n / 16, threads);
+    let words = Words { key, stage };
+    parallel::together(n, threads, || sample(n, m, words, threads))
+}
+
+fn sample(n: usize, m: usize, words: Words, threads: usize) -> Result<Vec<i32>> {
     let parts = parallel::parts(threads);
     let part = n.div_ceil(parts).next_multiple_of(4);
     let numbers = |i: usize| i * part..((i + 1) * part).min(n);
