@@ -29,7 +29,7 @@ pub fn draw<I: Neighbors>(draw: &Draw<'_, I>, include_center: bool) -> Result<Dr
         Vec::new,
         |centers, slots, neighbors, groups| {
             let k = neighbors.len() / centers.len();
-            if k < PACKED {
+            if k < PACKED && centers.len() >= FEWEST {
                 return choose_packed(centers, include_center, key, neighbors, groups);
             }
             let rows = neighbors.chunks_exact(k).zip(groups.chunks_exact_mut(c));
@@ -112,8 +112,9 @@ fn words(center: i32, c: usize, replicate: u64, block: usize, key: Key) -> [u64;
 /// How many slots can have their numbers in one 64-bit word, four bits each.
 const PACKED: usize = 16;
 
-/// How many centres are drawn for at once.
+/// How many centres are drawn for at once, at most; and below how many it does not pay.
 const TOGETHER: usize = 16;
+const FEWEST: usize = 4;
 
 /// Does what [`choose`] does for several centres at once, if they have few slots.
 ///
