@@ -143,6 +143,7 @@ def test_groups_keep_the_centers_when_the_callers_array_changes(
     groups = pf.group_positions(raster, centers=asked, seed=5)
     asked[:] = 0
     np.testing.assert_array_equal(groups.centers, [17, 399, 3])
+    groups.centers[:] = 0
     np.testing.assert_array_equal(groups.request.given_centers, [17, 399, 3])
 
 

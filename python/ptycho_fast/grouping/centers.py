@@ -53,7 +53,8 @@ def choose_centers(
     given = request.given_centers
     allowed = positions_allowed(request.positions, request.bounds, given)
     if given is not None:
-        tried = given if allowed is None else given[allowed[given]]
+        # A copy: groups and their request do not share an array.
+        tried = given.copy() if allowed is None else given[allowed[given]]
         return Centers(tried, len(given) - len(tried))
     if all_positions or request.center_choice == "sequential":
         ranked = np.arange(n, dtype=np.int32)

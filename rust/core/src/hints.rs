@@ -28,7 +28,7 @@ const HUGE: usize = 2 << 20;
 ///
 /// The processor keeps the places of a few thousand pages at hand. Pages of 4 KiB cover a few
 /// MiB, and a random access to anything else first has to look up its page; in a virtual
-/// machine this can take ten times as long as the access. Linux has pages of 2 MiB, mostly
+/// machine this can take longer than the access itself. Linux has pages of 2 MiB, mostly
 /// for programs that ask for them.
 #[cfg(target_os = "linux")]
 pub(crate) fn ask_for_huge<T>(items: &mut [T]) {

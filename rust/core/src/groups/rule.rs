@@ -73,9 +73,12 @@ impl Rule {
         if let Some(rounds) = self.rounds_of_centers(draw) {
             return Ok((centers_alone(draw, rounds)?, None));
         }
-        parallel::together(draw.positions.len() / 2, draw.threads, || {
-            self.draw_known(draw)
-        })
+        // Only where nothing is known does the work grow with the scan.
+        let rows = match draw.index {
+            Known::Nothing { .. } => draw.positions.len() / 2,
+            _ => draw.centers.len(),
+        };
+        parallel::together(rows, draw.threads, || self.draw_known(draw))
     }
 
     fn draw_known(self, draw: &Draw<'_, Known<'_>>) -> Result<(Drawn, Option<Engine>)> {

@@ -54,6 +54,7 @@ pub fn smallest(n: usize, m: usize, key: Key, stage: Stage, threads: usize) -> R
     parallel::together(n, threads, || sample(n, m, words, threads))
 }
 
+/// Does what [`smallest`] does, on a thread that need not wait for helpers.
 fn sample(n: usize, m: usize, words: Words, threads: usize) -> Result<Vec<i32>> {
     let parts = parallel::parts(threads);
     let part = n.div_ceil(parts).next_multiple_of(4);

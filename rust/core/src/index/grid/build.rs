@@ -12,11 +12,13 @@ use crate::{Result, bounds, parallel, shared, simd};
 /// What memory is allocated for, as the error says if there is none.
 const WHAT: &str = "the grid of scan positions";
 
-/// Positions that are sorted at a time: at most as many as fit in the second-level cache,
-/// and no fewer than fit in the first-level cache. Between these, many bands would take
-/// longer to fill.
+/// The most positions that are sorted at a time: these fit in the second-level cache.
 const MOST_PER_BAND: usize = 1 << 14;
+
+/// The fewest: these fit in the first-level cache.
 const LEAST_PER_BAND: usize = 1 << 11;
+
+/// How many bands are made between these limits. More would take longer to fill.
 const BANDS: usize = 64;
 
 /// Elements behind the last position, with arbitrary values. Candidates are loaded
